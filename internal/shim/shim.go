@@ -1,0 +1,127 @@
+// Package shim is the engine's side of a container's supervisor process: it
+// starts one gantry-shim for each container, talks to it over its socket, and
+// finds it again after the daemon has died.
+//
+// The process itself lives in shim/server and is no part of the daemon. The
+// engine's launch package is the only caller. A shim owns its container's
+// first process, its pty or pipes, its log files, its exec'd children and its
+// exit record; it must not know of images, networks or the API.
+package shim
+
+import (
+	"context"
+	"io"
+	"time"
+
+	"gantry/internal/ociruntime/job"
+)
+
+// Names of the files in a container's run directory.
+const (
+	SocketFile = "shim.sock" // the shim's socket, mode 0600
+	ExitFile   = "exit"      // the exit record, written once and durably
+)
+
+// A Request says what a new shim shall run.
+type Request struct {
+	ID  string   // container ID, for names of processes and in log records
+	Dir string   // the container's run directory, mode 0700, for socket and exit record
+	Job *job.Job // the container's first process and its isolation
+	Log LogConfig
+	// OpenStdin keeps the process's standard input open for attaching
+	// clients; else it is /dev/null.
+	OpenStdin bool
+	// StdinOnce closes standard input when the first client that was
+	// attached to it has gone.
+	StdinOnce bool
+	// Runtime is the path and arguments of another OCI runtime's program
+	// that shall do the isolation from a bundle at Bundle; empty for our own.
+	Runtime []string
+	Bundle  string
+}
+
+// LogConfig says where a shim writes the container's output.
+type LogConfig struct {
+	Driver   string // "json-file", "local" or "none"
+	Path     string // of the current file; rotated ones get .1, .2, …
+	MaxSize  int64  // bytes at which a file is rotated; -1 for never
+	MaxFile  int    // number of files kept, at least 1
+	Compress bool   // gzip rotated files
+	Attrs    map[string]string
+}
+
+// Exit is the end of a process.
+type Exit struct {
+	Code      int       // exit status, or 128+signal
+	At        time.Time // when it was reaped
+	OOMKilled bool      // the kernel's OOM killer ended a process of the container
+}
+
+// StartError is a failure to run the user's program that is the user's to mend.
+type StartError struct {
+	// ExitCode is what the command line shall exit with: 127 when the
+	// program does not exist, 126 when it can't be executed.
+	ExitCode int
+	Text     string // for example: exec: "nosuch": executable file not found in $PATH
+}
+
+func (e *StartError) Error() string { return e.Text }
+
+// A Client is a connection to one live shim. All methods may be called at once
+// from several goroutines; each fails with an errs.Unavailable when the shim is
+// gone.
+type Client interface {
+	// Pid returns the container's first process in the host's pid namespace.
+	Pid() int
+	// Start releases the prepared process. A *StartError says that the
+	// user's program could not be executed.
+	Start(ctx context.Context) error
+	// Wait returns when the first process has ended and its output has been
+	// read to the end. If the shim has died it returns the exit record, or
+	// errs.NotFound if there is none: the container is lost.
+	Wait(ctx context.Context) (Exit, error)
+	// Facts gives what happens in the meantime: "oom". It is closed with
+	// the connection.
+	Facts() <-chan string
+	// Signal sends sig to the first process, by pidfd.
+	Signal(ctx context.Context, sig int) error
+	// Resize sets the size of the container's terminal in characters.
+	Resize(ctx context.Context, height, width uint16) error
+	// Attach opens a stream to the container's standard streams.
+	Attach(ctx context.Context, want Streams) (Stream, error)
+	// Exec prepares a further process in the container's namespaces and
+	// cgroup, isolated as p says; execID names it. It runs at Exec.Start.
+	Exec(ctx context.Context, execID string, p *job.Process, want Streams) (Exec, error)
+	// Shutdown tells a shim whose container has ended to end too.
+	Shutdown(ctx context.Context) error
+	// Close ends this connection; the shim and the container go on.
+	Close() error
+}
+
+// Streams says which standard streams a client wants.
+type Streams struct{ Stdin, Stdout, Stderr bool }
+
+// A Stream is a client's view of a process's standard streams. Reading gives,
+// without a terminal, frames as the Docker API frames them (8 bytes: stream
+// number 1 or 2, three zeros, length as uint32 big endian; then the payload)
+// and, with one, the terminal's bytes. Reading ends with io.EOF when the
+// process's output has ended. Writing feeds standard input; CloseWrite ends it.
+//
+// A client that does not read slows the process down; nothing is dropped.
+type Stream interface {
+	io.ReadWriteCloser
+	CloseWrite() error
+}
+
+// An Exec is a further process in a container.
+type Exec interface {
+	// Stream is nil if no stream was wanted. It is live before Start.
+	Stream() Stream
+	Start(ctx context.Context) error // *StartError as for the container
+	Pid() int                        // host pid, valid after Start
+	Wait(ctx context.Context) (Exit, error)
+	Signal(ctx context.Context, sig int) error
+	Resize(ctx context.Context, height, width uint16) error
+	// Close forgets the exec in this process; it goes on in the shim.
+	Close() error
+}

@@ -1,0 +1,90 @@
+// Package wire names the messages of the Docker Engine API: aliases of the
+// official types, so that one import gives the rest of the project the words
+// that a client and a daemon exchange. It holds no behaviour.
+//
+// Source: github.com/moby/moby/api (swagger.yaml, version 1.56).
+package wire
+
+import (
+	"github.com/moby/moby/api/types/common"
+	"github.com/moby/moby/api/types/container"
+	"github.com/moby/moby/api/types/events"
+	"github.com/moby/moby/api/types/image"
+	"github.com/moby/moby/api/types/mount"
+	"github.com/moby/moby/api/types/network"
+	"github.com/moby/moby/api/types/system"
+	"github.com/moby/moby/api/types/volume"
+)
+
+// Containers.
+type (
+	ContainerConfig  = container.Config
+	HostConfig       = container.HostConfig
+	Resources        = container.Resources
+	RestartPolicy    = container.RestartPolicy
+	CreateRequest    = container.CreateRequest
+	CreateResponse   = container.CreateResponse
+	ContainerJSON    = container.InspectResponse
+	ContainerState   = container.State
+	ContainerSummary = container.Summary
+	Healthcheck      = container.HealthConfig
+	Health           = container.Health
+	MountPoint       = container.MountPoint
+	NetworkSettings  = container.NetworkSettings
+	PortSummary      = container.PortSummary
+	WaitResponse     = container.WaitResponse
+	WaitCondition    = container.WaitCondition
+	Stats            = container.StatsResponse
+	TopResponse      = container.TopResponse
+	UpdateConfig     = container.UpdateConfig
+	UpdateResponse   = container.UpdateResponse
+	ExecCreate       = container.ExecCreateRequest
+	ExecStart        = container.ExecStartRequest
+	ExecInspect      = container.ExecInspectResponse
+	ContainersPruned = container.PruneReport
+	ErrorResponse    = common.ErrorResponse
+)
+
+// Mounts.
+type (
+	Mount     = mount.Mount
+	MountType = mount.Type
+)
+
+// Networks.
+type (
+	NetworkingConfig = network.NetworkingConfig
+	EndpointSettings = network.EndpointSettings
+	Port             = network.Port
+	PortMap          = network.PortMap
+	PortBinding      = network.PortBinding
+	PortSet          = network.PortSet
+	NetworkInspect   = network.Inspect
+	NetworkSummary   = network.Summary
+)
+
+// Images.
+type (
+	ImageInspect   = image.InspectResponse
+	ImageSummary   = image.Summary
+	ImageHistory   = image.HistoryResponseItem
+	ImageDeleted   = image.DeleteResponse
+	ImagesPruned   = image.PruneReport
+	ImageDiskUsage = image.DiskUsage
+)
+
+// Volumes.
+type (
+	Volume        = volume.Volume
+	VolumeCreate  = volume.CreateRequest
+	VolumeList    = volume.ListResponse
+	VolumesPruned = volume.PruneReport
+)
+
+// System.
+type (
+	Event      = events.Message
+	EventActor = events.Actor
+	Info       = system.Info
+	Version    = system.VersionResponse
+)
