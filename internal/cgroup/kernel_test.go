@@ -1,0 +1,195 @@
+package cgroup_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+
+	"gantry/internal/cgroup"
+)
+
+// host returns the machine's hierarchies. These tests need root; in CI their
+// absence is a failure.
+func host(t *testing.T) *cgroup.Host {
+	t.Helper()
+	if os.Getuid() != 0 {
+		if os.Getenv("CI") != "" {
+			t.Fatal("cgroup tests need root")
+		}
+		t.Skip("needs root")
+	}
+	h, err := cgroup.Detect()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return h
+}
+
+func newGroup(t *testing.T, res *specs.LinuxResources) (*cgroup.Host, *cgroup.Group) {
+	t.Helper()
+	h := host(t)
+	g := h.Group(fmt.Sprintf("/gantry-test-%d/%s", os.Getpid(), strings.ToLower(t.Name())))
+	if err := g.Create(res); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := errors.Join(g.Kill(), g.Remove(), h.Group(filepath.Dir(g.Path())).Remove()); err != nil {
+			t.Error(err)
+		}
+		if g.Exists() {
+			t.Error("the group is still there")
+		}
+	})
+	return h, g
+}
+
+func sleeper(t *testing.T, g *cgroup.Group) *exec.Cmd {
+	t.Helper()
+	c := exec.Command("sleep", "60")
+	if err := c.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.Process.Kill(); c.Wait() })
+	if err := g.Add(c.Process.Pid); err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+func n[T any](v T) *T { return &v }
+
+func TestCreateLimitsRemove(t *testing.T) {
+	_, g := newGroup(t, &specs.LinuxResources{
+		Memory:  &specs.LinuxMemory{Limit: n[int64](64 << 20), Swap: n[int64](64 << 20)},
+		Pids:    &specs.LinuxPids{Limit: n[int64](50)},
+		CPU:     &specs.LinuxCPU{Quota: n[int64](50000), Period: n[uint64](100000)},
+		Devices: []specs.LinuxDeviceCgroup{{Allow: false, Type: "a", Access: "rwm"}, {Allow: true, Type: "c", Major: n[int64](1), Minor: n[int64](3), Access: "rwm"}},
+	})
+	c := sleeper(t, g)
+	pids, err := g.Procs()
+	if err != nil || len(pids) != 1 || pids[0] != c.Process.Pid {
+		t.Fatalf("Procs = %v, %v; want %d", pids, err, c.Process.Pid)
+	}
+	s, err := g.Stats()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if s.Memory.Limit != 64<<20 || s.Pids.Current != 1 || s.Pids.Limit != 50 {
+		t.Errorf("stats = %+v", s)
+	}
+	for _, limit := range []int64{128 << 20, 32 << 20} { // up, then down again
+		if err := g.Update(&specs.LinuxResources{Memory: &specs.LinuxMemory{Limit: &limit, Swap: &limit}}); err != nil {
+			t.Fatal(err)
+		}
+		if s, err = g.Stats(); err != nil || s.Memory.Limit != uint64(limit) {
+			t.Errorf("after update to %d: %+v, %v", limit, s, err)
+		}
+	}
+}
+
+func TestDevicesAreDenied(t *testing.T) {
+	_, g := newGroup(t, &specs.LinuxResources{
+		Devices: []specs.LinuxDeviceCgroup{{Allow: false, Type: "a", Access: "rwm"}, {Allow: true, Type: "c", Major: n[int64](1), Minor: n[int64](3), Access: "rwm"}},
+	})
+	run := func(dev string) error {
+		c := exec.Command("sh", "-c", "read go; exec dd if="+dev+" of=/dev/null count=0")
+		in, err := c.StdinPipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := c.Start(); err != nil {
+			t.Fatal(err)
+		}
+		if err := g.Add(c.Process.Pid); err != nil {
+			t.Fatal(err)
+		}
+		fmt.Fprintln(in, "go")
+		return c.Wait()
+	}
+	if err := run("/dev/null"); err != nil {
+		t.Errorf("/dev/null: %v", err)
+	}
+	if err := run("/dev/zero"); err == nil {
+		t.Error("/dev/zero could be opened")
+	}
+}
+
+func TestFreezeThawKill(t *testing.T) {
+	_, g := newGroup(t, nil)
+	c := sleeper(t, g)
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	if err := g.Freeze(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if err := g.Thaw(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if err := g.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Wait(); err == nil || err.Error() != "signal: killed" {
+		t.Errorf("wait: %v", err)
+	}
+}
+
+func TestOOMIsSeen(t *testing.T) {
+	_, g := newGroup(t, &specs.LinuxResources{Memory: &specs.LinuxMemory{Limit: n[int64](8 << 20), Swap: n[int64](8 << 20)}})
+	w, err := g.WatchOOM()
+	if err != nil || w == nil {
+		t.Fatalf("WatchOOM = %v, %v", w, err)
+	}
+	defer w.Close()
+	hog := exec.Command("sh", "-c", "read go; exec head -c 64m /dev/zero | tail -c 64m")
+	in, _ := hog.StdinPipe()
+	if err := hog.Start(); err != nil {
+		t.Fatal(err)
+	}
+	if err := g.Add(hog.Process.Pid); err != nil {
+		t.Fatal(err)
+	}
+	fmt.Fprintln(in, "go")
+	w.SetReadDeadline(time.Now().Add(20 * time.Second))
+	if _, err := w.Read(make([]byte, 256)); err != nil {
+		t.Errorf("no sign of OOM: %v", err)
+	}
+	hog.Wait()
+	if kills, err := g.OOMKills(); err != nil || kills == 0 {
+		t.Errorf("OOMKills = %d, %v", kills, err)
+	}
+}
+
+func TestRemoveIsIdempotentAndRecursive(t *testing.T) {
+	h, g := newGroup(t, nil)
+	if err := h.Group(g.Path() + "/child/grandchild").Create(nil); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		if err := g.Remove(); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+func TestFastMovesLeaveNoMount(t *testing.T) {
+	h := host(t)
+	f, err := h.FastMoves()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if f != nil {
+		defer f.Close()
+	}
+	mounts, err := os.ReadFile("/proc/self/mountinfo")
+	if err != nil || strings.Contains(string(mounts), "name=gantry") {
+		t.Errorf("the hierarchy is visible in the mount table (%v)", err)
+	}
+}
