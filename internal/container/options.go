@@ -3,6 +3,7 @@ package container
 import (
 	"time"
 
+	"gantry/internal/filter"
 	"gantry/internal/shim"
 	"gantry/internal/wire"
 )
@@ -32,7 +33,7 @@ type ListOptions struct {
 	All     bool
 	Size    bool
 	Limit   int // the newest n, running or not; 0 or less for no limit
-	Filters map[string]map[string]bool
+	Filters filter.Args
 }
 
 // AttachOptions says what a client wants of a container's streams.
@@ -67,6 +68,31 @@ type ExecStartOptions struct {
 	Detach      bool
 	TTY         bool
 	ConsoleSize *[2]uint // height, width in characters
+}
+
+// InspectOptions says what to add to an inspection.
+type InspectOptions struct {
+	Size bool // SizeRw and SizeRootFs, which walk the file system
+}
+
+// StreamError is a failure to start an exec whose text belongs into the stream
+// of a client that attached to it (as a frame of standard output and with CRLF),
+// because by Docker's protocol the connection is a stream by then. A client
+// that detached gets Err as an ordinary error.
+type StreamError struct{ Err error }
+
+func (e *StreamError) Error() string { return e.Err.Error() }
+
+// Unwrap returns the error with its kind.
+func (e *StreamError) Unwrap() error { return e.Err }
+
+// Counts is how many containers there are, as `docker info` counts them.
+type Counts struct{ Total, Running, Paused, Stopped int }
+
+// Use is a container's use of an image.
+type Use struct {
+	ID, Name string // Name without the slash
+	Running  bool
 }
 
 // StatsOptions says how to sample a container.
