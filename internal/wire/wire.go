@@ -37,6 +37,9 @@ type (
 	Stats            = container.StatsResponse
 	TopResponse      = container.TopResponse
 	UpdateConfig     = container.UpdateConfig
+	DeviceRequest    = container.DeviceRequest
+	DeviceMapping    = container.DeviceMapping
+	LogConfig        = container.LogConfig
 	UpdateResponse   = container.UpdateResponse
 	ExecCreate       = container.ExecCreateRequest
 	ExecStart        = container.ExecStartRequest
