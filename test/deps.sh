@@ -1,0 +1,28 @@
+#!/bin/sh
+# Installs what the tests need that is no Go module: Debian packages, and the
+# kernel of the cgroup v2 machine, unpacked below $1 and not installed.
+# Does nothing where all of it is there.
+set -eu
+cache=${1:?usage: deps.sh CACHE-DIRECTORY}
+missing=
+for pair in busybox:busybox-static qemu-system-x86_64:qemu-system-x86 ip:iproute2 nft:nftables curl:curl depmod:kmod debootstrap:debootstrap; do
+	command -v "${pair%%:*}" >/dev/null 2>&1 || missing="$missing ${pair#*:}"
+done
+busybox --help 2>&1 | head -1 | grep -q BusyBox && ! ldd "$(command -v busybox)" >/dev/null 2>&1 || missing="$missing busybox-static"
+if [ -n "$missing" ]; then
+	if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then
+		echo "deps: please install:$missing" >&2
+		exit 1
+	fi
+	apt-get update -qq
+	# shellcheck disable=SC2086
+	DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $missing >/dev/null
+fi
+if ! ls "$cache"/kernel/lib/modules/*/modules.dep >/dev/null 2>&1 && [ "$(dpkg --print-architecture 2>/dev/null)" = amd64 ]; then
+	rm -rf "$cache/kernel"
+	mkdir -p "$cache/kernel"
+	apt-cache show linux-image-cloud-amd64 >/dev/null 2>&1 || apt-get update -qq
+	package=$(apt-cache depends linux-image-cloud-amd64 | awk '/Depends: linux-image/{print $2; exit}')
+	(cd "$cache" && apt-get download -qq "$package" 2>/dev/null && dpkg-deb -x "$package"_*.deb kernel && rm -f "$package"_*.deb)
+	depmod -b "$cache/kernel" "$(ls "$cache/kernel/lib/modules")"
+fi
