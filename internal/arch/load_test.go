@@ -49,8 +49,6 @@ func golist(t *testing.T, args ...string) []byte {
 
 const root = "../.."
 
-var loadOnce = sync.OnceValue(func() []pkg { return nil })
-
 // packages lists every package of the module.
 func packages(t *testing.T) []pkg {
 	t.Helper()
