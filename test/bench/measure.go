@@ -1,0 +1,158 @@
+package main
+
+import (
+	"bufio"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+)
+
+// startRate starts 100 detached containers, eight at once.
+func startRate(d *daemon) ([]result, error) {
+	const count, workers = 100, 8
+	names := make(chan string)
+	errc := make(chan error, workers)
+	start := time.Now()
+	var wg sync.WaitGroup
+	for range workers {
+		wg.Go(func() {
+			for n := range names {
+				if err := d.gantry("run", "-d", "--name", n, "busybox", "sleep", "3600"); err != nil {
+					select {
+					case errc <- err:
+					default:
+					}
+				}
+			}
+		})
+	}
+	var all []string
+	for i := range count {
+		n := fmt.Sprintf("rate%d", i)
+		all = append(all, n)
+		names <- n
+	}
+	close(names)
+	wg.Wait()
+	took := time.Since(start)
+	err := d.gantry(append([]string{"rm", "-f"}, all...)...)
+	select {
+	case err = <-errc:
+	default:
+	}
+	rate := count / took.Seconds()
+	return []result{{promise{"detached starts, 8 at once", "/s", 25, true}, rate, fmt.Sprintf("100 in %.2f s", took.Seconds())}}, err
+}
+
+// weights measures the memory of an idle shim and of the idle daemon, with
+// fifty containers of one image running.
+func weights(d *daemon) ([]result, error) {
+	var names []string
+	for i := range 50 {
+		n := fmt.Sprintf("w%d", i)
+		names = append(names, n)
+		if err := d.gantry("run", "-d", "--name", n, "--network", "none", "busybox", "sleep", "3600"); err != nil {
+			return nil, err
+		}
+	}
+	defer d.gantry(append([]string{"rm", "-f"}, names...)...)
+	time.Sleep(3 * time.Second) // idle means after the start's garbage has been returned
+	shims, err := shimsOf(d.dir)
+	if err != nil {
+		return nil, err
+	}
+	if len(shims) != len(names) {
+		return nil, fmt.Errorf("%d processes named gantry-shim, want %d", len(shims), len(names))
+	}
+	var total uint64
+	for _, pid := range shims {
+		pss, err := kilobytes(fmt.Sprintf("/proc/%d/smaps_rollup", pid), "Pss:")
+		if err != nil {
+			return nil, err
+		}
+		total += pss
+	}
+	rss, err := kilobytes(fmt.Sprintf("/proc/%d/status", d.cmd.Process.Pid), "VmRSS:")
+	if err != nil {
+		return nil, err
+	}
+	return []result{
+		{promise{"idle shim, PSS", "MB", 1.5, false}, float64(total) / float64(len(shims)) / 1024, "mean of 50"},
+		{promise{"idle daemon, RSS", "MB", 60, false}, float64(rss) / 1024, "with 50 containers"},
+	}, nil
+}
+
+// shimsOf returns the pids of the shims whose run directory is below dir.
+func shimsOf(dir string) ([]int, error) {
+	comms, err := filepath.Glob("/proc/[0-9]*/comm")
+	if err != nil {
+		return nil, err
+	}
+	var pids []int
+	for _, c := range comms {
+		name, err := os.ReadFile(c)
+		if err != nil || strings.TrimSpace(string(name)) != "gantry-shim" {
+			continue
+		}
+		pid, _ := strconv.Atoi(filepath.Base(filepath.Dir(c)))
+		pids = append(pids, pid)
+	}
+	return pids, nil
+}
+
+// sharedPages shows that two containers of one image map the same file: the
+// same device and inode, so the page cache holds it once.
+func sharedPages(d *daemon) ([]result, error) {
+	inodes := map[string]bool{}
+	for _, n := range []string{"pages-a", "pages-b"} {
+		if err := d.gantry("run", "-d", "--name", n, "--network", "none", "busybox", "sleep", "3600"); err != nil {
+			return nil, err
+		}
+		defer d.gantry("rm", "-f", n)
+		pid, err := d.output("inspect", "-f", "{{.State.Pid}}", n)
+		if err != nil {
+			return nil, err
+		}
+		inode, err := mappedInode("/proc/"+pid+"/maps", "/busybox")
+		if err != nil {
+			return nil, err
+		}
+		inodes[inode] = true
+	}
+	return []result{{promise{"copies of one program in memory", "", 1, false}, float64(len(inodes)), "device:inode in /proc/PID/maps of two containers"}}, nil
+}
+
+// mappedInode returns "device inode" of the first mapping of a file whose path
+// ends in suffix, or else of the first file mapping.
+func mappedInode(maps, suffix string) (string, error) {
+	f, err := os.Open(maps)
+	if err != nil {
+		return "", err
+	}
+	defer f.Close()
+	for sc := bufio.NewScanner(f); sc.Scan(); {
+		fields := strings.Fields(sc.Text())
+		if len(fields) >= 6 && fields[4] != "0" && (strings.HasSuffix(fields[5], suffix) || strings.HasPrefix(fields[5], "/bin/")) {
+			return fields[3] + " " + fields[4], nil
+		}
+	}
+	return "", fmt.Errorf("%s maps no file ending in %s", maps, suffix)
+}
+
+// kilobytes reads a "Key:   n kB" line.
+func kilobytes(path, key string) (uint64, error) {
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return 0, err
+	}
+	for line := range strings.Lines(string(data)) {
+		if rest, ok := strings.CutPrefix(line, key); ok {
+			return strconv.ParseUint(strings.Fields(rest)[0], 10, 64)
+		}
+	}
+	return 0, fmt.Errorf("%s has no %s", path, key)
+}
