@@ -83,3 +83,20 @@ const (
 	CgroupV1 CgroupVersion = 1
 	CgroupV2 CgroupVersion = 2
 )
+
+// complete puts Docker's defaults where the daemon has none of its own.
+func (d Defaults) complete() Defaults {
+	d.Runtime = firstNonEmpty(d.Runtime, "runc")
+	d.LogDriver = firstNonEmpty(d.LogDriver, "json-file")
+	d.IpcMode = firstNonEmpty(d.IpcMode, string(Private))
+	if d.LogDrivers == nil {
+		d.LogDrivers = []string{"json-file", "local", "none"}
+	}
+	if d.ShmSize == 0 {
+		d.ShmSize = 64 << 20
+	}
+	if d.StopTimeout == 0 {
+		d.StopTimeout = 10
+	}
+	return d
+}

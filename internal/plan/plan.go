@@ -76,6 +76,12 @@ type Plan struct {
 	ExtraHosts []string // "name:address"; the address may be host-gateway
 	Links      []Link
 
+	// Ports are to be published on the host, Exposed are those the
+	// container says it serves; PublishAll publishes the latter too.
+	Ports      wire.PortMap
+	Exposed    wire.PortSet
+	PublishAll bool
+
 	VolumesFrom []VolumesFrom
 
 	AutoRemove  bool

@@ -39,6 +39,10 @@ type (
 	UpdateConfig     = container.UpdateConfig
 	DeviceRequest    = container.DeviceRequest
 	DeviceMapping    = container.DeviceMapping
+	Ulimit           = container.Ulimit
+	IpcMode          = container.IpcMode
+	CgroupnsMode     = container.CgroupnsMode
+	NetworkMode      = container.NetworkMode
 	LogConfig        = container.LogConfig
 	UpdateResponse   = container.UpdateResponse
 	ExecCreate       = container.ExecCreateRequest
@@ -91,3 +95,6 @@ type (
 	Info       = system.Info
 	Version    = system.VersionResponse
 )
+
+// ParsePort reads a port as images and users write it: "80", "53/udp".
+func ParsePort(s string) (Port, error) { return network.ParsePort(s) }

@@ -1,0 +1,123 @@
+package plan
+
+import (
+	"maps"
+	"slices"
+
+	"gantry/internal/id"
+	"gantry/internal/wire"
+)
+
+// Hostname is the host name of the container with that full ID. It is empty
+// only if the container takes another's network: then it has the other's.
+func (p *Plan) Hostname(containerID string) string {
+	if p.Config.Hostname != "" || p.Namespaces.Network.Mode == Container {
+		return p.Config.Hostname
+	}
+	return id.Short(containerID)
+}
+
+// InspectConfig is Config as inspect shows it for the container with that ID.
+func (p *Plan) InspectConfig(containerID string) wire.ContainerConfig {
+	c := p.Config
+	c.Hostname = p.Hostname(containerID)
+	return c
+}
+
+// NetSysctls are those of Sysctls that belong to the network namespace, with
+// the two that Docker sets in every one that is not another's: any user may
+// bind low ports and send ping.
+func (p *Plan) NetSysctls() map[string]string {
+	out := map[string]string{}
+	if m := p.Namespaces.Network.Mode; m != Host && m != Container {
+		out["net.ipv4.ip_unprivileged_port_start"] = "0"
+		out["net.ipv4.ping_group_range"] = "0 2147483647"
+	}
+	for k, v := range p.Sysctls {
+		if name := SysctlName(k); len(name) > 4 && name[:4] == "net." {
+			out[name] = v
+		}
+	}
+	return out
+}
+
+// SysctlName brings a sysctl's name into the form with dots (sysctl(8)): if
+// the first separator is a slash, slashes separate and dots belong to names,
+// such as those of VLAN interfaces.
+func SysctlName(s string) string {
+	for i := range len(s) {
+		if s[i] == '.' {
+			return s
+		}
+		if s[i] == '/' {
+			break
+		}
+	}
+	b := []byte(s)
+	for i, c := range b {
+		switch c {
+		case '/':
+			b[i] = '.'
+		case '.':
+			b[i] = '/'
+		}
+	}
+	return string(b)
+}
+
+// clone copies p so far that Mounts can be replaced.
+func (p *Plan) clone() *Plan {
+	q := *p
+	q.Mounts = slices.Clone(p.Mounts)
+	return &q
+}
+
+// WithVolumeNames returns a copy of p in which the anonymous volumes have the
+// names given by their targets.
+func (p *Plan) WithVolumeNames(byTarget map[string]string) *Plan {
+	q := p.clone()
+	for i, m := range q.Mounts {
+		if name, ok := byTarget[m.Target]; ok && m.Type == typeVolume && m.Anonymous {
+			q.Mounts[i].Name = name
+		}
+	}
+	return q
+}
+
+// Inherit returns a copy of p that has also the mounts of another container,
+// the one named by ref. What the user asked for himself stays; a volume that
+// only the image asked for, or that came from a container named earlier, gives
+// way. The mounts must have their names.
+func (p *Plan) Inherit(ref VolumesFrom, mounts []Mount) *Plan {
+	q := p.clone()
+	at := map[string]int{}
+	for i, m := range q.Mounts {
+		at[m.Target] = i
+	}
+	for _, m := range mounts {
+		if m.From == FromTmpfs {
+			continue // belongs to the other container's definition, not to its data
+		}
+		m.From, m.NoCopy = FromOther, true
+		m.DriverOptions, m.VolumeLabels = maps.Clone(m.DriverOptions), maps.Clone(m.VolumeLabels)
+		m.ReadOnly = m.ReadOnly || ref.ReadOnly
+		i, there := at[m.Target]
+		switch {
+		case !there:
+			at[m.Target] = len(q.Mounts)
+			q.Mounts = append(q.Mounts, m)
+		case q.Mounts[i].From == FromVolumes || q.Mounts[i].From == FromOther:
+			q.Mounts[i] = m
+		}
+	}
+	sortMounts(q.Mounts)
+	return q
+}
+
+// withResources returns a copy of p with other limits and restart policy.
+func (p *Plan) withResources(r wire.Resources, restart wire.RestartPolicy) *Plan {
+	q := p.clone()
+	q.Resources, q.HostConfig.Resources = r, r
+	q.Restart, q.HostConfig.RestartPolicy = restart, restart
+	return q
+}
