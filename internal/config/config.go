@@ -1,0 +1,176 @@
+// Package config reads how a daemon is set up: the flags of its command line
+// and the keys of its daemon.json, which are dockerd's and a few of our own.
+//
+// One table (options.go) says for each setting its flag, its key, its form and
+// whether it works, is accepted without effect, or is refused and why. The
+// daemon's wiring calls Load and reads the fields of Config; SIGHUP calls it
+// again. The package reads one file and writes nothing; it must not know what
+// the settings do.
+//
+// Source: dockerd of Docker Engine 29 (92 flags, 96 keys).
+package config
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"net/netip"
+	"path/filepath"
+)
+
+// Where things are unless said otherwise.
+const (
+	DefaultFile   = "/etc/gantry/daemon.json"
+	DefaultRoot   = "/var/lib/gantry"
+	DefaultRun    = "/run/gantry"
+	DefaultGroup  = "gantry"
+	DefaultBridge = "gantry0"
+	// OwnRuntime is the name of the built-in runtime.
+	OwnRuntime = "gantry"
+)
+
+// A Config is how a daemon is set up. The zero value of a field means its
+// documented default has been left to the part that uses it.
+type Config struct {
+	File     string // daemon.json
+	Hosts    []string
+	Group    string // of the unix socket
+	Root     string // data
+	Run      string // sockets, namespaces: gone after a reboot
+	Instance string // name that tells daemons of one host apart; empty for the host's first
+	PidFile  string
+
+	Debug     bool
+	LogLevel  string // of the daemon's own messages: debug, info, warn, error
+	LogFormat string // text or json
+	Labels    []string
+
+	TLS       *bool // nil: not said
+	TLSVerify bool
+	TLSCA     string
+	TLSCert   string
+	TLSKey    string
+
+	Runtimes       map[string]Runtime
+	DefaultRuntime string
+	CgroupParent   string
+	CgroupDriver   string // cgroupfs or systemd, from exec-opts
+	CgroupnsMode   string // host or private; empty: private on cgroup v2
+	IPCMode        string // private or shareable
+	Init           bool
+	InitPath       string
+	NoNewPrivs     bool
+	SeccompProfile string // a file, "unconfined" or empty for the built-in one
+	ShmSize        int64  // bytes
+	Ulimits        map[string]Ulimit
+
+	LogDriver string // of containers
+	LogOpts   map[string]string
+
+	Bridge         string // "none" for no default network
+	BIP            netip.Prefix
+	FixedCIDR      netip.Prefix
+	DefaultGateway netip.Addr
+	HostIP         netip.Addr // to publish ports on
+	MTU            int
+	ICC            bool
+	IPForward      bool
+	IPMasq         bool
+	Pools          []Pool
+	DNS            []netip.Addr
+	DNSOptions     []string
+	DNSSearch      []string
+	HostGatewayIPs []netip.Addr
+
+	StopTimeout     int // seconds a container has to stop
+	ShutdownTimeout int // seconds the daemon's requests have to end
+	LiveRestore     bool
+	Experimental    bool
+	Features        map[string]bool
+
+	RegistryMirrors    []string
+	InsecureRegistries []string
+	HTTPProxy          string
+	HTTPSProxy         string
+	NoProxy            string
+
+	// Warnings are the settings that were accepted and have no effect.
+	Warnings []string
+}
+
+// A Runtime is another OCI runtime's program.
+type Runtime struct {
+	Path string   `json:"path"`
+	Args []string `json:"runtimeArgs,omitempty"`
+}
+
+// A Ulimit is a default resource limit of containers.
+type Ulimit struct {
+	Name string
+	Hard int64
+	Soft int64
+}
+
+// A Pool is a range that networks take their subnets of Size bits from.
+type Pool struct {
+	Base netip.Prefix `json:"base"`
+	Size int          `json:"size"`
+}
+
+// Default returns the settings of a daemon that nobody has set up.
+func Default() *Config {
+	return &Config{
+		File: DefaultFile, Root: DefaultRoot, Run: DefaultRun, Group: DefaultGroup,
+		LogLevel: "info", LogFormat: "text",
+		Runtimes: map[string]Runtime{}, DefaultRuntime: OwnRuntime, CgroupDriver: "cgroupfs", IPCMode: "private",
+		ShmSize: 64 << 20, Ulimits: map[string]Ulimit{},
+		LogDriver: "json-file", LogOpts: map[string]string{},
+		ICC: true, IPForward: true, IPMasq: true,
+		StopTimeout: 10, ShutdownTimeout: 15, LiveRestore: true, Features: map[string]bool{},
+	}
+}
+
+// finish fills in what follows from other settings.
+func (c *Config) finish() error {
+	for _, dir := range []*string{&c.Root, &c.Run} {
+		abs, err := filepath.Abs(*dir)
+		if err != nil {
+			return err
+		}
+		*dir = abs
+	}
+	if c.Instance == "" {
+		c.Instance = InstanceOf(c.Root, c.Run)
+	}
+	if c.Bridge == "" {
+		c.Bridge = DefaultBridge
+		if c.Instance != "" {
+			c.Bridge = "gantry-" + c.Instance
+		}
+	}
+	if len(c.Hosts) == 0 {
+		c.Hosts = []string{"unix://" + c.Run + "/gantry.sock"}
+	}
+	if c.Debug {
+		c.LogLevel = "debug"
+	}
+	return c.check()
+}
+
+// InstanceOf derives the name of a daemon from its directories: empty for the
+// usual ones, else eight characters that stay the same for the same pair.
+func InstanceOf(root, run string) string {
+	if root == DefaultRoot && run == DefaultRun {
+		return ""
+	}
+	sum := sha256.Sum256([]byte(root + "\x00" + run))
+	return hex.EncodeToString(sum[:4])
+}
+
+// String names the daemon in messages.
+func (c *Config) String() string {
+	if c.Instance == "" {
+		return "gantryd"
+	}
+	return fmt.Sprintf("gantryd (instance %s)", c.Instance)
+}
