@@ -125,6 +125,7 @@ func isController(opt string) bool {
 type Group struct {
 	host *Host
 	path string
+	unit *unit // with the systemd driver
 }
 
 // Group returns the group at path, which starts with a slash and is relative to
@@ -171,6 +172,11 @@ func (g *Group) Create(res *specs.LinuxResources) (err error) {
 			err = fmt.Errorf("create cgroup %s: %w", g.path, errors.Join(err, g.Remove()))
 		}
 	}()
+	if g.unit != nil {
+		// A scope needs a process to begin: Add makes it.
+		g.unit.pending = res
+		return nil
+	}
 	if g.host.Mode == V2 {
 		if err := enableControllers(g.host.V2, g.path); err != nil {
 			return err
@@ -192,6 +198,11 @@ func (g *Group) Create(res *specs.LinuxResources) (err error) {
 // Update changes the limits that res names and leaves the others. Devices are
 // replaced as a whole where res has any.
 func (g *Group) Update(res *specs.LinuxResources) error {
+	if g.unit != nil && res != nil {
+		if err := g.unit.update(res, g.host.Mode == V2); err != nil {
+			return fmt.Errorf("update cgroup %s: %w", g.path, err)
+		}
+	}
 	if err := g.set(res); err != nil {
 		return fmt.Errorf("update cgroup %s: %w", g.path, err)
 	}
@@ -224,6 +235,13 @@ func (g *Group) set(res *specs.LinuxResources) error {
 
 // Add moves a process, by its pid as this process sees it, into the group.
 func (g *Group) Add(pid int) error {
+	if g.unit != nil && !g.unit.started && !g.Exists() {
+		return g.start(pid)
+	}
+	return g.join(pid)
+}
+
+func (g *Group) join(pid int) error {
 	value := []byte(strconv.Itoa(pid))
 	for _, d := range g.dirs() {
 		if err := writeFile(filepath.Join(d, "cgroup.procs"), value); err != nil {
@@ -234,9 +252,10 @@ func (g *Group) Add(pid int) error {
 }
 
 // OpenDir opens the group's directory in the v2 tree, for clone3(2) with
-// CLONE_INTO_CGROUP. On other hosts it returns nil and no error: use Add.
+// CLONE_INTO_CGROUP. Where that can't be, on other hosts and for a systemd scope
+// that has not begun, it returns nil and no error: use Add.
 func (g *Group) OpenDir() (*os.File, error) {
-	if g.host.Mode != V2 {
+	if g.host.Mode != V2 || g.unit != nil && !g.Exists() {
 		return nil, nil
 	}
 	fd, err := unix.Open(g.dir(""), unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
@@ -307,6 +326,11 @@ const removeWait = 2 * time.Second
 // processes must have ended; dying ones are waited for, up to two seconds. A
 // group that does not exist is no error.
 func (g *Group) Remove() error {
+	if g.unit != nil && g.Exists() {
+		if err := g.unit.stop(); err != nil {
+			return fmt.Errorf("remove cgroup %s: stop unit %s: %w", g.path, g.unit.name, err)
+		}
+	}
 	deadline := time.Now().Add(removeWait)
 	for pause := 500 * time.Microsecond; ; pause *= 2 {
 		var err error
