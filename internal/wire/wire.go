@@ -6,6 +6,7 @@
 package wire
 
 import (
+	"github.com/moby/moby/api/types/blkiodev"
 	"github.com/moby/moby/api/types/common"
 	"github.com/moby/moby/api/types/container"
 	"github.com/moby/moby/api/types/events"
@@ -43,6 +44,7 @@ type (
 	IpcMode          = container.IpcMode
 	CgroupnsMode     = container.CgroupnsMode
 	NetworkMode      = container.NetworkMode
+	ThrottleDevice   = blkiodev.ThrottleDevice
 	LogConfig        = container.LogConfig
 	UpdateResponse   = container.UpdateResponse
 	ExecCreate       = container.ExecCreateRequest
