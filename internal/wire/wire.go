@@ -11,6 +11,7 @@ import (
 	"github.com/moby/moby/api/types/container"
 	"github.com/moby/moby/api/types/events"
 	"github.com/moby/moby/api/types/image"
+	"github.com/moby/moby/api/types/jsonstream"
 	"github.com/moby/moby/api/types/mount"
 	"github.com/moby/moby/api/types/network"
 	"github.com/moby/moby/api/types/system"
@@ -52,6 +53,9 @@ type (
 	ExecInspect      = container.ExecInspectResponse
 	ContainersPruned = container.PruneReport
 	ErrorResponse    = common.ErrorResponse
+	// Progress is one message of a stream about work that takes time.
+	Progress      = jsonstream.Message
+	ProgressError = jsonstream.Error
 )
 
 // Mounts.
@@ -70,6 +74,9 @@ type (
 	PortSet          = network.PortSet
 	NetworkInspect   = network.Inspect
 	NetworkSummary   = network.Summary
+	NetworkCreate    = network.CreateRequest
+	NetworkCreated   = network.CreateResponse
+	NetworksPruned   = network.PruneReport
 )
 
 // Images.
