@@ -1,0 +1,153 @@
+package protocol
+
+import (
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"gantry/internal/durable"
+	"gantry/internal/errs"
+)
+
+// Encode returns the wire form of r.
+func (r *Request) Encode() []byte {
+	b := make([]byte, 0, 512+len(r.Job))
+	b = append(b, Version)
+	b = AppendString(b, r.ID)
+	b = AppendString(b, r.Dir)
+	b = append(AppendU32(b, uint32(len(r.Job))), r.Job...)
+	b = AppendString(b, r.Log.Driver)
+	b = AppendString(b, r.Log.Path)
+	b = AppendI64(b, r.Log.MaxSize)
+	b = AppendU32(b, uint32(r.Log.MaxFile))
+	b = AppendBool(b, r.Log.Compress)
+	b = AppendU32(b, uint32(len(r.Log.Attrs)))
+	for k, v := range r.Log.Attrs {
+		b = AppendString(AppendString(b, k), v)
+	}
+	b = AppendBool(b, r.OpenStdin)
+	b = AppendBool(b, r.StdinOnce)
+	b = AppendU32(b, uint32(len(r.Runtime)))
+	for _, a := range r.Runtime {
+		b = AppendString(b, a)
+	}
+	return AppendString(b, r.Bundle)
+}
+
+// DecodeRequest is the inverse of Encode. Job is a part of b.
+func DecodeRequest(b []byte) (*Request, error) {
+	d := NewReader(b)
+	if v := d.U8(); v != Version {
+		return nil, errs.New(errs.Unsupported, "the shim's protocol version is %d, not %d", Version, v)
+	}
+	r := &Request{ID: d.String(), Dir: d.String(), Job: d.Bytes()}
+	r.Log = LogConfig{Driver: d.String(), Path: d.String(), MaxSize: d.I64(), MaxFile: int(int32(d.U32())), Compress: d.Bool()}
+	if n := d.count(8); n > 0 {
+		r.Log.Attrs = make(map[string]string, n)
+		for range n {
+			k := d.String()
+			r.Log.Attrs[k] = d.String()
+		}
+	}
+	r.OpenStdin, r.StdinOnce = d.Bool(), d.Bool()
+	for range d.count(4) {
+		r.Runtime = append(r.Runtime, d.String())
+	}
+	r.Bundle = d.String()
+	if err := d.Done(); err != nil {
+		return nil, err
+	}
+	return r, nil
+}
+
+// AppendStreams appends a set of streams.
+func AppendStreams(b []byte, s Streams) []byte {
+	return AppendBool(AppendBool(AppendBool(b, s.Stdin), s.Stdout), s.Stderr)
+}
+
+// Streams takes a set of streams.
+func (r *Reader) Streams() Streams {
+	return Streams{Stdin: r.Bool(), Stdout: r.Bool(), Stderr: r.Bool()}
+}
+
+// Encode returns the wire form of g.
+func (g Greeting) Encode() []byte {
+	return AppendStreams(AppendString([]byte{Version, byte(g.Kind)}, g.Target), g.Streams)
+}
+
+// DecodeGreeting is the inverse of Encode.
+func DecodeGreeting(b []byte) (Greeting, error) {
+	r := NewReader(b)
+	if v := r.U8(); v != Version {
+		return Greeting{}, errs.New(errs.Unsupported, "the shim's protocol version is %d, not %d", Version, v)
+	}
+	g := Greeting{Kind: Kind(r.U8()), Target: r.String(), Streams: r.Streams()}
+	return g, r.Done()
+}
+
+// Encode returns the wire form of h.
+func (h Hello) Encode() []byte {
+	return AppendBool(AppendBool(AppendU32(nil, uint32(h.Pid)), h.Started), h.Exited)
+}
+
+// DecodeHello is the inverse of Encode.
+func DecodeHello(b []byte) (Hello, error) {
+	r := NewReader(b)
+	h := Hello{Pid: int(r.U32()), Started: r.Bool(), Exited: r.Bool()}
+	return h, r.Done()
+}
+
+// Encode returns the wire form of e.
+func (e Exit) Encode() []byte {
+	return AppendBool(AppendI64(AppendU32(nil, uint32(e.Code)), e.At.UnixNano()), e.OOMKilled)
+}
+
+// DecodeExit is the inverse of Encode.
+func DecodeExit(b []byte) (Exit, error) {
+	r := NewReader(b)
+	e := Exit{Code: int(r.U32()), At: time.Unix(0, r.I64()), OOMKilled: r.Bool()}
+	return e, r.Done()
+}
+
+// exitMagic begins an exit record. The rest of the line is the exit code, the
+// time in nanoseconds since 1970, and the word oom if it was.
+const exitMagic = "gantry-exit-1"
+
+// exitFile is shim.ExitFile.
+const exitFile = "exit"
+
+// WriteExit writes the exit record into a container's run directory; it is on
+// disk when WriteExit returns nil.
+func WriteExit(dir string, e Exit) error {
+	line := exitMagic + " " + strconv.Itoa(e.Code) + " " + strconv.FormatInt(e.At.UnixNano(), 10)
+	if e.OOMKilled {
+		line += " oom"
+	}
+	return durable.WriteFile(filepath.Join(dir, exitFile), []byte(line+"\n"), 0o600)
+}
+
+// ReadExit reads the exit record in a container's run directory. If there is
+// none the error is NotFound.
+func ReadExit(dir string) (Exit, error) {
+	data, err := os.ReadFile(filepath.Join(dir, exitFile))
+	if errors.Is(err, fs.ErrNotExist) {
+		return Exit{}, errs.New(errs.NotFound, "no exit record in %s", dir)
+	}
+	if err != nil {
+		return Exit{}, err
+	}
+	f := strings.Fields(string(data))
+	if len(f) >= 3 && f[0] == exitMagic {
+		code, err1 := strconv.Atoi(f[1])
+		at, err2 := strconv.ParseInt(f[2], 10, 64)
+		if err1 == nil && err2 == nil {
+			return Exit{Code: code, At: time.Unix(0, at), OOMKilled: slices.Contains(f[3:], "oom")}, nil
+		}
+	}
+	return Exit{}, errs.New(errs.Corrupt, "exit record in %s: not understood", dir)
+}
