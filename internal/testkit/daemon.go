@@ -1,0 +1,239 @@
+package testkit
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+)
+
+// A Daemon is a real gantryd on throw-away directories.
+type Daemon struct {
+	Socket string // path of its API socket
+	Root   string // data root
+	Run    string // exec root
+	bin    string
+	args   []string
+	log    *lockedBuffer
+	cmd    *exec.Cmd
+	done   chan error
+}
+
+// lockedBuffer collects the daemon's log while tests read it.
+type lockedBuffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (l *lockedBuffer) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.Write(p)
+}
+
+func (l *lockedBuffer) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.String()
+}
+
+// StartDaemon starts a daemon with further arguments args and waits until it
+// answers. When the test ends, its containers are removed, its doctor must find
+// nothing, and it must end by itself when asked to.
+//
+// The programs are those in the directory GANTRY_BIN, or bin/ of the checkout.
+// It needs root: without it the test is skipped, or fails where CI is set.
+func StartDaemon(t *testing.T, args ...string) *Daemon {
+	t.Helper()
+	if os.Getuid() != 0 {
+		if os.Getenv("CI") != "" {
+			t.Fatal("a daemon needs root")
+		}
+		t.Skip("a daemon needs root")
+	}
+	bin := os.Getenv("GANTRY_BIN")
+	if bin == "" {
+		bin = filepath.Join(checkout(t), "bin")
+	}
+	if _, err := os.Stat(filepath.Join(bin, "gantryd")); err != nil {
+		t.Fatalf("%v: run `make build`", err)
+	}
+	// Not t.TempDir: its names grow with the test's, and socket paths are
+	// limited.
+	dir, err := os.MkdirTemp("", "gantry-test-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	d := &Daemon{Socket: filepath.Join(dir, "gantry.sock"), Root: filepath.Join(dir, "lib"), Run: filepath.Join(dir, "run"), bin: bin, args: args, log: &lockedBuffer{}}
+	t.Cleanup(func() {
+		d.tearDown(t)
+		if err := os.RemoveAll(dir); err != nil {
+			t.Errorf("remove the daemon's directories: %v", err)
+		}
+		if t.Failed() {
+			t.Logf("the daemon's log:\n%s", tail(d.log.String(), 60))
+		}
+	})
+	d.Start(t)
+	return d
+}
+
+// checkout returns the root of the source tree.
+func checkout(t *testing.T) string {
+	t.Helper()
+	dir, err := os.Getwd()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for ; dir != "/"; dir = filepath.Dir(dir) {
+		if _, err := os.Stat(filepath.Join(dir, "go.mod")); err == nil {
+			return dir
+		}
+	}
+	t.Fatal("no go.mod above the working directory")
+	return ""
+}
+
+// Program returns the path of gantry, gantryd or gantry-shim.
+func (d *Daemon) Program(name string) string { return filepath.Join(d.bin, name) }
+
+// Pid returns the daemon's process ID.
+func (d *Daemon) Pid() int { return d.cmd.Process.Pid }
+
+// Log returns what the daemon has logged.
+func (d *Daemon) Log() string { return d.log.String() }
+
+// Start starts the daemon on its directories, after Kill or Stop.
+func (d *Daemon) Start(t testing.TB) {
+	t.Helper()
+	args := append([]string{"--data-root", d.Root, "--exec-root", d.Run, "--pidfile", filepath.Join(filepath.Dir(d.Socket), "pid"),
+		"--config-file", "", "-H", "unix://" + d.Socket}, d.args...)
+	d.cmd = exec.Command(d.Program("gantryd"), args...)
+	d.cmd.Stdout, d.cmd.Stderr = d.log, d.log
+	d.cmd.WaitDelay = time.Second
+	if err := d.cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	cmd, done := d.cmd, make(chan error, 1)
+	d.done = done
+	go func() { done <- cmd.Wait() }()
+	for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(5 * time.Millisecond) {
+		if resp, err := d.Client().Get("http://gantry/_ping"); err == nil {
+			resp.Body.Close()
+			return
+		}
+		select {
+		case err := <-d.done:
+			t.Fatalf("the daemon ended: %v\n%s", err, d.log)
+		default:
+		}
+		if time.Now().After(deadline) {
+			d.Kill()
+			t.Fatalf("the daemon does not answer:\n%s", d.log)
+		}
+	}
+}
+
+// Kill ends the daemon with SIGKILL, as a crash would.
+func (d *Daemon) Kill() {
+	if d.done != nil {
+		d.cmd.Process.Kill()
+		<-d.done
+		d.done = nil
+	}
+}
+
+// Stop asks the daemon to end and waits for it.
+func (d *Daemon) Stop(t testing.TB) {
+	t.Helper()
+	if d.done == nil {
+		return
+	}
+	d.cmd.Process.Signal(os.Interrupt)
+	select {
+	case err := <-d.done:
+		if err != nil {
+			t.Errorf("the daemon ended with %v", err)
+		}
+		d.done = nil
+	case <-time.After(20 * time.Second):
+		t.Error("the daemon does not end when asked to")
+		d.Kill()
+	}
+}
+
+// Client returns an HTTP client of the daemon's socket; the host in its URLs
+// does not matter. It keeps no connection open.
+func (d *Daemon) Client() *http.Client {
+	return &http.Client{Transport: &http.Transport{
+		DisableKeepAlives: true,
+		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			return (&net.Dialer{}).DialContext(ctx, "unix", d.Socket)
+		},
+	}}
+}
+
+// Gantry runs the command line against the daemon and returns its standard
+// output. A failure carries what it said.
+func (d *Daemon) Gantry(args ...string) (string, error) {
+	cmd := exec.Command(d.Program("gantry"), args...)
+	cmd.Env = append(os.Environ(), "GANTRY_HOST=unix://"+d.Socket, "DOCKER_HOST=", "DOCKER_CONTEXT=", "DOCKER_CONFIG="+filepath.Dir(d.Socket))
+	var stderr bytes.Buffer
+	cmd.Stderr = &stderr
+	out, err := cmd.Output()
+	if err != nil {
+		return string(out), fmt.Errorf("gantry %s: %w: %s", strings.Join(args, " "), err, stderr.String())
+	}
+	return string(out), nil
+}
+
+// LoadBusybox gives the daemon the image busybox:latest.
+func (d *Daemon) LoadBusybox(t testing.TB) {
+	t.Helper()
+	var image bytes.Buffer
+	if err := Busybox(&image, "busybox:latest"); err != nil {
+		t.Fatal(err)
+	}
+	resp, err := d.Client().Post("http://gantry/images/load", "application/x-tar", &image)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	var text bytes.Buffer
+	text.ReadFrom(resp.Body)
+	if resp.StatusCode != http.StatusOK || strings.Contains(text.String(), "error") {
+		t.Fatalf("load busybox: %s: %s", resp.Status, text.String())
+	}
+}
+
+// tearDown removes the containers, consults the doctor and stops the daemon.
+func (d *Daemon) tearDown(t *testing.T) {
+	if d.done == nil {
+		d.Start(t)
+	}
+	if ids, err := d.Gantry("ps", "-aq", "--no-trunc"); err != nil {
+		t.Error(err)
+	} else if all := strings.Fields(ids); len(all) > 0 {
+		if _, err := d.Gantry(append([]string{"rm", "-fv"}, all...)...); err != nil {
+			t.Error(err)
+		}
+	}
+	if out, err := d.Gantry("doctor"); err != nil {
+		t.Errorf("doctor: %v\n%s", err, out)
+	}
+	d.Stop(t)
+}
+
+// tail returns the last n lines of s.
+func tail(s string, n int) string {
+	lines := strings.SplitAfter(s, "\n")
+	return strings.Join(lines[max(0, len(lines)-n):], "")
+}
