@@ -64,6 +64,19 @@ func (a Args) Check(allowed Keys) error {
 // Has reports whether key was given, with or without values.
 func (a Args) Has(key string) bool { _, ok := a[key]; return ok }
 
+// With returns a copy of a in which key has just the values given.
+func (a Args) With(key string, values ...string) Args {
+	b := maps.Clone(a)
+	if b == nil {
+		b = Args{}
+	}
+	b[key] = map[string]bool{}
+	for _, v := range values {
+		b[key][v] = true
+	}
+	return b
+}
+
 // Values returns the values of key in order, nil if it was not given.
 func (a Args) Values(key string) []string {
 	if !a.Has(key) {

@@ -1,0 +1,92 @@
+package server
+
+import (
+	"context"
+	"net/http"
+
+	"gantry/internal/errs"
+	"gantry/internal/filter"
+	"gantry/internal/server/shape"
+	"gantry/internal/wire"
+)
+
+// Networks knows the networks of this machine.
+type Networks interface {
+	List(ctx context.Context, f filter.Args) ([]wire.NetworkInspect, error)
+	Inspect(ctx context.Context, ref string) (wire.NetworkInspect, error)
+	Create(ctx context.Context, c wire.NetworkCreate) (wire.NetworkCreated, error)
+	Remove(ctx context.Context, ref string) error
+	Prune(ctx context.Context, f filter.Args) (wire.NetworksPruned, error)
+}
+
+// networks answers for /networks.
+type networks struct{ store Networks }
+
+func (s *networks) routes() []route {
+	return []route{
+		{method: "GET", pattern: "/networks", serve: s.list},
+		{method: "GET", pattern: "/networks/", serve: s.list},
+		{method: "GET", pattern: "/networks/{id}", serve: s.inspect},
+		{method: "POST", pattern: "/networks/create", serve: s.create},
+		{method: "POST", pattern: "/networks/prune", serve: s.prune},
+		{method: "POST", pattern: "/networks/{id}/connect", serve: s.connect},
+		{method: "POST", pattern: "/networks/{id}/disconnect", serve: s.connect},
+		{method: "DELETE", pattern: "/networks/{id}", serve: s.remove},
+	}
+}
+
+func (s *networks) list(w http.ResponseWriter, r *request) error {
+	f, err := r.filters(filter.Networks)
+	if err != nil {
+		return err
+	}
+	list, err := s.store.List(r.Context(), f)
+	if err != nil {
+		return err
+	}
+	return ok(w, shape.Networks(list))
+}
+
+func (s *networks) inspect(w http.ResponseWriter, r *request) error {
+	n, err := s.store.Inspect(r.Context(), r.name)
+	if err != nil {
+		return err
+	}
+	return ok(w, shape.Network(n, int(r.v)))
+}
+
+func (s *networks) create(w http.ResponseWriter, r *request) error {
+	var c wire.NetworkCreate
+	if err := r.decodeIfAny(w, &c); err != nil {
+		return err
+	}
+	resp, err := s.store.Create(act(r), c)
+	if err != nil {
+		return err
+	}
+	return writeJSON(w, http.StatusCreated, resp)
+}
+
+// connect joins a container to a network, or takes it out.
+func (s *networks) connect(http.ResponseWriter, *request) error {
+	return errs.New(errs.Unsupported, "network connect and disconnect: not supported by this version of Gantry")
+}
+
+func (s *networks) remove(w http.ResponseWriter, r *request) error {
+	if err := s.store.Remove(act(r), r.name); err != nil {
+		return err
+	}
+	return noContent(w)
+}
+
+func (s *networks) prune(w http.ResponseWriter, r *request) error {
+	f, err := r.filters(filter.NetworksPrune)
+	if err != nil {
+		return err
+	}
+	resp, err := s.store.Prune(act(r), f)
+	if err != nil {
+		return err
+	}
+	return ok(w, resp)
+}

@@ -1,0 +1,248 @@
+// Package server speaks the Docker Engine API over HTTP: it routes, reads
+// requests, calls the engine, the images, the networks and the volumes through
+// small interfaces, and answers byte for byte as clients of Docker expect.
+//
+// The daemon makes one Server and gives it listeners. A request becomes a wire
+// value or an options struct; a value becomes JSON in the shape of the API
+// version asked for (package shape); an error becomes a status code in exactly
+// one table. The package writes nothing to disk, and must not know how a
+// container runs or where anything is stored.
+//
+// Source of the formats: Docker Engine API 1.56 and recordings of Docker
+// Engine 29.
+package server
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/url"
+	"runtime/debug"
+	"slices"
+	"sync"
+	"time"
+
+	"gantry/internal/errs"
+	"gantry/internal/event"
+)
+
+// Limits for clients that mean harm.
+const (
+	headerTime = 30 * time.Second // to send the head of a request
+	idleTime   = 5 * time.Minute  // between requests, on TCP
+	maxHeader  = 512 << 10        // X-Registry-Config carries many credentials
+)
+
+// Options says what a server serves.
+type Options struct {
+	Lifecycle Lifecycle
+	States    States
+	Views     Views
+	Streams   Streams
+	Execs     Execs
+	Images    Images
+	Archives  Archives
+	Networks  Networks
+	Volumes   Volumes
+	System    System
+	Events    *event.Bus
+	Doctor    Doctor
+	// Product is the Server header, for example "Docker/29.7.0 (linux)".
+	Product      string
+	Driver       string // of image layers, as images name it
+	Experimental bool
+	Log          *slog.Logger
+}
+
+// A Server answers API requests. Make one with New.
+type Server struct {
+	Options
+	routes table
+
+	ctx    context.Context // ends when the server closes
+	cancel context.CancelFunc
+
+	mu      sync.Mutex
+	servers []*http.Server
+	closed  bool
+}
+
+// New returns a server that listens nowhere yet. Its streams end with ctx.
+func New(ctx context.Context, o Options) *Server {
+	s := &Server{Options: o}
+	s.ctx, s.cancel = context.WithCancel(ctx)
+	s.routes = newTable(slices.Concat(
+		(&containers{o.Lifecycle, o.States, o.Views, o.Streams}).routes(),
+		(&streams{o.Streams, s.ctx}).routes(),
+		(&execs{o.Execs}).routes(),
+		(&events{o.Events}).routes(),
+		(&images{o.Images, o.Archives, o.Driver}).routes(),
+		(&networks{o.Networks}).routes(),
+		(&volumes{o.Volumes}).routes(),
+		(&system{o.System, o.Doctor}).routes(),
+		unbuilt(),
+	))
+	return s
+}
+
+// Serve answers on l until Shutdown. A listener that is not a unix socket gets
+// the guard against web pages: no Origin, and a Host that is an address, a name
+// of this machine or one in hosts.
+func (s *Server) Serve(l net.Listener, hosts ...string) error {
+	unix := l.Addr().Network() == "unix"
+	var h http.Handler = s
+	if !unix {
+		h = guard(s, hosts)
+	}
+	srv := &http.Server{
+		Handler:           h,
+		ReadHeaderTimeout: headerTime,
+		MaxHeaderBytes:    maxHeader,
+		BaseContext:       func(net.Listener) context.Context { return s.ctx },
+		ErrorLog:          slog.NewLogLogger(s.Log.Handler(), slog.LevelDebug),
+	}
+	if !unix {
+		srv.IdleTimeout = idleTime
+	}
+	s.mu.Lock()
+	if s.closed {
+		s.mu.Unlock()
+		return errors.Join(http.ErrServerClosed, l.Close())
+	}
+	s.servers = append(s.servers, srv)
+	s.mu.Unlock()
+	if err := srv.Serve(l); !errors.Is(err, http.ErrServerClosed) {
+		return fmt.Errorf("serve %s: %w", l.Addr(), err)
+	}
+	return nil
+}
+
+// Shutdown stops listening, ends the streams, waits for the other requests as
+// long as ctx allows, and then cuts them off.
+func (s *Server) Shutdown(ctx context.Context) error {
+	s.mu.Lock()
+	s.closed = true
+	servers := s.servers
+	s.mu.Unlock()
+	s.cancel()
+	var all []error
+	for _, srv := range servers {
+		if err := srv.Shutdown(ctx); err != nil {
+			all = append(all, err, srv.Close())
+		}
+	}
+	return errors.Join(all...)
+}
+
+// ServeHTTP routes a request.
+func (s *Server) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
+	w := &response{ResponseWriter: rw}
+	defer s.rescue(w, r)
+	if clean := cleanPath(r.URL.Path); clean != r.URL.Path {
+		to := *r.URL
+		to.Path, to.RawPath = clean, ""
+		w.Header().Set("Location", to.String())
+		w.WriteHeader(http.StatusMovedPermanently)
+		return
+	}
+	text, rest := splitVersion(r.URL.Path)
+	if r.Method == http.MethodOptions {
+		s.head(w)
+		w.Header().Set("Docker-Experimental", fmt.Sprint(s.Experimental))
+		w.WriteHeader(http.StatusOK)
+		return
+	}
+	route, name, sub := s.routes.find(r.Method, rest)
+	if route == nil {
+		notFound(w)
+		return
+	}
+	s.head(w)
+	v := maxVersion
+	if text != "" {
+		v = parseVersion(text)
+		if err := checkVersion(v, text); err != nil {
+			err.write(w)
+			return
+		}
+	}
+	w.Header().Set("Docker-Experimental", fmt.Sprint(s.Experimental))
+	if v < route.since {
+		writeError(w, errs.New(errs.Invalid, "%s %s requires minimum API version %v", r.Method, route.label, route.since))
+		return
+	}
+	query, err := url.ParseQuery(r.URL.RawQuery)
+	if err != nil {
+		writeError(w, errs.With(errs.Invalid, err))
+		return
+	}
+	s.answer(w, &request{Request: r, v: v, name: name, sub: sub, query: query}, route.serve)
+}
+
+// answer runs a handler and turns its error into the answer.
+func (s *Server) answer(w *response, r *request, h handler) {
+	began := time.Now()
+	err := h(w, r)
+	s.Log.Debug("request", "method", r.Method, "path", r.URL.Path, "took", time.Since(began), "err", err)
+	if err == nil {
+		return
+	}
+	if statusOf(err) >= http.StatusInternalServerError && r.Context().Err() == nil {
+		s.Log.Error("request failed", "method", r.Method, "path", r.URL.Path, "err", err)
+	}
+	if !w.began {
+		writeError(w, err)
+	}
+}
+
+// head sets the headers of every routed answer.
+func (s *Server) head(w http.ResponseWriter) {
+	h := w.Header()
+	h.Set("Api-Version", MaxVersion)
+	h.Set("Ostype", "linux")
+	h.Set("Server", s.Product)
+}
+
+// rescue ends a handler that panicked: one request fails, the process goes on.
+func (s *Server) rescue(w *response, r *http.Request) {
+	p := recover()
+	if p == nil {
+		return
+	}
+	s.Log.Error("handler panicked", "method", r.Method, "path", r.URL.Path, "panic", p, "stack", string(debug.Stack()))
+	if w.hijacked {
+		return
+	}
+	if w.began {
+		panic(http.ErrAbortHandler) // cut the connection: the answer is not whole
+	}
+	writeError(w, errs.New(errs.Unknown, "internal error: the request could not be handled"))
+}
+
+// A response remembers whether it has begun.
+type response struct {
+	http.ResponseWriter
+	began, hijacked bool
+}
+
+// WriteHeader sends the status.
+func (w *response) WriteHeader(status int) {
+	w.began = true
+	w.ResponseWriter.WriteHeader(status)
+}
+
+// Write sends a part of the body.
+func (w *response) Write(p []byte) (int, error) {
+	w.began = true
+	return w.ResponseWriter.Write(p)
+}
+
+// Unwrap lets http.ResponseController reach the connection.
+func (w *response) Unwrap() http.ResponseWriter { return w.ResponseWriter }
+
+// flush sends what is written so far; a client that is gone is noticed by the
+// next write.
+func flush(w http.ResponseWriter) { _ = http.NewResponseController(w).Flush() }

@@ -1,0 +1,83 @@
+package server
+
+import (
+	"net/http"
+
+	"gantry/internal/errs"
+	"gantry/internal/wire"
+)
+
+// unbuilt are the operations of the API that this version does not have. Each
+// is routed, so that a client learns which operation is missing instead of
+// taking the daemon for something else.
+func unbuilt() []route {
+	missing := func(method, pattern, what string) route {
+		return route{method: method, pattern: pattern, serve: func(http.ResponseWriter, *request) error {
+			return errs.New(errs.Unsupported, "%s: not supported by this version of Gantry", what)
+		}}
+	}
+	list := []route{
+		missing("GET", "/containers/{name}/changes", "container diff"),
+		missing("GET", "/containers/{name}/export", "container export"),
+		missing("HEAD", "/containers/{name}/archive", "container copy"),
+		missing("GET", "/containers/{name}/archive", "container copy"),
+		missing("PUT", "/containers/{name}/archive", "container copy"),
+		missing("POST", "/commit", "container commit"),
+		missing("POST", "/images/{name}/push", "image push"),
+		missing("GET", "/images/search", "image search"),
+		missing("GET", "/distribution/{name}/json", "registry lookup"),
+		missing("POST", "/auth", "registry login"),
+		missing("POST", "/build", "image build"),
+		missing("POST", "/build/prune", "build cache prune"),
+		missing("POST", "/build/cancel", "build cancel"),
+		missing("POST", "/session", "build session"),
+		missing("POST", "/grpc", "build session"),
+		missing("GET", "/swarm/unlockkey", "swarm"),
+		missing("GET", "/system/df", "disk usage"),
+		{method: "GET", pattern: "/plugins", serve: noPlugins},
+		missing("GET", "/plugins/privileges", "plugin install"),
+		missing("GET", "/plugins/{name}/json", "plugin inspect"),
+		missing("DELETE", "/plugins/{name}", "plugin remove"),
+	}
+	for _, p := range []string{"pull", "create", "{name}/enable", "{name}/disable", "{name}/upgrade", "{name}/push", "{name}/set"} {
+		list = append(list, missing("POST", "/plugins/"+p, "plugins"))
+	}
+	for _, r := range [][2]string{{"GET", "s"}, {"POST", "s"}, {"DELETE", "s/{checkpoint}"}} {
+		list = append(list, route{method: r[0], pattern: "/containers/{name}/checkpoint" + r[1], serve: noCheckpoints})
+	}
+	for _, r := range cluster {
+		list = append(list, route{method: r[0], pattern: r[1], serve: noCluster})
+	}
+	return list
+}
+
+// cluster are the operations that only a swarm manager has.
+var cluster = [][2]string{
+	{"GET", "/swarm"}, {"POST", "/swarm/init"}, {"POST", "/swarm/join"}, {"POST", "/swarm/leave"}, {"POST", "/swarm/update"}, {"POST", "/swarm/unlock"},
+	{"GET", "/nodes"}, {"GET", "/nodes/{id}"}, {"DELETE", "/nodes/{id}"}, {"POST", "/nodes/{id}/update"},
+	{"GET", "/services"}, {"POST", "/services/create"}, {"GET", "/services/{id}/logs"}, {"GET", "/services/{id}"}, {"DELETE", "/services/{id}"}, {"POST", "/services/{id}/update"},
+	{"GET", "/tasks"}, {"GET", "/tasks/{id}/logs"}, {"GET", "/tasks/{id}"},
+	{"GET", "/secrets"}, {"POST", "/secrets/create"}, {"GET", "/secrets/{id}"}, {"DELETE", "/secrets/{id}"}, {"POST", "/secrets/{id}/update"},
+	{"GET", "/configs"}, {"POST", "/configs/create"}, {"GET", "/configs/{id}"}, {"DELETE", "/configs/{id}"}, {"POST", "/configs/{id}/update"},
+}
+
+// noCluster is what an engine that is no swarm manager answers; clients probe
+// with it. To make or join a swarm is not built.
+func noCluster(_ http.ResponseWriter, r *request) error {
+	switch _, path := splitVersion(r.URL.Path); path {
+	case "/swarm/init", "/swarm/join":
+		return errs.New(errs.Unsupported, "swarm: not supported by this version of Gantry")
+	case "/swarm/leave":
+		return errs.New(errs.Unavailable, "This node is not part of a swarm")
+	}
+	return errs.New(errs.Unavailable, "This node is not a swarm manager. Use \"docker swarm init\" or \"docker swarm join\" to connect this node to swarm and try again.")
+}
+
+func noCheckpoints(http.ResponseWriter, *request) error {
+	return errs.New(errs.Unsupported, "This experimental feature is disabled by default. Start the Docker daemon in experimental mode in order to enable it.")
+}
+
+// noPlugins: there are none, and clients list them.
+func noPlugins(w http.ResponseWriter, _ *request) error {
+	return ok(w, []wire.ErrorResponse{})
+}
