@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"gantry/internal/testkit"
 	"gantry/test/vm"
 )
 
@@ -17,11 +18,13 @@ const kernelDir = "/var/cache/gantry-test/kernel"
 
 // packages are those whose kernel-level tests also run on a host that has
 // nothing but cgroup v2.
-var packages = []string{"cgroup"}
+var packages = []string{"cgroup", "ociruntime"}
 
-// TestOnCgroupV2 runs the kernel-level tests of the packages on a v2-only
-// kernel.
-func TestOnCgroupV2(t *testing.T) {
+// modules are the kernel modules that containers and their networks need.
+var modules = []string{"overlay", "nf_tables", "nft_chain_nat", "nft_masq", "nft_nat", "nft_ct", "nft_fib_inet", "nft_reject_inet", "bridge", "veth", "macvlan", "ipvlan", "br_netfilter", "dummy"}
+
+func kernel(t *testing.T) *vm.Kernel {
+	t.Helper()
 	k, err := vm.FindKernel(kernelDir)
 	if err != nil {
 		if os.Getenv("CI") != "" {
@@ -29,6 +32,30 @@ func TestOnCgroupV2(t *testing.T) {
 		}
 		t.Skip(err)
 	}
+	return k
+}
+
+// boot runs script in a machine with files and returns what it printed.
+func boot(t *testing.T, files map[string]string, script string) string {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 8*time.Minute)
+	defer cancel()
+	var console strings.Builder
+	code, err := vm.Run(ctx, vm.Machine{Kernel: kernel(t), Modules: modules, Files: files, Script: script, Memory: 3072, Console: &console})
+	t.Log(console.String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if code != 0 {
+		t.Errorf("the script exited with %d", code)
+	}
+	return console.String()
+}
+
+// TestPackagesOnCgroupV2 runs the kernel-level tests of the packages on a
+// v2-only kernel.
+func TestPackagesOnCgroupV2(t *testing.T) {
+	kernel(t)
 	dir := t.TempDir()
 	files := map[string]string{}
 	var script strings.Builder
@@ -45,19 +72,36 @@ func TestOnCgroupV2(t *testing.T) {
 		script.WriteString("echo '== " + p + "'; ./" + name + " -test.timeout 5m || rc=1\n")
 	}
 	script.WriteString("find /sys/fs/cgroup -mindepth 1 -type d -name '*gantry*'\nexit $rc\n")
-	ctx, cancel := context.WithTimeout(t.Context(), 8*time.Minute)
-	defer cancel()
-	var console strings.Builder
-	code, err := vm.Run(ctx, vm.Machine{
-		Kernel:  k,
-		Modules: []string{"overlay", "nf_tables", "nft_chain_nat", "nft_masq", "nft_nat", "nft_ct", "nft_fib_inet", "bridge", "veth", "macvlan", "ipvlan", "br_netfilter", "dummy"},
-		Files:   files, Script: script.String(), Memory: 2048, Console: &console,
-	})
-	t.Log(console.String())
+	boot(t, files, script.String())
+}
+
+// TestEngineOnCgroupV2 runs the three programs on a v2-only kernel and asserts
+// what the containers see.
+func TestEngineOnCgroupV2(t *testing.T) {
+	kernel(t)
+	bin := os.Getenv("GANTRY_BIN")
+	if bin == "" {
+		bin = "../../bin"
+	}
+	image := filepath.Join(t.TempDir(), "busybox.tar")
+	f, err := os.Create(image)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if code != 0 {
-		t.Errorf("tests on the v2 kernel exited with %d", code)
+	if err := testkit.Busybox(f, "busybox:latest"); err != nil {
+		t.Fatal(err)
+	}
+	if err := f.Close(); err != nil {
+		t.Fatal(err)
+	}
+	files := map[string]string{"/test/busybox.tar": image, "/test/engine.sh": "testdata/engine.sh"}
+	for _, p := range []string{"gantry", "gantryd"} {
+		if _, err := os.Stat(filepath.Join(bin, p)); err != nil {
+			t.Fatalf("%v: run `make build`", err)
+		}
+		files["/bin/"+p] = filepath.Join(bin, p)
+	}
+	if out := boot(t, files, "sh /test/engine.sh"); !strings.Contains(out, "all passed") {
+		t.Error("the script did not reach its end")
 	}
 }
