@@ -72,7 +72,7 @@ func TestDebian(t *testing.T) {
 			s.Fatal(err)
 		}
 		defer f.Close()
-		r, err := s.Run(f, "import", "--change", `CMD ["bash"]`, "-", "debian:bookworm")
+		r, err := s.cli.Run(f, "import", "--change", `CMD ["bash"]`, "-", "debian:bookworm")
 		if err != nil || r.Code != 0 || !strings.HasPrefix(r.Stdout, "sha256:") {
 			s.Fatalf("import: %+v, %v", r, err)
 		}

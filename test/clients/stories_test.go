@@ -19,15 +19,15 @@ import (
 // A story is what one person does with one command line.
 type story struct {
 	*testing.T
-	clients.CLI
+	cli clients.CLI
 }
 
 // ok runs a command that must succeed and returns its standard output.
 func (s story) ok(args ...string) string {
 	s.Helper()
-	r, err := s.Run(nil, args...)
+	r, err := s.cli.Run(nil, args...)
 	if err != nil || r.Code != 0 {
-		s.Fatalf("%s %s: exit %d, %v\n%s%s", filepath.Base(s.Path), strings.Join(args, " "), r.Code, err, r.Stdout, r.Stderr)
+		s.Fatalf("%s %s: exit %d, %v\n%s%s", filepath.Base(s.cli.Path), strings.Join(args, " "), r.Code, err, r.Stdout, r.Stderr)
 	}
 	return r.Stdout
 }
@@ -35,15 +35,15 @@ func (s story) ok(args ...string) string {
 // fails runs a command that must exit with code and say text.
 func (s story) fails(code int, text string, args ...string) {
 	s.Helper()
-	r, err := s.Run(nil, args...)
+	r, err := s.cli.Run(nil, args...)
 	if err != nil || r.Code != code || !strings.Contains(r.Stderr+r.Stdout, text) {
-		s.Errorf("%s %s: exit %d (want %d), %v\n%s%s\nwant the text %q", filepath.Base(s.Path), strings.Join(args, " "), r.Code, code, err, r.Stdout, r.Stderr, text)
+		s.Errorf("%s %s: exit %d (want %d), %v\n%s%s\nwant the text %q", filepath.Base(s.cli.Path), strings.Join(args, " "), r.Code, code, err, r.Stdout, r.Stderr, text)
 	}
 }
 
 func (s story) terminal(args ...string) *clients.Terminal {
 	s.Helper()
-	t, err := s.AtTerminal(args...)
+	t, err := s.cli.AtTerminal(args...)
 	if err != nil {
 		s.Fatal(err)
 	}
@@ -91,11 +91,11 @@ func TestForeground(t *testing.T) {
 		s.fails(127, `exec: "nosuch": executable file not found in $PATH`, "run", "--rm", "busybox", "nosuch")
 		s.fails(126, "permission denied", "run", "--rm", "busybox", "/etc/passwd")
 		s.fails(125, "Minimum memory limit allowed is 6MB", "run", "--rm", "--memory", "1k", "busybox", "true")
-		r, err := s.Run(strings.NewReader("through a pipe"), "run", "-i", "--rm", "busybox", "cat")
+		r, err := s.cli.Run(strings.NewReader("through a pipe"), "run", "-i", "--rm", "busybox", "cat")
 		if err != nil || r.Stdout != "through a pipe" {
 			s.Errorf("cat: %+v, %v", r, err)
 		}
-		r, _ = s.Run(nil, "run", "--rm", "busybox", "sh", "-c", "echo out; echo err >&2")
+		r, _ = s.cli.Run(nil, "run", "--rm", "busybox", "sh", "-c", "echo out; echo err >&2")
 		if r.Stdout != "out\n" || r.Stderr != "err\n" {
 			s.Errorf("streams: %+v", r)
 		}
