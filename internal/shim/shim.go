@@ -11,9 +11,9 @@ package shim
 import (
 	"context"
 	"io"
-	"time"
 
 	"gantry/internal/ociruntime/job"
+	"gantry/internal/shim/protocol"
 )
 
 // Names of the files in a container's run directory.
@@ -40,32 +40,22 @@ type Request struct {
 	Bundle  string
 }
 
-// LogConfig says where a shim writes the container's output.
-type LogConfig struct {
-	Driver   string // "json-file", "local" or "none"
-	Path     string // of the current file; rotated ones get .1, .2, …
-	MaxSize  int64  // bytes at which a file is rotated; -1 for never
-	MaxFile  int    // number of files kept, at least 1
-	Compress bool   // gzip rotated files
-	Attrs    map[string]string
-}
+// The values that both sides of the socket know.
+type (
+	// LogConfig says where a shim writes the container's output.
+	LogConfig = protocol.LogConfig
+	// Exit is the end of a process.
+	Exit = protocol.Exit
+	// StartError is a failure to run the user's program that is the user's
+	// to mend.
+	StartError = protocol.StartError
+	// Streams says which standard streams a client wants.
+	Streams = protocol.Streams
+)
 
-// Exit is the end of a process.
-type Exit struct {
-	Code      int       // exit status, or 128+signal
-	At        time.Time // when it was reaped
-	OOMKilled bool      // the kernel's OOM killer ended a process of the container
-}
-
-// StartError is a failure to run the user's program that is the user's to mend.
-type StartError struct {
-	// ExitCode is what the command line shall exit with: 127 when the
-	// program does not exist, 126 when it can't be executed.
-	ExitCode int
-	Text     string // for example: exec: "nosuch": executable file not found in $PATH
-}
-
-func (e *StartError) Error() string { return e.Text }
+// ReadExit reads the exit record that a shim left in its run directory. If
+// there is none the error is errs.NotFound.
+func ReadExit(dir string) (Exit, error) { return protocol.ReadExit(dir) }
 
 // A Client is a connection to one live shim. All methods may be called at once
 // from several goroutines; each fails with an errs.Unavailable when the shim is
@@ -98,16 +88,17 @@ type Client interface {
 	Close() error
 }
 
-// Streams says which standard streams a client wants.
-type Streams struct{ Stdin, Stdout, Stderr bool }
-
 // A Stream is a client's view of a process's standard streams. Reading gives,
 // without a terminal, frames as the Docker API frames them (8 bytes: stream
 // number 1 or 2, three zeros, length as uint32 big endian; then the payload)
 // and, with one, the terminal's bytes. Reading ends with io.EOF when the
 // process's output has ended. Writing feeds standard input; CloseWrite ends it.
 //
-// A client that does not read slows the process down; nothing is dropped.
+// A client that does not read slows the process down; nothing is dropped. What
+// is left when the process ends goes to a slow client afterwards, without
+// holding up Wait. Ending standard input ends the stream too, as in Docker,
+// unless it closes the process's own: for an exec without a terminal always,
+// for a container without one if StdinOnce is set.
 type Stream interface {
 	io.ReadWriteCloser
 	CloseWrite() error

@@ -35,6 +35,9 @@ import (
 // Version is that of the wire form.
 const Version = 1
 
+// SuperviseArg is the first argument of a program that shall be a shim.
+const SuperviseArg = "supervise"
+
 // MaxFrame is the largest message in bytes. The kernel takes no more than
 // 2 MiB of arguments and environment (execve(2)).
 const MaxFrame = 8 << 20
@@ -98,11 +101,7 @@ type Greeting struct {
 }
 
 // Hello answers a request and the greeting of a control connection.
-type Hello struct {
-	Pid     int
-	Started bool
-	Exited  bool
-}
+type Hello struct{ Pid int }
 
 // Op is what a call asks for.
 type Op uint8
@@ -113,14 +112,13 @@ const (
 	OpAnswer   Op = iota // good end of a call; what follows depends on it
 	OpFail               // bad end: an error
 	OpFact               // from the shim, call 0: a fact's name
-	OpStart              // -> nothing
+	OpStart              // -> u32 pid
 	OpWait               // -> Exit
 	OpSignal             // u32 signal -> nothing
 	OpResize             // u16 height, u16 width -> nothing
 	OpExec               // Process, Streams -> nothing
-	OpForget             // of an exec -> nothing
+	OpForget             // of an exec: the client has no more calls on it; no answer to call 0
 	OpShutdown           // -> nothing, and the shim ends
-	OpPid                // -> u32
 )
 
 var be = binary.BigEndian

@@ -62,7 +62,7 @@ func TestValuesGoThere(t *testing.T) {
 	if got, err := DecodeGreeting(g.Encode()); err != nil || got != g {
 		t.Errorf("greeting %+v %v", got, err)
 	}
-	h := Hello{Pid: 77, Started: true}
+	h := Hello{Pid: 77}
 	if got, err := DecodeHello(h.Encode()); err != nil || got != h {
 		t.Errorf("hello %+v %v", got, err)
 	}

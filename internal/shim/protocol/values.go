@@ -92,13 +92,13 @@ func DecodeGreeting(b []byte) (Greeting, error) {
 
 // Encode returns the wire form of h.
 func (h Hello) Encode() []byte {
-	return AppendBool(AppendBool(AppendU32(nil, uint32(h.Pid)), h.Started), h.Exited)
+	return AppendU32(nil, uint32(h.Pid))
 }
 
 // DecodeHello is the inverse of Encode.
 func DecodeHello(b []byte) (Hello, error) {
 	r := NewReader(b)
-	h := Hello{Pid: int(r.U32()), Started: r.Bool(), Exited: r.Bool()}
+	h := Hello{Pid: int(r.U32())}
 	return h, r.Done()
 }
 
@@ -110,8 +110,13 @@ func (e Exit) Encode() []byte {
 // DecodeExit is the inverse of Encode.
 func DecodeExit(b []byte) (Exit, error) {
 	r := NewReader(b)
-	e := Exit{Code: int(r.U32()), At: time.Unix(0, r.I64()), OOMKilled: r.Bool()}
+	e := r.Exit()
 	return e, r.Done()
+}
+
+// Exit takes an exit.
+func (r *Reader) Exit() Exit {
+	return Exit{Code: int(r.U32()), At: time.Unix(0, r.I64()), OOMKilled: r.Bool()}
 }
 
 // exitMagic begins an exit record. The rest of the line is the exit code, the
