@@ -1,0 +1,187 @@
+// Package listen opens the sockets that a daemon serves its API on: unix
+// sockets of any path length, TCP with or without TLS, and sockets inherited
+// from systemd. It also tells systemd how the daemon is.
+//
+// The daemon's wiring calls it once at start. It creates and removes socket
+// files, and must not know what is served.
+package listen
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"os"
+	"os/user"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"gantry/internal/errs"
+)
+
+// Options says how to listen.
+type Options struct {
+	Group string // of unix sockets; if it does not exist, root alone may connect
+	TLS   *tls.Config
+	// Inherited are the sockets that systemd passed (see Inherited).
+	Inherited []net.Listener
+}
+
+// Open opens the sockets that host (unix://path, tcp://address, fd://name)
+// stands for.
+func Open(ctx context.Context, host string, o Options) ([]net.Listener, error) {
+	proto, addr, _ := strings.Cut(host, "://")
+	var l net.Listener
+	var err error
+	switch proto {
+	case "unix":
+		l, err = openUnix(ctx, addr, o.Group)
+	case "tcp":
+		l, err = (&net.ListenConfig{}).Listen(ctx, "tcp", addr)
+		if err == nil && o.TLS != nil {
+			l = tls.NewListener(l, o.TLS)
+		}
+	case "fd":
+		return pick(o.Inherited, addr)
+	default:
+		err = errs.New(errs.Invalid, "unknown protocol %q", proto)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("listen on %s: %w", host, err)
+	}
+	return []net.Listener{l}, nil
+}
+
+// pick returns all inherited sockets, or the one with a descriptor's number.
+func pick(all []net.Listener, addr string) ([]net.Listener, error) {
+	if len(all) == 0 {
+		return nil, errs.New(errs.Invalid, "listen on fd://%s: no sockets were passed by systemd (socket activation)", addr)
+	}
+	if addr == "" || addr == "*" {
+		return all, nil
+	}
+	n, err := strconv.Atoi(addr)
+	if err != nil || n < firstFD || n >= firstFD+len(all) {
+		return nil, errs.New(errs.Invalid, "listen on fd://%s: no such socket was passed by systemd", addr)
+	}
+	return all[n-firstFD : n-firstFD+1], nil
+}
+
+// A unixSocket removes its file when it is closed.
+type unixSocket struct {
+	*net.UnixListener
+	dir  *os.File
+	name string
+}
+
+// Addr returns the address as a unix one, whatever its path.
+func (u unixSocket) Addr() net.Addr {
+	return &net.UnixAddr{Net: "unix", Name: filepath.Join(u.dir.Name(), u.name)}
+}
+
+// Close closes the socket and removes its file.
+func (u unixSocket) Close() error {
+	err := u.UnixListener.Close()
+	if rm := unix.Unlinkat(int(u.dir.Fd()), u.name, 0); rm != nil && !errors.Is(rm, unix.ENOENT) && err == nil {
+		err = rm
+	}
+	u.dir.Close()
+	return err
+}
+
+// openUnix binds path through a descriptor of its directory, since a socket's
+// address has room for 107 bytes (unix(7)). A socket file on which nobody
+// listens is replaced; mode 0660, owned by root and group.
+func openUnix(ctx context.Context, path, group string) (net.Listener, error) {
+	if strings.HasPrefix(path, "@") || !filepath.IsAbs(path) {
+		// Abstract sockets have no permissions: row S20 of the threat model.
+		return nil, errs.New(errs.Invalid, "%s is not an absolute path", path)
+	}
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		return nil, err
+	}
+	dir, err := os.Open(filepath.Dir(path))
+	if err != nil {
+		return nil, err
+	}
+	name := filepath.Base(path)
+	short := filepath.Join("/proc/self/fd", strconv.Itoa(int(dir.Fd())), name)
+	l, err := bindUnix(ctx, short, path, group)
+	if err != nil {
+		dir.Close()
+		return nil, err
+	}
+	return unixSocket{l, dir, name}, nil
+}
+
+func bindUnix(ctx context.Context, short, path, group string) (*net.UnixListener, error) {
+	if st, err := os.Lstat(path); err == nil {
+		if st.Mode()&fs.ModeSocket == 0 {
+			return nil, errs.New(errs.Conflict, "%s exists and is no socket", path)
+		}
+		d := net.Dialer{Timeout: time.Second}
+		if c, err := d.DialContext(ctx, "unix", short); err == nil {
+			c.Close()
+			return nil, errs.New(errs.Conflict, "another process listens there")
+		}
+		if err := os.Remove(path); err != nil {
+			return nil, err
+		}
+	}
+	// The mask is the process's; nothing else makes files yet.
+	old := unix.Umask(0o177)
+	l, err := (&net.ListenConfig{}).Listen(ctx, "unix", short)
+	unix.Umask(old)
+	if err != nil {
+		return nil, err
+	}
+	ul, ok := l.(*net.UnixListener)
+	if !ok {
+		return nil, fmt.Errorf("a unix socket is a %T", l)
+	}
+	ul.SetUnlinkOnClose(false)
+	gid := 0
+	if g, err := user.LookupGroup(group); err == nil {
+		gid, _ = strconv.Atoi(g.Gid)
+	} else if n, err := strconv.Atoi(group); err == nil {
+		gid = n
+	}
+	if err := os.Lchown(path, 0, gid); err != nil && os.Getuid() == 0 {
+		ul.Close()
+		return nil, err
+	}
+	if err := os.Chmod(path, 0o660); err != nil {
+		ul.Close()
+		return nil, err
+	}
+	return ul, nil
+}
+
+// ServerTLS returns the configuration of mutual TLS: clients must show a
+// certificate signed by ca.
+func ServerTLS(ca, cert, key string) (*tls.Config, error) {
+	pair, err := tls.LoadX509KeyPair(cert, key)
+	if err != nil {
+		return nil, errs.New(errs.Invalid, "TLS certificate: %w", err)
+	}
+	pem, err := os.ReadFile(ca)
+	if err != nil {
+		return nil, errs.New(errs.Invalid, "TLS CA: %w", err)
+	}
+	pool := x509.NewCertPool()
+	if !pool.AppendCertsFromPEM(pem) {
+		return nil, errs.New(errs.Invalid, "TLS CA: no certificate in %s", ca)
+	}
+	return &tls.Config{
+		MinVersion: tls.VersionTLS12, Certificates: []tls.Certificate{pair},
+		ClientAuth: tls.RequireAndVerifyClientCert, ClientCAs: pool,
+		NextProtos: []string{"http/1.1"},
+	}, nil
+}
