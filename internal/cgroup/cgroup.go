@@ -326,7 +326,7 @@ const removeWait = 2 * time.Second
 // processes must have ended; dying ones are waited for, up to two seconds. A
 // group that does not exist is no error.
 func (g *Group) Remove() error {
-	if g.unit != nil && g.Exists() {
+	if g.unit != nil && !g.goneWithin(200*time.Millisecond) {
 		if err := g.unit.stop(); err != nil {
 			return fmt.Errorf("remove cgroup %s: stop unit %s: %w", g.path, g.unit.name, err)
 		}
@@ -345,6 +345,16 @@ func (g *Group) Remove() error {
 		}
 		time.Sleep(min(pause, 50*time.Millisecond))
 	}
+}
+
+// goneWithin waits for the group to go away by itself.
+func (g *Group) goneWithin(limit time.Duration) bool {
+	for deadline := time.Now().Add(limit); g.Exists(); time.Sleep(2 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			return false
+		}
+	}
+	return true
 }
 
 // removeTree removes a directory of a cgroup file system: files in it can't be

@@ -193,3 +193,54 @@ func TestFastMovesLeaveNoMount(t *testing.T) {
 		t.Errorf("the hierarchy is visible in the mount table (%v)", err)
 	}
 }
+
+// TestSystemdScope needs systemd as the host's first process; the machine of
+// test/vm has it.
+func TestSystemdScope(t *testing.T) {
+	h := host(t)
+	if !cgroup.SystemdRuns() {
+		t.Skip("systemd does not manage this host")
+	}
+	g, err := h.SystemdGroup(fmt.Sprintf(":gantrytest:%d", os.Getpid()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := g.Create(&specs.LinuxResources{
+		Memory: &specs.LinuxMemory{Limit: n[int64](64 << 20), Swap: n[int64](64 << 20)},
+		Pids:   &specs.LinuxPids{Limit: n[int64](50)},
+		CPU:    &specs.LinuxCPU{Quota: n[int64](50000), Period: n[uint64](100000), Shares: n[uint64](512)},
+	}); err != nil {
+		t.Fatal(err)
+	}
+	c := sleeper(t, g)
+	if pids, err := g.Procs(); err != nil || len(pids) != 1 || pids[0] != c.Process.Pid {
+		t.Errorf("Procs = %v, %v", pids, err)
+	}
+	// A reload must not take the limits back.
+	if out, err := exec.Command("systemctl", "daemon-reload").CombinedOutput(); err != nil {
+		t.Errorf("daemon-reload: %v: %s", err, out)
+	}
+	if s, err := g.Stats(); err != nil || s.Memory.Limit != 64<<20 || s.Pids.Limit != 50 {
+		t.Errorf("stats = %+v, %v", s, err)
+	}
+	if err := g.Update(&specs.LinuxResources{Memory: &specs.LinuxMemory{Limit: n[int64](96 << 20), Swap: n[int64](96 << 20)}}); err != nil {
+		t.Fatal(err)
+	}
+	if s, err := g.Stats(); err != nil || s.Memory.Limit != 96<<20 {
+		t.Errorf("after update: %+v, %v", s, err)
+	}
+	second := exec.Command("sleep", "60")
+	if err := second.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer second.Wait()
+	if err := g.Add(second.Process.Pid); err != nil {
+		t.Error(err)
+	}
+	if err := errors.Join(g.Kill(), g.Remove(), g.Remove()); err != nil {
+		t.Error(err)
+	}
+	if g.Exists() {
+		t.Error("the scope is still there")
+	}
+}

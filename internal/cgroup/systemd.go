@@ -122,11 +122,13 @@ func (g *Group) start(pid int) error {
 	return g.set(u.pending)
 }
 
-// stop ends the scope; a unit that is gone already is no error.
+// stop ends the scope; a unit that is gone already is no error. A scope whose
+// last process has ended goes by itself, and systemd may then leave the call
+// unanswered: that is no error either, the caller looks at the directory.
 func (u *unit) stop() error {
-	err := u.call("StopUnit", "ss", u.name, "replace")
-	var de *busError
-	if errors.As(err, &de) && de.name == "org.freedesktop.systemd1.NoSuchUnit" || errors.Is(err, os.ErrNotExist) {
+	err := u.callWithin(2*time.Second, "StopUnit", "ss", u.name, "replace")
+	var be *busError
+	if errors.As(err, &be) && be.name == "org.freedesktop.systemd1.NoSuchUnit" || errors.Is(err, os.ErrNotExist) || errors.Is(err, os.ErrDeadlineExceeded) {
 		return nil
 	}
 	return err
@@ -221,12 +223,16 @@ func cpuProperties(c *specs.LinuxCPU, v2 bool) (props []property) {
 
 // call makes one method call to systemd's manager and waits for its answer.
 func (u *unit) call(method, sig string, args ...any) error {
+	return u.callWithin(25*time.Second, method, sig, args...)
+}
+
+func (u *unit) callWithin(limit time.Duration, method, sig string, args ...any) error {
 	c, err := net.DialTimeout("unix", u.socket, 5*time.Second)
 	if err != nil {
 		return fmt.Errorf("reach systemd: %w", err)
 	}
 	defer c.Close()
-	c.SetDeadline(time.Now().Add(25 * time.Second))
+	c.SetDeadline(time.Now().Add(limit))
 	if err := busAuth(c); err != nil {
 		return fmt.Errorf("reach systemd: %w", err)
 	}

@@ -3,46 +3,12 @@ package clients_test
 import (
 	"bytes"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"gantry/internal/testkit"
 )
-
-// cache is where `make test` keeps what takes long to make.
-const cache = "/var/cache/gantry-test"
-
-// debian returns the path of a tar of a small Debian system, made by
-// debootstrap from the mirrors that this machine uses, with the machine's own
-// package sources in it.
-func debian(t *testing.T) string {
-	t.Helper()
-	path := filepath.Join(cache, "debian.tar")
-	if _, err := os.Stat(path); err == nil {
-		return path
-	}
-	if _, err := exec.LookPath("debootstrap"); err != nil {
-		if os.Getenv("CI") != "" {
-			t.Fatal(err)
-		}
-		t.Skip("no debootstrap: run `make deps`")
-	}
-	root := filepath.Join(t.TempDir(), "debian")
-	out, err := exec.Command("debootstrap", "--variant=minbase", "--include=ca-certificates", "bookworm", root).CombinedOutput()
-	if err != nil {
-		t.Fatalf("debootstrap: %v\n%s", err, out)
-	}
-	if err := os.MkdirAll(cache, 0o755); err != nil {
-		t.Fatal(err)
-	}
-	if out, err := exec.Command("tar", "-C", root, "-cf", path+".part", ".").CombinedOutput(); err != nil {
-		t.Fatalf("tar: %v\n%s", err, out)
-	}
-	if err := os.Rename(path+".part", path); err != nil {
-		t.Fatal(err)
-	}
-	return path
-}
 
 // aptConfig returns the options that mount this machine's package sources into
 // a container read-only.
@@ -65,7 +31,7 @@ func aptConfig() []string {
 }
 
 func TestDebian(t *testing.T) {
-	tar := debian(t)
+	tar := testkit.Debian(t)
 	each(t, func(s story) {
 		f, err := os.Open(tar)
 		if err != nil {

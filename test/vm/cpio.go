@@ -1,6 +1,8 @@
 package vm
 
 import (
+	"archive/tar"
+	"bytes"
 	"fmt"
 	"io"
 	"os"
@@ -80,6 +82,50 @@ func (a *archive) file(name, here string) {
 		return
 	}
 	a.entry(name, 0o100000|uint32(st.Mode().Perm()), st.Size(), f)
+}
+
+// tar adds the entries of a tar file. Of a hard link the content is added again,
+// as cpio has it.
+func (a *archive) tar(path string) {
+	f, err := os.Open(path)
+	if err != nil {
+		a.err = err
+		return
+	}
+	defer f.Close()
+	content := map[string][]byte{}
+	for tr := tar.NewReader(f); a.err == nil; {
+		h, err := tr.Next()
+		if err == io.EOF {
+			return
+		}
+		if err != nil {
+			a.err = err
+			return
+		}
+		name, perm := "/"+strings.Trim(strings.TrimPrefix(h.Name, "."), "/"), uint32(h.Mode)&0o7777
+		if name == "/" || a.dirs[name] {
+			continue
+		}
+		switch h.Typeflag {
+		case tar.TypeDir:
+			a.dirs[name] = true
+			a.entry(name, 0o040000|perm, 0, nil)
+		case tar.TypeSymlink:
+			a.entry(name, 0o120777, int64(len(h.Linkname)), strings.NewReader(h.Linkname))
+		case tar.TypeReg:
+			data, err := io.ReadAll(tr)
+			if err != nil {
+				a.err = err
+				return
+			}
+			content[strings.TrimPrefix(h.Name, "./")] = data
+			a.entry(name, 0o100000|perm, h.Size, bytes.NewReader(data))
+		case tar.TypeLink:
+			data := content[strings.TrimPrefix(h.Linkname, "./")]
+			a.entry(name, 0o100000|perm, int64(len(data)), bytes.NewReader(data))
+		}
+	}
 }
 
 func (a *archive) close() { a.entry("TRAILER!!!", 0, 0, nil) }

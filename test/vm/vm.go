@@ -46,8 +46,12 @@ type Machine struct {
 	Modules []string          // modules to load, by name; what they need comes along
 	Files   map[string]string // path in the machine → path here
 	Script  string            // run by busybox sh as root; its exit code is the machine's
-	Memory  int               // MiB
-	Console io.Writer         // receives everything printed
+	// System is the path of a tar of a whole Debian system with systemd,
+	// which then is the machine's first process and runs Script as a
+	// service; empty for none but busybox.
+	System  string
+	Memory  int       // MiB
+	Console io.Writer // receives everything printed
 }
 
 // marker precedes the script's exit code on the console.
@@ -82,6 +86,21 @@ sync
 poweroff -f
 `
 
+// service runs the script under systemd and ends the machine. It is started
+// alone, without the targets of a whole boot.
+const service = `[Unit]
+Description=test
+DefaultDependencies=no
+
+[Service]
+Type=oneshot
+StandardOutput=tty
+StandardError=tty
+TTYPath=/dev/ttyS0
+Environment=CI=true HOME=/root TMPDIR=/tmp
+ExecStart=/bin/sh -c 'sh /test/script; echo "` + marker + `$$?"; sync; echo o >/proc/sysrq-trigger; sleep 10'
+`
+
 // Run boots m and returns the script's exit code. The error says why there is
 // none: the machine did not boot, or ctx ended.
 func Run(ctx context.Context, m Machine) (int, error) {
@@ -96,7 +115,7 @@ func Run(ctx context.Context, m Machine) (int, error) {
 	}
 	cmd := exec.CommandContext(ctx, "qemu-system-x86_64", "-accel", "tcg,thread=multi", "-cpu", "max", "-smp", "2",
 		"-m", strconv.Itoa(m.Memory), "-kernel", m.Kernel.Image, "-initrd", initrd,
-		"-append", "console=ttyS0 quiet panic=-1 cgroup_no_v1=all rdinit=/init", "-display", "none", "-monitor", "none",
+		"-append", m.cmdline(), "-display", "none", "-monitor", "none",
 		"-serial", "stdio", "-nic", "none", "-no-reboot")
 	out, err := cmd.StdoutPipe()
 	if err != nil {
@@ -115,6 +134,14 @@ func Run(ctx context.Context, m Machine) (int, error) {
 		return 0, errors.New("the machine ended without an exit code")
 	}
 	return code, nil
+}
+
+func (m Machine) cmdline() string {
+	line := "console=ttyS0 quiet panic=-1 cgroup_no_v1=all "
+	if m.System != "" {
+		return line + "rdinit=/lib/systemd/systemd systemd.unit=gantry-test.service systemd.show_status=0 systemd.unified_cgroup_hierarchy=1"
+	}
+	return line + "rdinit=/init"
 }
 
 // readConsole copies the console to w and picks the exit code out of it.
@@ -143,6 +170,22 @@ func writeInitrd(path string, m Machine) error {
 	defer f.Close()
 	bw := bufio.NewWriterSize(f, 1<<20)
 	a := newArchive(bw)
+	if m.System != "" {
+		a.tar(m.System)
+		a.text("/etc/systemd/system/gantry-test.service", service, 0o644)
+	} else if err := a.busybox(m); err != nil {
+		return err
+	}
+	a.text("/test/script", m.Script, 0o755)
+	for in, here := range m.Files {
+		a.file(in, here)
+	}
+	a.close()
+	return errors.Join(a.err, bw.Flush())
+}
+
+// busybox adds the small system: a busybox, the kernel modules, the start-up.
+func (a *archive) busybox(m Machine) error {
 	busybox, err := exec.LookPath("busybox")
 	if err != nil {
 		return err
@@ -154,7 +197,6 @@ func writeInitrd(path string, m Machine) error {
 	a.file("/bin/busybox", busybox)
 	a.text("/init", boot, 0o755)
 	a.text("/stage2", stage2, 0o755)
-	a.text("/test/script", m.Script, 0o755)
 	a.text("/etc/passwd", "root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534::/:/bin/false\n", 0o644)
 	a.text("/etc/group", "root:x:0:\nnogroup:x:65534:\n", 0o644)
 	var names []string
@@ -163,11 +205,7 @@ func writeInitrd(path string, m Machine) error {
 		names = append(names, filepath.Base(mod))
 	}
 	a.text("/lib/modules.order", strings.Join(names, "\n")+"\n", 0o644)
-	for in, here := range m.Files {
-		a.file(in, here)
-	}
-	a.close()
-	return errors.Join(a.err, bw.Flush())
+	return nil
 }
 
 // moduleOrder returns the files of the modules and of all that they need, in

@@ -36,12 +36,12 @@ func kernel(t *testing.T) *vm.Kernel {
 }
 
 // boot runs script in a machine with files and returns what it printed.
-func boot(t *testing.T, files map[string]string, script string) string {
+func boot(t *testing.T, system string, files map[string]string, script string) string {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 8*time.Minute)
 	defer cancel()
 	var console strings.Builder
-	code, err := vm.Run(ctx, vm.Machine{Kernel: kernel(t), Modules: modules, Files: files, Script: script, Memory: 3072, Console: &console})
+	code, err := vm.Run(ctx, vm.Machine{Kernel: kernel(t), Modules: modules, Files: files, System: system, Script: script, Memory: 3072, Console: &console})
 	t.Log(console.String())
 	if err != nil {
 		t.Fatal(err)
@@ -50,6 +50,28 @@ func boot(t *testing.T, files map[string]string, script string) string {
 		t.Errorf("the script exited with %d", code)
 	}
 	return console.String()
+}
+
+// compile builds the tests of a package into dir.
+func compile(t *testing.T, dir, pkg string) string {
+	t.Helper()
+	out := filepath.Join(dir, strings.ReplaceAll(pkg, "/", "_")+".test")
+	build := exec.Command("go", "test", "-c", "-o", out, "-ldflags", "-s -w", "gantry/internal/"+pkg)
+	build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if msg, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("build tests of %s: %v\n%s", pkg, err, msg)
+	}
+	return out
+}
+
+// TestSystemdDriver runs the control group tests where systemd manages the host.
+func TestSystemdDriver(t *testing.T) {
+	kernel(t)
+	files := map[string]string{"/test/cgroup.test": compile(t, t.TempDir(), "cgroup")}
+	out := boot(t, testkit.Debian(t), files, "cd /test && ./cgroup.test -test.v -test.run 'Systemd|Limits'")
+	if !strings.Contains(out, "--- PASS: TestSystemdScope") {
+		t.Error("the test of the systemd driver did not run")
+	}
 }
 
 // TestPackagesOnCgroupV2 runs the kernel-level tests of the packages on a
@@ -62,17 +84,11 @@ func TestPackagesOnCgroupV2(t *testing.T) {
 	script.WriteString("rc=0\nuname -r\ncat /sys/fs/cgroup/cgroup.controllers\ncd /test\n")
 	for _, p := range packages {
 		name := strings.ReplaceAll(p, "/", "_") + ".test"
-		out := filepath.Join(dir, name)
-		build := exec.Command("go", "test", "-c", "-o", out, "-ldflags", "-s -w", "gantry/internal/"+p)
-		build.Env = append(os.Environ(), "CGO_ENABLED=0")
-		if msg, err := build.CombinedOutput(); err != nil {
-			t.Fatalf("build tests of %s: %v\n%s", p, err, msg)
-		}
-		files["/test/"+name] = out
+		files["/test/"+name] = compile(t, dir, p)
 		script.WriteString("echo '== " + p + "'; ./" + name + " -test.timeout 5m || rc=1\n")
 	}
 	script.WriteString("find /sys/fs/cgroup -mindepth 1 -type d -name '*gantry*'\nexit $rc\n")
-	boot(t, files, script.String())
+	boot(t, "", files, script.String())
 }
 
 // TestEngineOnCgroupV2 runs the three programs on a v2-only kernel and asserts
@@ -101,7 +117,7 @@ func TestEngineOnCgroupV2(t *testing.T) {
 		}
 		files["/bin/"+p] = filepath.Join(bin, p)
 	}
-	if out := boot(t, files, "sh /test/engine.sh"); !strings.Contains(out, "all passed") {
+	if out := boot(t, "", files, "sh /test/engine.sh"); !strings.Contains(out, "all passed") {
 		t.Error("the script did not reach its end")
 	}
 }
