@@ -43,3 +43,160 @@
 //	ExecInspect(ctx, id string) (wire.ExecInspect, error)
 //	ExecResize(ctx, id string, height, width uint16) error
 package container
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"sync"
+
+	"gantry/internal/cgroup"
+	"gantry/internal/errs"
+	"gantry/internal/event"
+	"gantry/internal/launch"
+	"gantry/internal/ociruntime/job"
+	"gantry/internal/plan"
+	"gantry/internal/store"
+)
+
+// Images is what the engine needs of package image.
+type Images interface {
+	// Resolve finds an image by what a user calls it, for "os/arch[/variant]"
+	// or the host's. errs.NotFound: "No such image: x:latest".
+	Resolve(ctx context.Context, ref, platform string) (*plan.Image, Image, error)
+	// Find returns the ID of the image that ref names; false if there is none.
+	Find(ctx context.Context, ref string) (id string, ok bool)
+	// Pin keeps an image's layers for a container until Unpin.
+	Pin(ctx context.Context, containerID, imageID string) error
+	Unpin(ctx context.Context, containerID string) error
+	// Pinned returns the containers that images are pinned for.
+	Pinned(ctx context.Context) ([]string, error)
+}
+
+// Volumes is what the engine needs of package volume.
+type Volumes interface {
+	// Claim finds or makes a volume and notes that the container uses it.
+	// It returns the name, which for an anonymous one it chooses.
+	Claim(ctx context.Context, containerID string, v VolumeClaim) (name string, err error)
+	// Path returns where a volume's directory is, "" if it is unknown.
+	Path(ctx context.Context, name string) string
+	// Forget ends every use by a container and returns the names of
+	// anonymous volumes that nobody uses any more.
+	Forget(ctx context.Context, containerID string) (anonymous []string, err error)
+	// Claimants returns the containers that use volumes.
+	Claimants(ctx context.Context) ([]string, error)
+	// Remove removes a volume that nobody uses.
+	Remove(ctx context.Context, name string) error
+}
+
+// VolumeClaim is a volume that a container wants.
+type VolumeClaim struct {
+	Name            string // empty for a new anonymous one
+	Driver          string
+	Options, Labels map[string]string
+	Anonymous       bool
+}
+
+// Launcher is what the engine needs of package launch.
+type Launcher interface {
+	Prepare(ctx context.Context, in launch.Input) (*launch.Running, error)
+	Release(ctx context.Context, r *launch.Running) error
+	Adopt(ctx context.Context, id string) (*launch.Running, error)
+	Teardown(ctx context.Context, id string) error
+	Destroy(ctx context.Context, id string) error
+	Sweep(ctx context.Context, known, up []string) error
+	Process(ctx context.Context, in launch.Input, pid int, p *plan.ExecPlan) (*job.Process, error)
+	Cgroup(id string, p *plan.Plan) *cgroup.Group
+	Limit(ctx context.Context, id string, p *plan.Plan) error
+}
+
+// Options is what an engine works with.
+type Options struct {
+	Store    *store.DB
+	Images   Images
+	Volumes  Volumes
+	Launcher Launcher
+	Events   *event.Bus
+	// Defaults is asked at each create, so that a reloaded configuration holds.
+	Defaults func() plan.Defaults
+	Root     string // data root, absolute
+	RunDir   string // run root, absolute
+	// DetachKeys is the key sequence that ends an attach, such as
+	// "ctrl-p,ctrl-q", which an empty string means.
+	DetachKeys string
+	Log        *slog.Logger
+}
+
+// Engine runs containers. Its methods are those of its parts: Control changes
+// containers, Query observes them, Streams carries their bytes, Execs runs
+// further processes in them.
+type Engine struct {
+	*Control
+	*Query
+	*Streams
+	*Execs
+	core *core
+}
+
+// The parts of an Engine; each is a view of the same core.
+type (
+	// Control changes containers.
+	Control struct{ *core }
+	// Query observes containers.
+	Query struct{ *core }
+	// Streams carries bytes of containers.
+	Streams struct{ *core }
+	// Execs runs further processes in containers.
+	Execs struct{ *core }
+)
+
+// core is what the parts share.
+type core struct {
+	o      Options
+	log    *slog.Logger
+	table  *table
+	execs  *execTable
+	layers sizeCache
+	// ctx ends when the engine closes; tasks are its goroutines.
+	ctx    context.Context
+	cancel context.CancelFunc
+	tasks  *tasks
+	// claim serialises creation, renaming and removal where a name changes
+	// hands, so that table and store agree.
+	claim sync.Mutex
+}
+
+// Open brings the engine up: it finds the containers of the store, adopts those
+// that run, notes the end of those that ended meanwhile, removes what belongs
+// to none, and then starts those that policy wants up. The engine stops looking
+// after containers when ctx ends or at Close; they go on.
+func Open(ctx context.Context, o Options) (*Engine, error) {
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
+	if o.DetachKeys == "" {
+		o.DetachKeys = defaultDetachKeys
+	}
+	if _, err := parseDetachKeys(o.DetachKeys); err != nil {
+		return nil, errs.New(errs.Invalid, "open engine: %w", err)
+	}
+	run, cancel := context.WithCancel(ctx)
+	c := &core{o: o, log: o.Log, table: newTable(), execs: newExecTable(), ctx: run, cancel: cancel, tasks: newTasks()}
+	if err := c.recover(run); err != nil {
+		cancel()
+		c.tasks.Close()
+		return nil, fmt.Errorf("open engine: %w", err)
+	}
+	return &Engine{&Control{c}, &Query{c}, &Streams{c}, &Execs{c}, c}, nil
+}
+
+// Close ends the engine and waits for its goroutines. The containers and their
+// shims go on. Starts that are under way are interrupted and undone.
+func (e *Engine) Close() error {
+	e.core.cancel()
+	for _, a := range e.core.table.all() {
+		a.release()
+	}
+	e.core.tasks.Close()
+	return nil
+}

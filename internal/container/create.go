@@ -1,0 +1,175 @@
+package container
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"strings"
+	"time"
+
+	"gantry/internal/errs"
+	"gantry/internal/id"
+	"gantry/internal/plan"
+	"gantry/internal/store"
+	"gantry/internal/wire"
+)
+
+// Create makes a container. What it needs of images and volumes is claimed
+// under its ID first and the record comes last: a crash in between leaves only
+// what no record owns, and Open removes that.
+func (c *Control) Create(ctx context.Context, o CreateOptions) (wire.CreateResponse, error) {
+	var none wire.CreateResponse
+	img, base, err := c.imageFor(ctx, o)
+	if err != nil {
+		return none, err
+	}
+	p, warnings, err := plan.New(o.Request, img, c.o.Defaults())
+	if err != nil {
+		return none, err
+	}
+	name, err := c.nameFor(o.Name)
+	if err != nil {
+		return none, err
+	}
+	if p, err = c.inherit(p); err != nil {
+		return none, err
+	}
+	if err := checkSources(p); err != nil {
+		return none, err
+	}
+	rec := &Record{Version: recordVersion, ID: id.New(), Name: name, CreatedAt: time.Now().UTC(), Plan: p, Image: base}
+	if err := c.claimAll(ctx, rec); err != nil {
+		return none, errors.Join(err, c.dropClaims(context.WithoutCancel(ctx), rec.ID))
+	}
+	a := newActor(c.core, rec, State{})
+	c.claim.Lock()
+	err = c.insert(rec)
+	if err == nil {
+		a.now.rec = rec
+		a.publish()
+		c.table.add(a, rec.Name)
+	}
+	c.claim.Unlock()
+	if err != nil {
+		return none, errors.Join(err, c.dropClaims(context.WithoutCancel(ctx), rec.ID))
+	}
+	if err := a.as(ctx, func() error { a.announce("create"); return nil }); err != nil {
+		return none, err
+	}
+	return wire.CreateResponse{ID: rec.ID, Warnings: warnings}, nil
+}
+
+// imageFor resolves the image that a request names, if it names one.
+func (c *core) imageFor(ctx context.Context, o CreateOptions) (*plan.Image, Image, error) {
+	if o.Request.Config == nil || o.Request.Config.Image == "" {
+		return nil, Image{Platform: "linux"}, nil
+	}
+	return c.o.Images.Resolve(ctx, o.Request.Config.Image, o.Platform)
+}
+
+// nameFor checks the name that the user chose. An empty one is chosen in insert.
+func (c *core) nameFor(asked string) (string, error) {
+	name := strings.TrimPrefix(asked, "/")
+	if asked == "" {
+		return "", nil
+	}
+	if !validName(name) {
+		return "", badName(asked)
+	}
+	if a := c.table.named(name); a != nil {
+		return "", nameTaken(name, a.id)
+	}
+	return name, nil
+}
+
+// inherit adds the mounts of the containers that the user named for it.
+func (c *core) inherit(p *plan.Plan) (*plan.Plan, error) {
+	for _, from := range p.VolumesFrom {
+		a, err := c.table.find(from.Container)
+		if err != nil {
+			return nil, errs.With(errs.Invalid, err)
+		}
+		p = p.Inherit(from, a.view().rec.Plan.Mounts)
+	}
+	return p, nil
+}
+
+// checkSources finds bind mounts whose source is missing and shall not be made.
+func checkSources(p *plan.Plan) error {
+	for _, m := range p.Mounts {
+		if m.Type != "bind" || m.CreateSource {
+			continue
+		}
+		if _, err := os.Stat(m.Source); errors.Is(err, fs.ErrNotExist) {
+			return plan.SourceMissing(m.Source)
+		}
+	}
+	return nil
+}
+
+// claimAll claims the image and the volumes of a container to be, and names
+// its anonymous volumes.
+func (c *core) claimAll(ctx context.Context, rec *Record) error {
+	if rec.Image.ID != "" {
+		if err := c.o.Images.Pin(ctx, rec.ID, rec.Image.ID); err != nil {
+			return err
+		}
+	}
+	named := map[string]string{}
+	for _, m := range rec.Plan.Mounts {
+		if m.Type != "volume" {
+			continue
+		}
+		v := VolumeClaim{Name: m.Name, Driver: m.Driver, Options: m.DriverOptions, Labels: m.VolumeLabels, Anonymous: m.Anonymous}
+		name, err := c.o.Volumes.Claim(ctx, rec.ID, v)
+		if err != nil {
+			return err
+		}
+		if m.Anonymous && m.Name == "" {
+			named[m.Target] = name
+		}
+	}
+	if len(named) > 0 {
+		rec.Plan = rec.Plan.WithVolumeNames(named)
+	}
+	return nil
+}
+
+// dropClaims undoes claimAll, in any state of it.
+func (c *core) dropClaims(ctx context.Context, containerID string) error {
+	anonymous, err := c.o.Volumes.Forget(ctx, containerID)
+	for _, name := range anonymous {
+		err = errors.Join(err, c.o.Volumes.Remove(ctx, name))
+	}
+	return errors.Join(err, c.o.Images.Unpin(ctx, containerID))
+}
+
+// attempts is how many random names are tried before giving up.
+const attempts = 32
+
+// insert stores a new record under its name, or under a random one that is
+// free. It changes rec.Name.
+func (c *core) insert(rec *Record) error {
+	if rec.Name != "" {
+		return c.takeName(rec, "")
+	}
+	return c.o.Store.Update(func(tx *store.Tx) error {
+		for i := range attempts {
+			name := randomName()
+			if i >= attempts/2 {
+				name = fmt.Sprintf("%s_%s", name, rec.ID[:4])
+			}
+			if names.Has(tx, name) {
+				continue
+			}
+			rec.Name = name
+			if err := names.Put(tx, name, rec.ID); err != nil {
+				return err
+			}
+			return records.Put(tx, rec.ID, *rec)
+		}
+		return errs.New(errs.Unavailable, "no free random name was found in %d attempts", attempts)
+	})
+}

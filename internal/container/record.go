@@ -1,0 +1,43 @@
+package container
+
+import (
+	"time"
+
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"gantry/internal/plan"
+	"gantry/internal/store"
+)
+
+// recordVersion is the layout of a stored record.
+const recordVersion = 1
+
+// A Record is what is decided about a container, kept durably. What can be
+// observed is not in it.
+type Record struct {
+	Version   int
+	ID        string
+	Name      string // without the slash
+	CreatedAt time.Time
+	Plan      *plan.Plan
+	Image     Image
+	// StopAsked says that the user wants it down.
+	StopAsked bool `json:",omitempty"`
+}
+
+// Image is what a container keeps of the image it was made of.
+type Image struct {
+	ID       string // digest by which the API names the image; empty for none
+	Platform string // "linux"
+	Manifest *ocispec.Descriptor
+	// Lower are the directories of its layers, topmost first. They stay
+	// while the image is pinned for the container.
+	Lower []string
+}
+
+// The buckets: records by ID, and IDs by name. Both change in one transaction,
+// so that a name has at most one owner at any moment.
+var (
+	records = store.NewBucket[Record]("containers")
+	names   = store.NewBucket[string]("container.names")
+)
