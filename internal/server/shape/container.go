@@ -2,9 +2,12 @@ package shape
 
 import (
 	"encoding/json"
+	"maps"
+	"slices"
 
 	"github.com/moby/moby/api/types/storage"
 
+	"gantry/internal/id"
 	"gantry/internal/wire"
 )
 
@@ -47,6 +50,9 @@ func Container(c wire.ContainerJSON, v int) (any, error) {
 		return c, nil
 	}
 	c.Storage = nil
+	if v < 1045 {
+		c.NetworkSettings = oldAliases(c)
+	}
 	if c.GraphDriver == nil {
 		c.GraphDriver = &storage.DriverData{Name: c.Driver}
 	}
@@ -64,6 +70,29 @@ func Container(c wire.ContainerJSON, v int) (any, error) {
 		}
 	}
 	return o, nil
+}
+
+// oldAliases adds a container's short ID and host name to the aliases in user
+// defined networks, where they stood before 1.45.
+func oldAliases(c wire.ContainerJSON) *wire.NetworkSettings {
+	if c.NetworkSettings == nil || c.Config == nil {
+		return c.NetworkSettings
+	}
+	ns := *c.NetworkSettings
+	ns.Networks = maps.Clone(ns.Networks)
+	for name, ep := range ns.Networks {
+		if ep == nil || name == "bridge" || name == "host" || name == "none" {
+			continue
+		}
+		ep = ep.Copy()
+		for _, alias := range []string{id.Short(c.ID), c.Config.Hostname} {
+			if alias != "" && !slices.Contains(ep.Aliases, alias) {
+				ep.Aliases = append(ep.Aliases, alias)
+			}
+		}
+		ns.Networks[name] = ep
+	}
+	return &ns
 }
 
 // OldCreate changes a create request to what a client of version v meant by
