@@ -1,0 +1,211 @@
+// Package bridge makes networks out of a bridge on the host, a veth pair for
+// each container, and the packet rules of package nat.
+//
+// Package network calls it through the driver contract. It owns the links and
+// the nftables table of this daemon, and remembers which bridges and ports are
+// in the rules, so that it can draw them anew whenever something else has
+// flushed them. It decides nothing.
+package bridge
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"net/netip"
+	"os"
+	"slices"
+	"sync"
+
+	"golang.org/x/sys/unix"
+
+	"gantry/internal/errs"
+	"gantry/internal/network/driver"
+	"gantry/internal/network/ipam"
+	"gantry/internal/network/kernel"
+	"gantry/internal/network/nat"
+)
+
+// Driver implements driver.Driver.
+type Driver struct {
+	host   *kernel.Host
+	rules  *nat.Rules
+	table  string
+	closed []string
+
+	mu    sync.Mutex // guards the maps, and the order of changes to the table
+	nets  map[string]active
+	ports map[string][]nat.Port // by endpoint: owner + "/" + network
+}
+
+type active struct {
+	driver.Network
+	index int // of the bridge
+}
+
+// Options configure a driver.
+type Options struct {
+	Host  *kernel.Host
+	Rules *nat.Rules
+	Table string
+	// Closed are the interfaces between which forwarding stays off.
+	Closed []string
+}
+
+// New returns a driver without networks. It touches nothing yet.
+func New(o Options) *Driver {
+	return &Driver{host: o.Host, rules: o.Rules, table: o.Table, closed: o.Closed, nets: map[string]active{}, ports: map[string][]nat.Port{}}
+}
+
+// Ensure implements driver.Driver.
+func (d *Driver) Ensure(ctx context.Context, n driver.Network, adopted []driver.Endpoint) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	b := kernel.Bridge{Name: n.Link, MTU: n.MTU}
+	if n.Gateway.IsValid() {
+		b.MAC = ipam.MAC(n.Gateway)
+		b.Addr = []netip.Prefix{netip.PrefixFrom(n.Gateway, n.Subnet.Bits())}
+	}
+	index, err := d.host.EnsureBridge(b)
+	if err != nil {
+		return err
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.nets[n.ID] = active{n, index}
+	for _, e := range adopted {
+		if len(e.Ports) > 0 {
+			d.ports[key(e)] = e.Ports
+		}
+	}
+	return d.apply()
+}
+
+// Join implements driver.Driver.
+func (d *Driver) Join(ctx context.Context, ns *kernel.Namespace, e driver.Endpoint) (err error) {
+	d.mu.Lock()
+	n, ok := d.nets[e.Network]
+	d.mu.Unlock()
+	if !ok {
+		return errs.New(errs.Conflict, "network %s is not up", e.Network)
+	}
+	v := kernel.Veth{Host: e.HostLink, Bridge: n.index, Inside: e.Interface, MAC: e.MAC, MTU: n.MTU, Isolated: n.Isolated, Addr: []netip.Prefix{e.Addr}}
+	if e.Gateway.IsValid() {
+		v.Gateway = []netip.Addr{e.Gateway}
+	}
+	err = d.host.Connect(ctx, ns, v)
+	if errors.Is(err, unix.ENODEV) {
+		// Someone has removed the bridge under our feet: make it again.
+		if err = d.Ensure(ctx, n.Network, nil); err != nil {
+			return err
+		}
+		d.mu.Lock()
+		v.Bridge = d.nets[e.Network].index
+		d.mu.Unlock()
+		err = d.host.Connect(ctx, ns, v)
+	}
+	if err != nil {
+		return err
+	}
+	if err := d.publish(e); err != nil {
+		return errors.Join(err, d.host.RemoveLink(e.HostLink))
+	}
+	return nil
+}
+
+func key(e driver.Endpoint) string { return e.Owner + "/" + e.Network }
+
+func (d *Driver) publish(e driver.Endpoint) error {
+	if len(e.Ports) == 0 {
+		return nil
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.ports[key(e)] = e.Ports
+	err := d.rules.Add(e.Ports)
+	if errs.Is(err, errs.NotFound) { // the table was flushed from outside
+		err = d.apply()
+	}
+	if err != nil {
+		delete(d.ports, key(e))
+		return err
+	}
+	// A datagram flow that was there before would go on bypassing the port.
+	return forget(e.Ports, netip.Addr{})
+}
+
+// Leave implements driver.Driver.
+func (d *Driver) Leave(_ context.Context, e driver.Endpoint) error {
+	d.mu.Lock()
+	delete(d.ports, key(e))
+	err := d.rules.Delete(e.Ports)
+	d.mu.Unlock()
+	return errors.Join(err, d.host.RemoveLink(e.HostLink), forget(e.Ports, e.Addr.Addr()))
+}
+
+// forget drops the datagram flows through ports that reply answers, or, if
+// reply is invalid, all of them.
+func forget(ports []nat.Port, reply netip.Addr) error {
+	var flows []kernel.Flow
+	for _, p := range ports {
+		if p.Proto == nat.UDP {
+			flows = append(flows, kernel.Flow{Proto: uint8(nat.UDP), Port: p.HostPort, Reply: reply})
+		}
+	}
+	err := kernel.Forget(flows)
+	if errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.EPROTONOSUPPORT) || errors.Is(err, os.ErrNotExist) {
+		return nil // a kernel without ctnetlink: flows end by time
+	}
+	return err
+}
+
+// Remove implements driver.Driver. The table goes with the last bridge.
+func (d *Driver) Remove(_ context.Context, n driver.Network) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if err := d.host.RemoveLink(n.Link); err != nil {
+		return err
+	}
+	if _, ok := d.nets[n.ID]; !ok {
+		return nil
+	}
+	delete(d.nets, n.ID)
+	if len(d.nets) == 0 {
+		return d.rules.Remove()
+	}
+	return d.apply()
+}
+
+// Reassert draws the whole table again, for when it was flushed from outside.
+func (d *Driver) Reassert() error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if len(d.nets) == 0 {
+		return nil
+	}
+	return d.apply()
+}
+
+// apply puts the whole table into the kernel. The lock is held.
+func (d *Driver) apply() error {
+	c := nat.Config{Table: d.table, Closed: d.closed}
+	for _, n := range d.nets {
+		c.Networks = append(c.Networks, nat.Network{
+			Bridge: n.Link, Subnet: n.Subnet, Isolated: n.Isolated, Masquerade: n.NAT, Internal: n.Internal,
+		})
+	}
+	c.Ports = slices.Concat(slices.Collect(maps.Values(d.ports))...)
+	if err := d.rules.Apply(nat.Render(c)); err != nil {
+		return fmt.Errorf("bridge rules: %w", err)
+	}
+	return nil
+}
+
+// SetClosed changes the interfaces between which forwarding stays off. It takes
+// effect with the next Ensure.
+func (d *Driver) SetClosed(links []string) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.closed = links
+}

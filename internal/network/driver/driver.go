@@ -1,0 +1,55 @@
+// Package driver is the contract between the networks and what makes them real:
+// a driver turns a decided network and a decided endpoint into kernel objects
+// and takes them out again.
+//
+// Package network calls it; children such as bridge implement it. A driver
+// chooses nothing: names, addresses and ports come decided. Everything it
+// makes carries the owner's id or a name derived from it.
+package driver
+
+import (
+	"context"
+	"net/netip"
+
+	"gantry/internal/network/kernel"
+	"gantry/internal/network/nat"
+)
+
+// Network is a network as a driver sees it.
+type Network struct {
+	ID       string
+	Name     string
+	Link     string       // name of the bridge or the parent interface
+	Subnet   netip.Prefix // IPv4
+	Gateway  netip.Addr   // this host's address in Subnet; invalid for none
+	MTU      int          // 0 means the default
+	Internal bool
+	Isolated bool // containers do not reach each other
+	NAT      bool // containers reach elsewhere under the host's address
+}
+
+// Endpoint is one container's end of a network.
+type Endpoint struct {
+	Owner     string // container ID
+	Network   string // network ID
+	Interface string // name in the container
+	HostLink  string // name on the host
+	MAC       []byte
+	Addr      netip.Prefix
+	Gateway   netip.Addr // default route; invalid for none
+	Ports     []nat.Port
+}
+
+// Driver makes networks of one kind. Its methods are idempotent and safe for
+// concurrent use with different arguments.
+type Driver interface {
+	// Ensure makes the network, or adopts and mends what is there. adopted are
+	// the endpoints that live on it from before.
+	Ensure(ctx context.Context, n Network, adopted []Endpoint) error
+	// Join makes the endpoint in ns. If it fails nothing of it is left.
+	Join(ctx context.Context, ns *kernel.Namespace, e Endpoint) error
+	// Leave removes an endpoint, also a half-made one.
+	Leave(ctx context.Context, e Endpoint) error
+	// Remove removes a network without endpoints.
+	Remove(ctx context.Context, n Network) error
+}

@@ -1,0 +1,47 @@
+package kernel
+
+import (
+	"fmt"
+	"net/netip"
+
+	"github.com/vishvananda/netlink"
+)
+
+// A Flow names the connections that Forget drops.
+type Flow struct {
+	Proto uint8 // IP protocol number
+	// Port is the destination port of the first packet, as the host saw it.
+	Port uint16
+	// Reply is who answers; invalid matches everyone.
+	Reply netip.Addr
+}
+
+// Forget drops the tracked IPv4 connections that match one of flows. A datagram
+// flow that began before a port was published, or that leads to a container
+// that is gone, would otherwise keep its old way for as long as packets come.
+// It reads the whole connection table: call it for UDP only.
+func Forget(flows []Flow) error {
+	if len(flows) == 0 {
+		return nil
+	}
+	_, err := netlink.ConntrackDeleteFilters(netlink.ConntrackTable, netlink.FAMILY_V4, match(flows))
+	if err != nil {
+		return fmt.Errorf("drop tracked connections: %w", err)
+	}
+	return nil
+}
+
+type match []Flow
+
+// MatchConntrackFlow implements netlink.CustomConntrackFilter.
+func (m match) MatchConntrackFlow(f *netlink.ConntrackFlow) bool {
+	for _, w := range m {
+		if f.Forward.Protocol != w.Proto || f.Forward.DstPort != w.Port {
+			continue
+		}
+		if a, _ := netip.AddrFromSlice(f.Reverse.SrcIP); !w.Reply.IsValid() || a.Unmap() == w.Reply {
+			return true
+		}
+	}
+	return false
+}

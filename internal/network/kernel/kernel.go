@@ -1,0 +1,301 @@
+// Package kernel puts links, addresses, routes and network namespaces into the
+// kernel and takes them out again, by route netlink and a few files of
+// /proc/sys/net. It is the only importer of the netlink package.
+//
+// The network drivers call it with finished values; it holds no policy and
+// remembers nothing but its sockets. Everything here is synchronous: what a
+// function made exists when it returns, and what it removed is gone.
+//
+// Source of the messages: rtnetlink(7), veth(4), <linux/if_link.h>.
+package kernel
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netlink/nl"
+	"golang.org/x/sys/unix"
+)
+
+// A Host is the network namespace that the daemon lives in.
+type Host struct{ conn }
+
+// Open returns the namespace of the calling thread.
+func Open() (*Host, error) {
+	c, err := dial()
+	if err != nil {
+		return nil, fmt.Errorf("open route netlink: %w", err)
+	}
+	return &Host{c}, nil
+}
+
+// Close gives the socket back. What was made stays.
+func (h *Host) Close() { h.close() }
+
+// conn is one lasting netlink socket, bound to the namespace that it was made
+// in. Requests take turns on it.
+type conn struct{ sockets map[int]*nl.SocketHandle }
+
+func dial() (conn, error) {
+	s, err := nl.Subscribe(unix.NETLINK_ROUTE)
+	if err != nil {
+		return conn{}, err
+	}
+	return conn{map[int]*nl.SocketHandle{unix.NETLINK_ROUTE: {Socket: s}}}, nil
+}
+
+func (c conn) close() {
+	for _, s := range c.sockets {
+		s.Close()
+	}
+}
+
+// do sends one request and waits for its answer.
+func (c conn) do(kind, flags int, parts ...nl.NetlinkRequestData) ([][]byte, error) {
+	req := nl.NewNetlinkRequest(kind, flags|unix.NLM_F_ACK)
+	req.Sockets = c.sockets
+	for _, p := range parts {
+		req.AddData(p)
+	}
+	return req.Execute(unix.NETLINK_ROUTE, 0)
+}
+
+func attr(kind int, data []byte) *nl.RtAttr { return nl.NewRtAttr(kind, data) }
+
+func name(s string) *nl.RtAttr { return attr(unix.IFLA_IFNAME, nl.ZeroTerminated(s)) }
+
+// index returns the number of the link called s. If there is none the error is
+// unix.ENODEV.
+func (c conn) index(s string) (int, error) {
+	msgs, err := c.do(unix.RTM_GETLINK, 0, nl.NewIfInfomsg(unix.AF_UNSPEC), name(s))
+	if err != nil {
+		return 0, err
+	}
+	for _, m := range msgs {
+		if len(m) >= unix.SizeofIfInfomsg {
+			return int(nl.DeserializeIfInfomsg(m).Index), nil
+		}
+	}
+	return 0, unix.ENODEV
+}
+
+// up raises the link with the given number.
+func (c conn) up(index int) error {
+	msg := nl.NewIfInfomsg(unix.AF_UNSPEC)
+	msg.Index, msg.Flags, msg.Change = int32(index), unix.IFF_UP, unix.IFF_UP
+	_, err := c.do(unix.RTM_NEWLINK, 0, msg)
+	return err
+}
+
+// address gives a link an address; one that it has is no error.
+func (c conn) address(index int, p netip.Prefix) error {
+	family, b := unix.AF_INET, p.Addr().AsSlice()
+	if p.Addr().Is6() {
+		family = unix.AF_INET6
+	}
+	msg := nl.NewIfAddrmsg(family)
+	msg.Index, msg.Prefixlen = uint32(index), uint8(p.Bits())
+	parts := []nl.NetlinkRequestData{msg, attr(unix.IFA_LOCAL, b), attr(unix.IFA_ADDRESS, b)}
+	if p.Addr().Is4() {
+		if p.Bits() < 31 {
+			parts = append(parts, attr(unix.IFA_BROADCAST, broadcast(p)))
+		}
+	} else {
+		msg.IfAddrmsg.Flags = unix.IFA_F_NODAD // chosen by the address pool: nobody else has it
+	}
+	_, err := c.do(unix.RTM_NEWADDR, unix.NLM_F_CREATE|unix.NLM_F_EXCL, parts...)
+	if errors.Is(err, unix.EEXIST) {
+		return nil
+	}
+	return err
+}
+
+func broadcast(p netip.Prefix) []byte {
+	b := p.Addr().AsSlice()
+	for i := p.Bits(); i < len(b)*8; i++ {
+		b[i/8] |= 1 << (7 - i%8)
+	}
+	return b
+}
+
+// gateway sets the default route.
+func (c conn) gateway(index int, gw netip.Addr) error {
+	msg := nl.NewRtMsg()
+	msg.Family = unix.AF_INET
+	if gw.Is6() {
+		msg.Family = unix.AF_INET6
+	}
+	_, err := c.do(unix.RTM_NEWROUTE, unix.NLM_F_CREATE|unix.NLM_F_REPLACE, msg,
+		attr(unix.RTA_GATEWAY, gw.AsSlice()), attr(unix.RTA_OIF, nl.Uint32Attr(uint32(index))))
+	return err
+}
+
+// Bridge is a bridge to be.
+type Bridge struct {
+	Name string
+	MAC  []byte
+	MTU  int            // 0 means the kernel's default
+	Addr []netip.Prefix // the gateways of its networks
+}
+
+// EnsureBridge makes the bridge, or brings an existing link of this name to the
+// wanted state, and returns its number. It sets what a bridge of containers
+// needs: no IPv6 of its own unless Addr has some, and routing of
+// loopback addresses, without which a port published on 127.0.0.1 can't reach a
+// container (the packet rules keep everything else from using it).
+func (h *Host) EnsureBridge(b Bridge) (index int, err error) {
+	info := attr(unix.IFLA_LINKINFO, nil)
+	info.AddRtAttr(nl.IFLA_INFO_KIND, nl.NonZeroTerminated("bridge"))
+	parts := []nl.NetlinkRequestData{nl.NewIfInfomsg(unix.AF_UNSPEC), name(b.Name), attr(unix.IFLA_ADDRESS, b.MAC), info}
+	if b.MTU > 0 {
+		parts = append(parts, attr(unix.IFLA_MTU, nl.Uint32Attr(uint32(b.MTU))))
+	}
+	_, err = h.do(unix.RTM_NEWLINK, unix.NLM_F_CREATE|unix.NLM_F_EXCL, parts...)
+	if err != nil && !errors.Is(err, unix.EEXIST) {
+		return 0, fmt.Errorf("make bridge %s: %w", b.Name, err)
+	}
+	if index, err = h.index(b.Name); err != nil {
+		return 0, fmt.Errorf("make bridge %s: %w", b.Name, err)
+	}
+	v6 := "1"
+	for _, a := range b.Addr {
+		if a.Addr().Is6() {
+			v6 = "0"
+		}
+	}
+	if err := errors.Join(
+		optional(SetSysctl("net/ipv6/conf/"+b.Name+"/disable_ipv6", v6)),
+		SetSysctl("net/ipv4/conf/"+b.Name+"/route_localnet", "1"),
+		h.addresses(b, index),
+		h.up(index)); err != nil {
+		return 0, fmt.Errorf("set up bridge %s: %w", b.Name, err)
+	}
+	return index, nil
+}
+
+// addresses gives a bridge its addresses and takes those away that it had
+// under an older configuration.
+func (h *Host) addresses(b Bridge, index int) error {
+	for _, a := range b.Addr {
+		if err := h.address(index, a); err != nil {
+			return err
+		}
+	}
+	nlh := &netlink.Handle{}
+	old, err := nlh.AddrList(&netlink.Dummy{LinkAttrs: netlink.LinkAttrs{Index: index}}, netlink.FAMILY_V4)
+	if err != nil {
+		return err
+	}
+	for _, o := range old {
+		a, _ := netip.AddrFromSlice(o.IP.To4())
+		bits, _ := o.Mask.Size()
+		keep := false
+		for _, w := range b.Addr {
+			keep = keep || w == netip.PrefixFrom(a, bits)
+		}
+		if !keep {
+			if err := nlh.AddrDel(&netlink.Dummy{LinkAttrs: netlink.LinkAttrs{Index: index}}, &o); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// RemoveLink removes the link, and with a veth its other end. One that does not
+// exist is no error.
+func (h *Host) RemoveLink(link string) error {
+	_, err := h.do(unix.RTM_DELLINK, 0, nl.NewIfInfomsg(unix.AF_UNSPEC), name(link))
+	if err != nil && !errors.Is(err, unix.ENODEV) {
+		return fmt.Errorf("remove link %s: %w", link, err)
+	}
+	return nil
+}
+
+// Index returns the number of a link, or an error that is unix.ENODEV.
+func (h *Host) Index(link string) (int, error) { return h.index(link) }
+
+// Link is what Links tells of one.
+type Link struct {
+	Name   string
+	Index  int
+	Master int // number of the bridge that it is a port of, or 0
+	Kind   string
+}
+
+// Links returns every link of the host whose name begins with one of prefixes.
+func (h *Host) Links(prefixes ...string) ([]Link, error) {
+	nlh := &netlink.Handle{}
+	all, err := nlh.LinkList()
+	if err != nil {
+		return nil, fmt.Errorf("list links: %w", err)
+	}
+	var out []Link
+	for _, l := range all {
+		for _, p := range prefixes {
+			if a := l.Attrs(); strings.HasPrefix(a.Name, p) {
+				out = append(out, Link{Name: a.Name, Index: a.Index, Master: a.MasterIndex, Kind: l.Type()})
+				break
+			}
+		}
+	}
+	return out, nil
+}
+
+// Routes returns the destinations of the host's IPv4 and IPv6 routes, default
+// routes left out. A device that is gone by now is left out too.
+func (h *Host) Routes() ([]netip.Prefix, error) {
+	nlh := &netlink.Handle{}
+	all, err := nlh.RouteList(nil, netlink.FAMILY_ALL)
+	if err != nil {
+		return nil, fmt.Errorf("list routes: %w", err)
+	}
+	var out []netip.Prefix
+	for _, r := range all {
+		if r.Dst == nil {
+			continue
+		}
+		a, ok := netip.AddrFromSlice(r.Dst.IP)
+		bits, _ := r.Dst.Mask.Size()
+		if ok && bits > 0 {
+			out = append(out, netip.PrefixFrom(a.Unmap(), bits))
+		}
+	}
+	return out, nil
+}
+
+// SetSysctl writes value to the file key below /proc/sys, with slashes, of the
+// network namespace of the calling thread. It writes nothing if the file says
+// so already, so that a read-only /proc/sys with the right values is enough.
+func SetSysctl(key, value string) error {
+	path := filepath.Join("/proc/sys", filepath.Clean("/"+key))
+	if old, err := os.ReadFile(path); err == nil && strings.TrimSpace(string(old)) == value {
+		return nil
+	}
+	f, err := os.OpenFile(path, os.O_WRONLY, 0)
+	if err != nil {
+		return err
+	}
+	_, err = f.WriteString(value)
+	return errors.Join(err, f.Close())
+}
+
+// Sysctl reads a file below /proc/sys.
+func Sysctl(key string) (string, error) {
+	b, err := os.ReadFile(filepath.Join("/proc/sys", filepath.Clean("/"+key)))
+	return strings.TrimSpace(string(b)), err
+}
+
+// optional makes nothing of a file that this kernel does not have (IPv6
+// switched off at boot).
+func optional(err error) error {
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	return err
+}

@@ -1,0 +1,255 @@
+// Package ports decides which host port a published port gets, and holds it.
+//
+// It is called by package network. It keeps, for each port given out, a bound
+// but not listening socket, so that no other program of the host takes the port
+// while a container has it; packets never reach that socket, they are
+// translated before. The sockets belong to the daemon: after a restart the
+// ports are claimed again with Claim.
+package ports
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"strconv"
+	"strings"
+	"sync"
+
+	"golang.org/x/sys/unix"
+
+	"gantry/internal/errs"
+)
+
+// Key is one port of the host.
+type Key struct {
+	Proto string // tcp, udp or sctp
+	IP    netip.Addr
+	Port  uint16
+}
+
+// Range is the host ports that will do: all of them if First is 0.
+type Range struct{ First, Last uint16 }
+
+// Parse reads the host port of a port binding: empty or "0" for any, a number,
+// or a range "8000-8010".
+func Parse(s string) (Range, error) {
+	if s == "" {
+		return Range{}, nil
+	}
+	first, last, isRange := strings.Cut(s, "-")
+	a, err := strconv.ParseUint(first, 10, 16)
+	if err != nil {
+		return Range{}, errs.New(errs.Invalid, "invalid port specification: %q", s)
+	}
+	b := a
+	if isRange {
+		if b, err = strconv.ParseUint(last, 10, 16); err != nil || b < a || a == 0 {
+			return Range{}, errs.New(errs.Invalid, "invalid port specification: %q", s)
+		}
+	}
+	return Range{uint16(a), uint16(b)}, nil
+}
+
+// A Table is the host ports that are given out.
+type Table struct {
+	ephemeral Range
+
+	mu   sync.Mutex
+	held map[Key]int // socket, or -1 where none could be had
+	next uint16      // where the search for an ephemeral port goes on
+}
+
+// New returns an empty table that takes ephemeral ports from r.
+func New(r Range) *Table {
+	if r.First == 0 {
+		r = Range{32768, 60999} // Linux's own default
+	}
+	return &Table{ephemeral: r, held: map[Key]int{}, next: r.First}
+}
+
+// ParseEphemeral reads net.ipv4.ip_local_port_range.
+func ParseEphemeral(s string) Range {
+	f := strings.Fields(s)
+	if len(f) != 2 {
+		return Range{}
+	}
+	a, err1 := strconv.ParseUint(f[0], 10, 16)
+	b, err2 := strconv.ParseUint(f[1], 10, 16)
+	if err1 != nil || err2 != nil || a > b {
+		return Range{}
+	}
+	return Range{uint16(a), uint16(b)}
+}
+
+// Close lets go of every socket.
+func (t *Table) Close() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for k := range t.held {
+		t.release(k)
+	}
+}
+
+// Reserve holds a port of range r and returns its number. A port that is held
+// here or used by a program of the host is errs.Unknown with Docker's text: the
+// API answers 500.
+func (t *Table) Reserve(proto string, ip netip.Addr, r Range) (uint16, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if r.First == 0 {
+		return t.any(proto, ip)
+	}
+	var last error
+	for p := int(r.First); p <= int(r.Last); p++ {
+		if last = t.take(Key{proto, ip, uint16(p)}); last == nil {
+			return uint16(p), nil
+		}
+		if !inUse(last) {
+			break
+		}
+	}
+	if inUse(last) && r.First != r.Last {
+		return 0, fmt.Errorf("Bind for %s:%d-%d failed: all ports are allocated", host(ip), r.First, r.Last)
+	}
+	return 0, bindError(Key{proto, ip, r.First}, last)
+}
+
+// any takes the next free ephemeral port. The lock is held.
+func (t *Table) any(proto string, ip netip.Addr) (uint16, error) {
+	n := int(t.ephemeral.Last) - int(t.ephemeral.First) + 1
+	var last error
+	for i := range n {
+		p := int(t.next) + i
+		if p > int(t.ephemeral.Last) {
+			p -= n
+		}
+		if last = t.take(Key{proto, ip, uint16(p)}); last == nil {
+			t.next = uint16(p) + 1
+			if t.next > t.ephemeral.Last || t.next < t.ephemeral.First {
+				t.next = t.ephemeral.First
+			}
+			return uint16(p), nil
+		}
+		if !inUse(last) {
+			return 0, bindError(Key{proto, ip, uint16(p)}, last)
+		}
+	}
+	return 0, fmt.Errorf("Bind for %s:0 failed: all ports are allocated", host(ip))
+}
+
+func inUse(err error) bool { return errors.Is(err, unix.EADDRINUSE) }
+
+func bindError(k Key, err error) error {
+	if inUse(err) {
+		return fmt.Errorf("Bind for %s:%d failed: port is already allocated", host(k.IP), k.Port)
+	}
+	return fmt.Errorf("Bind for %s:%d failed: %w", host(k.IP), k.Port, err)
+}
+
+func host(ip netip.Addr) string {
+	if ip.Is6() {
+		return "[" + ip.String() + "]"
+	}
+	return ip.String()
+}
+
+// Claim holds a port that was given out before, by a daemon that is gone. If
+// another program has bound it meanwhile it is still ours in the packet rules,
+// so that is no error.
+func (t *Table) Claim(k Key) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if _, ok := t.held[k]; ok {
+		return
+	}
+	fd, err := bind(k)
+	if err != nil {
+		fd = -1
+	}
+	t.held[k] = fd
+}
+
+// Release gives ports back. One that is not held is no error.
+func (t *Table) Release(keys ...Key) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for _, k := range keys {
+		t.release(k)
+	}
+}
+
+func (t *Table) release(k Key) {
+	if fd, ok := t.held[k]; ok {
+		if fd >= 0 {
+			unix.Close(fd)
+		}
+		delete(t.held, k)
+	}
+}
+
+// take holds exactly k, or says unix.EADDRINUSE.
+func (t *Table) take(k Key) error {
+	for _, ip := range []netip.Addr{k.IP, netip.IPv4Unspecified()} {
+		if _, ok := t.held[Key{k.Proto, ip, k.Port}]; ok {
+			return unix.EADDRINUSE
+		}
+	}
+	if k.IP.IsUnspecified() {
+		for h := range t.held {
+			if h.Proto == k.Proto && h.Port == k.Port {
+				return unix.EADDRINUSE
+			}
+		}
+	}
+	fd, err := bind(k)
+	if err != nil {
+		return err
+	}
+	t.held[k] = fd
+	return nil
+}
+
+// bind returns a socket bound to k, or -1 without an error where this kernel
+// has no such protocol.
+func bind(k Key) (int, error) {
+	family, typ, proto := unix.AF_INET, unix.SOCK_STREAM, 0
+	if k.IP.Is6() {
+		family = unix.AF_INET6
+	}
+	switch k.Proto {
+	case "udp":
+		typ = unix.SOCK_DGRAM
+	case "sctp":
+		proto = unix.IPPROTO_SCTP
+	}
+	fd, err := unix.Socket(family, typ|unix.SOCK_CLOEXEC, proto)
+	if errors.Is(err, unix.EPROTONOSUPPORT) || errors.Is(err, unix.ESOCKTNOSUPPORT) {
+		return -1, nil
+	}
+	if err != nil {
+		return 0, err
+	}
+	reuse := typ == unix.SOCK_STREAM
+	if reuse {
+		// Connections of a former listener that linger in TIME-WAIT are no
+		// reason to refuse the port …
+		_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1)
+	}
+	var sa unix.Sockaddr
+	if k.IP.Is6() {
+		sa = &unix.SockaddrInet6{Port: int(k.Port), Addr: k.IP.As16()}
+	} else {
+		sa = &unix.SockaddrInet4{Port: int(k.Port), Addr: k.IP.As4()}
+	}
+	if err := unix.Bind(fd, sa); err != nil {
+		unix.Close(fd)
+		return 0, err
+	}
+	if reuse {
+		// … but once we have it nobody shall share it.
+		_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 0)
+	} else {
+		_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUF, 0)
+	}
+	return fd, nil
+}

@@ -1,0 +1,77 @@
+package network
+
+import (
+	"net/netip"
+
+	"gantry/internal/network/driver"
+	"gantry/internal/wire"
+)
+
+// Sandbox is a container's network namespace and all its endpoints.
+type Sandbox struct {
+	ID        string // the owner's: the container's ID
+	Path      string // of the bind-mounted namespace; empty for the host's
+	Endpoints []Endpoint
+}
+
+// Endpoint is one container's place in one network.
+type Endpoint struct {
+	NetworkID   string
+	NetworkName string
+	ID          string
+	Interface   string // in the container: eth0, eth1, …
+	MAC         string
+	IPv4        netip.Prefix // address with the subnet's length; invalid if none
+	IPv6        netip.Prefix
+	Gateway4    netip.Addr
+	Gateway6    netip.Addr
+	// Ports holds what was published, with the host ports chosen. A port that
+	// is only exposed has a nil list.
+	Ports wire.PortMap
+}
+
+// AttachRequest asks for a sandbox.
+type AttachRequest struct {
+	ID       string // container ID
+	Name     string // container name without the slash
+	Hostname string
+	// Mode is HostConfig.NetworkMode: "default", "bridge", "none", "host",
+	// "container:<id>" (SharedWith set) or a network's name.
+	Mode       string
+	SharedWith string // ID of the container whose sandbox is joined
+	Endpoints  map[string]*wire.EndpointSettings
+	// Ports is what shall be published; PublishAll adds every exposed port.
+	Ports      wire.PortMap
+	Exposed    wire.PortSet
+	PublishAll bool
+	// Sysctls are those below net., applied in the namespace.
+	Sysctls map[string]string
+}
+
+// HostFiles is what a container reads of names: /etc/hosts and /etc/resolv.conf.
+type HostFiles struct {
+	Hostname, Domainname string
+	ExtraHosts           []string // "name:address" or "name=address"; host-gateway allowed
+	DNS                  []netip.Addr
+	DNSSearch            []string
+	DNSOptions           []string
+}
+
+// sandbox is a sandbox's record.
+type sandbox struct {
+	Sandbox
+	Name       string            // of the container
+	Mode       string            // host, none, container or bridge (anything with links)
+	SharedWith string            `json:",omitempty"`
+	Links      []driver.Endpoint `json:",omitempty"`
+
+	complete bool // everything is in the kernel
+}
+
+// The modes of a sandbox's record.
+const (
+	modeHost      = "host"
+	modeNone      = "none"
+	modeContainer = "container"
+	modeLinks     = "links"
+)
