@@ -57,8 +57,11 @@ func explicit(given []givenFlag, name string) bool {
 }
 
 // readFile returns the keys of daemon.json. A file that was not asked for need
-// not exist, and an empty one says nothing.
+// not exist, and an empty one says nothing; no path means no file.
 func readFile(path string, asked bool) (map[string]json.RawMessage, error) {
+	if path == "" {
+		return nil, nil
+	}
 	data, err := os.ReadFile(path)
 	if errors.Is(err, fs.ErrNotExist) && !asked {
 		return nil, nil
