@@ -12,10 +12,14 @@ package launch
 
 import (
 	"context"
-	"log/slog"
+	"errors"
+	"path"
+	"path/filepath"
 	"time"
 
 	"gantry/internal/cgroup"
+	"gantry/internal/errs"
+	"gantry/internal/launch/lookup"
 	"gantry/internal/network"
 	"gantry/internal/plan"
 	"gantry/internal/shim"
@@ -57,21 +61,24 @@ type Timing struct {
 type Networks interface {
 	Attach(ctx context.Context, r network.AttachRequest) (*network.Sandbox, error)
 	Detach(ctx context.Context, id string) error
-	Sandbox(ctx context.Context, id string) (*network.Sandbox, error)
-	HostFiles(ctx context.Context, s *network.Sandbox, f network.HostFiles) (hosts, resolv []byte, err error)
+	Sandbox(id string) (*network.Sandbox, bool)
+	// Hosts and Resolv render /etc/hosts and /etc/resolv.conf for a
+	// container with the given sandbox.
+	Hosts(s *network.Sandbox, f network.HostFiles) ([]byte, error)
+	Resolv(s *network.Sandbox, f network.HostFiles) ([]byte, error)
 }
 
 // Volumes is what launch needs of package volume.
 type Volumes interface {
 	Mount(ctx context.Context, containerID, name string) (volume.Mounted, error)
 	Unmount(ctx context.Context, containerID string) error
+	// MarkUsed notes that a volume has its first content.
 	MarkUsed(ctx context.Context, name string) error
 }
 
-// Shims starts supervisor processes and finds them again.
+// Shims starts supervisor processes.
 type Shims interface {
 	Create(ctx context.Context, r shim.Request) (shim.Client, error)
-	Dial(ctx context.Context, dir string) (shim.Client, error)
 }
 
 // Options is what a Launcher works with.
@@ -82,12 +89,126 @@ type Options struct {
 	Volumes      Volumes
 	Shims        Shims
 	Cgroups      *cgroup.Host
-	CgroupParent string // path below which containers get their groups, such as "/gantry"
+	CgroupParent string // path below which containers get their groups; "/gantry" if empty
 	// Runtimes gives, by name, the program and arguments of other OCI
 	// runtimes. A name that is not there is our own.
 	Runtimes map[string][]string
-	Log      *slog.Logger // nil: nothing is traced
-	// Fail is called before each step and each undoing with its name; an
-	// error makes it fail there. For crash tests only.
+	// Fail is called before each step is done ("network") and undone
+	// ("undo network"); an error makes it fail there. For crash tests only.
 	Fail func(point string) error
+}
+
+// A Launcher launches containers. It may be used at once for several, and for
+// one container by one caller at a time.
+type Launcher struct {
+	o       Options
+	filters *lookup.Filters
+}
+
+// New returns a launcher. Nothing is read or written before it is used.
+func New(o Options) *Launcher {
+	if o.CgroupParent == "" {
+		o.CgroupParent = "/gantry"
+	}
+	return &Launcher{o: o, filters: lookup.NewFilters()}
+}
+
+// dir is a container's directory below the data root.
+func (l *Launcher) dir(id string) string { return filepath.Join(l.o.Root, "containers", id) }
+
+// runDir is a container's directory below the run root.
+func (l *Launcher) runDir(id string) string { return filepath.Join(l.o.RunDir, "c", id) }
+
+// cgroupPath is where the container's processes are counted and limited.
+func (l *Launcher) cgroupPath(id string, p *plan.Plan) string {
+	parent := l.o.CgroupParent
+	if p != nil && p.CgroupParent != "" {
+		parent = p.CgroupParent
+	}
+	return path.Join("/", parent, id)
+}
+
+// Cgroup returns the container's control group. It exists while the container
+// is up.
+func (l *Launcher) Cgroup(id string, p *plan.Plan) *cgroup.Group {
+	return l.o.Cgroups.Group(l.cgroupPath(id, p))
+}
+
+// Prepare does every step up to the process, which is then blocked before its
+// first instruction. If a step fails, or ctx ends, all steps before it have
+// been undone when Prepare returns.
+func (l *Launcher) Prepare(ctx context.Context, in Input) (*Running, error) {
+	b := &build{l: l, in: in, sources: map[string]string{}}
+	timings, err := run(ctx, b.steps(), l.o.Fail)
+	b.close()
+	if err != nil {
+		return nil, err
+	}
+	return &Running{ID: in.ID, Client: b.client, Sandbox: b.sandbox, Steps: timings}, nil
+}
+
+// Release lets a prepared process go. On error everything has been undone. A
+// *shim.StartError in the chain says that the user's program could not be
+// executed.
+func (l *Launcher) Release(ctx context.Context, r *Running) error {
+	began := time.Now()
+	err := l.fail("start")
+	if err == nil {
+		err = r.Client.Start(ctx)
+	}
+	r.Steps = append(r.Steps, Timing{"start", time.Since(began)})
+	if err == nil {
+		return nil
+	}
+	err = startError(err)
+	undo := context.WithoutCancel(ctx)
+	shutErr := r.Client.Shutdown(undo)
+	if errs.Is(shutErr, errs.Unavailable) || errs.Is(shutErr, errs.NotFound) {
+		shutErr = nil // it has ended by itself
+	}
+	r.Client.Close()
+	if downErr := l.Teardown(undo, r.ID); downErr != nil {
+		return errs.With(errs.KindOf(err), errors.Join(err, shutErr, downErr))
+	}
+	return err
+}
+
+func (l *Launcher) fail(point string) error {
+	if l.o.Fail == nil {
+		return nil
+	}
+	return l.o.Fail(point)
+}
+
+// Texts that begin what Docker's clients read when the runtime fails.
+const (
+	runtimeFailed = "failed to create task for container: failed to create shim task: OCI runtime create failed: runc create failed: "
+	initFailed    = runtimeFailed + "unable to start container process: error during container init: "
+)
+
+// startError words a failure of the runtime as Docker does. What is the user's
+// to mend is Invalid.
+func startError(err error) error {
+	var s *shim.StartError
+	switch {
+	case errors.As(err, &s):
+		return errs.New(errs.Invalid, initFailed+"%w", err)
+	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
+		return err
+	}
+	return errs.New(errs.KindOf(err), runtimeFailed+"unable to start container process: %w", err)
+}
+
+// Adopt finds the process of a container that an earlier daemon launched.
+// errs.Unavailable: no shim answers.
+func (l *Launcher) Adopt(ctx context.Context, id string) (*Running, error) {
+	c, err := shim.Dial(ctx, l.runDir(id))
+	if err != nil {
+		return nil, err
+	}
+	r := &Running{ID: id, Client: c}
+	if s, ok := l.o.Networks.Sandbox(id); ok {
+		r.Sandbox = s
+	}
+	return r, nil
 }

@@ -1,0 +1,222 @@
+package launch
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"gantry/internal/durable"
+	"gantry/internal/errs"
+	"gantry/internal/launch/rootfs"
+	"gantry/internal/network"
+	"gantry/internal/ociruntime/job"
+	"gantry/internal/plan"
+	"gantry/internal/shim"
+)
+
+// build is one launch under way: what its steps have made so far.
+type build struct {
+	l       *Launcher
+	in      Input
+	view    *rootfs.View      // the image's files with the container's own over them
+	sources map[string]string // host path by mount target
+	open    []*os.File        // held until the process is prepared
+	sandbox *network.Sandbox
+	job     *job.Job
+	client  shim.Client
+}
+
+// steps are the steps of a launch, in order.
+//
+//	rootfs   containers/<id>/{upper,work}; the overlay itself is mounted by
+//	         the shim, detached, so that no mount outlives it
+//	volumes  directories of volumes and binds; what the image has goes into
+//	         fresh volumes
+//	network  namespace, addresses, ports
+//	files    /etc/hosts, /etc/hostname, /etc/resolv.conf
+//	bundle   user, devices, filter → OCI spec → job
+//	process  shim → init, blocked before the user's program
+func (b *build) steps() []step {
+	id := b.in.ID
+	return []step{
+		{"rootfs", b.makeRootfs, nil}, // its files stay with the container
+		{"volumes", b.mountVolumes, func(ctx context.Context) error { return b.l.o.Volumes.Unmount(ctx, id) }},
+		{"network", b.attachNetwork, func(ctx context.Context) error { return b.l.o.Networks.Detach(ctx, id) }},
+		{"files", b.writeFiles, nil},
+		{"bundle", b.makeJob, nil},
+		{"process", b.makeProcess, func(ctx context.Context) error { return b.l.endProcess(ctx, id) }},
+	}
+}
+
+// close gives back what only the launch itself needed.
+func (b *build) close() {
+	if b.view != nil {
+		b.view.Close()
+	}
+	for _, f := range b.open {
+		f.Close()
+	}
+}
+
+func (b *build) makeRootfs(context.Context) error {
+	if len(b.in.Lower) == 0 {
+		return errs.New(errs.Invalid, runtimeFailed+"the container has no image")
+	}
+	dir := b.l.dir(b.in.ID)
+	for _, d := range []struct {
+		path string
+		mode fs.FileMode
+	}{{dir, 0o700}, {filepath.Join(dir, "work"), 0o700}} {
+		if err := os.MkdirAll(d.path, d.mode); err != nil {
+			return fmt.Errorf("root file system: %w", err)
+		}
+	}
+	upper := filepath.Join(dir, "upper")
+	if err := rootfs.MakeUpper(upper, b.in.Lower[0]); err != nil {
+		return fmt.Errorf("root file system: %w", err)
+	}
+	view, err := rootfs.Open(upper, b.in.Lower)
+	if err != nil {
+		return fmt.Errorf("root file system: %w", err)
+	}
+	b.view = view
+	return nil
+}
+
+func (b *build) mountVolumes(ctx context.Context) error {
+	for _, m := range b.in.Plan.Mounts {
+		switch m.Type {
+		case "bind":
+			if err := bindSource(m); err != nil {
+				return err
+			}
+		case "volume":
+			if err := b.mountVolume(ctx, m); err != nil {
+				return err
+			}
+		case "image":
+			return errs.New(errs.Unsupported, "mount %s: image mounts are not supported by this version of Gantry", m.Target)
+		}
+	}
+	return nil
+}
+
+// bindSource makes sure that the source of a bind mount exists.
+func bindSource(m plan.Mount) error {
+	_, err := os.Stat(m.Source)
+	switch {
+	case err == nil:
+		return nil
+	case !errors.Is(err, fs.ErrNotExist):
+		return fmt.Errorf("error while checking mount source path '%s': %w", m.Source, err)
+	case !m.CreateSource:
+		return plan.SourceMissing(m.Source)
+	}
+	if err := os.MkdirAll(m.Source, 0o755); err != nil {
+		return fmt.Errorf("error while creating mount source path '%s': %w", m.Source, err)
+	}
+	return nil
+}
+
+func (b *build) mountVolume(ctx context.Context, m plan.Mount) error {
+	v, err := b.l.o.Volumes.Mount(ctx, b.in.ID, m.Name)
+	if err != nil {
+		return err
+	}
+	if v.Fresh {
+		if !m.NoCopy && m.Subpath == "" {
+			if err := b.view.CopyUp(ctx, m.Target, v.Path); err != nil {
+				return fmt.Errorf("copy the image's %s into volume %s: %w", m.Target, v.Name, err)
+			}
+		}
+		if err := b.l.o.Volumes.MarkUsed(ctx, v.Name); err != nil {
+			return err
+		}
+	}
+	b.sources[m.Target] = v.Path
+	if m.Subpath == "" {
+		return nil
+	}
+	// The volume's content is anybody's who mounts it: the place below it is
+	// found by descriptor and given to the shim as one.
+	f, err := rootfs.Sub(v.Path, m.Subpath)
+	if err != nil {
+		return errs.New(errs.Invalid, "cannot access path %q in volume %s: %w", m.Subpath, v.Name, err)
+	}
+	b.open = append(b.open, f)
+	b.sources[m.Target] = rootfs.Name(f)
+	return nil
+}
+
+func (b *build) attachNetwork(ctx context.Context) error {
+	p := b.in.Plan
+	r := network.AttachRequest{
+		ID: b.in.ID, Name: b.in.Name, Hostname: p.Hostname(b.in.ID), Mode: networkMode(p, b.in.Joins), SharedWith: b.in.Joins.Network,
+		Endpoints: p.Endpoints, Ports: p.Ports, Exposed: p.Exposed, PublishAll: p.PublishAll,
+	}
+	s, err := b.l.o.Networks.Attach(ctx, r)
+	if err != nil {
+		return errs.New(errs.KindOf(err), "failed to set up container networking: %w", err)
+	}
+	b.sandbox = s
+	return nil
+}
+
+// networkMode is the mode in the words of package network.
+func networkMode(p *plan.Plan, j Joins) string {
+	switch n := p.Namespaces.Network; n.Mode {
+	case plan.Container:
+		return "container:" + j.Network
+	case plan.Network:
+		return n.Network
+	default:
+		return string(n.Mode)
+	}
+}
+
+// files are the names of what a container finds in /etc of ours, by the name it
+// has there.
+var files = [...]string{"hosts", "hostname", "resolv.conf"}
+
+func (b *build) writeFiles(context.Context) error {
+	p := b.in.Plan
+	hostname := b.hostname()
+	f := network.HostFiles{
+		Hostname: hostname, Domainname: p.Domainname, ExtraHosts: p.ExtraHosts,
+		DNS: p.DNS, DNSSearch: p.DNSSearch, DNSOptions: p.DNSOptions,
+	}
+	content := map[string][]byte{"hostname": []byte(hostname + "\n")}
+	var err error
+	if content["hosts"], err = b.l.o.Networks.Hosts(b.sandbox, f); err != nil {
+		return err
+	}
+	if content["resolv.conf"], err = b.l.o.Networks.Resolv(b.sandbox, f); err != nil {
+		return err
+	}
+	for _, name := range files {
+		if err := keepOrWrite(filepath.Join(b.l.dir(b.in.ID), name), content[name]); err != nil {
+			return fmt.Errorf("file /etc/%s: %w", name, err)
+		}
+	}
+	return nil
+}
+
+// keepOrWrite writes a file unless it has that content already, so that its
+// inode stays and a start costs no write.
+func keepOrWrite(path string, content []byte) error {
+	if old, err := os.ReadFile(path); err == nil && string(old) == string(content) {
+		return nil
+	}
+	return durable.Replace(path, content, 0o644)
+}
+
+// hostname is the container's own host name.
+func (b *build) hostname() string {
+	if h := b.in.Plan.Hostname(b.in.ID); h != "" {
+		return h
+	}
+	return b.in.ID[:12]
+}

@@ -1,0 +1,195 @@
+package launch
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+
+	"gantry/internal/cgroup"
+	"gantry/internal/launch/lookup"
+	"gantry/internal/launch/rootfs"
+	"gantry/internal/ociruntime/job"
+	"gantry/internal/ocispec"
+	"gantry/internal/plan"
+	"gantry/internal/shim"
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+)
+
+// makeJob renders the plan, with what the steps before have found and made.
+func (b *build) makeJob(context.Context) error {
+	in, err := b.inputs()
+	if err != nil {
+		return err
+	}
+	p := b.in.Plan
+	filter, err := b.l.filters.For(p.Security, p.Security.Capabilities(in.Caps))
+	if err != nil {
+		return err
+	}
+	in.Seccomp = filter.Spec
+	spec, err := ocispec.Render(p, in)
+	if err != nil {
+		return err
+	}
+	if len(b.l.runtime(p)) > 0 {
+		if err := b.writeBundle(spec); err != nil {
+			return err
+		}
+	}
+	b.job, err = job.FromSpec(spec, job.Options{
+		ID: b.in.ID, Bundle: b.l.runDir(b.in.ID), Overlay: b.overlay(), Filter: filter.BPF, FilterFlags: filter.Flags,
+		Reaper: spec.Annotations[ocispec.AnnotationInit] == "1", StdinOpen: p.Process.OpenStdin,
+	})
+	if err != nil {
+		return startError(err)
+	}
+	return nil
+}
+
+// overlay says which directories make the root.
+func (b *build) overlay() *job.Overlay {
+	dir := b.l.dir(b.in.ID)
+	return &job.Overlay{Lower: b.in.Lower, Upper: filepath.Join(dir, "upper"), Work: filepath.Join(dir, "work")}
+}
+
+func (b *build) inputs() (ocispec.Inputs, error) {
+	p, dir := b.in.Plan, b.l.dir(b.in.ID)
+	in := ocispec.Inputs{
+		ID: b.in.ID, Hostname: b.hostname(), RootPath: "rootfs",
+		CgroupPath: b.l.cgroupPath(b.in.ID, p), CgroupV2: b.l.o.Cgroups.Mode == cgroup.V2,
+		Sources:   b.sources,
+		HostsPath: filepath.Join(dir, "hosts"), HostnamePath: filepath.Join(dir, "hostname"), ResolvConfPath: filepath.Join(dir, "resolv.conf"),
+		RecursiveReadOnly: true,
+	}
+	if b.sandbox != nil {
+		in.NetNS = b.sandbox.Path
+	}
+	for _, j := range []struct {
+		pid  int
+		name string
+		path *string
+	}{{b.in.Joins.PID, "pid", &in.PIDNS}, {b.in.Joins.IPC, "ipc", &in.IPCNS}, {b.in.Joins.UTS, "uts", &in.UTSNS}} {
+		if j.pid > 0 {
+			*j.path = fmt.Sprintf("/proc/%d/ns/%s", j.pid, j.name)
+		}
+	}
+	if pid := b.in.Joins.IPC; pid > 0 {
+		f, err := rootfs.Sub(fmt.Sprintf("/proc/%d/root", pid), "dev/shm")
+		if err != nil {
+			return in, fmt.Errorf("shared memory of the joined container: %w", err)
+		}
+		b.open = append(b.open, f)
+		in.ShmPath = rootfs.Name(f)
+	}
+	var err error
+	if in.Caps, err = lookup.Bounding(); err != nil {
+		return in, err
+	}
+	if in.User, err = lookup.User(p.Process, b.view); err != nil {
+		return in, err
+	}
+	in.Devices, in.BlockDevice, err = lookup.Devices(p)
+	return in, err
+}
+
+// runtime is the program of the OCI runtime that the plan names, nil for ours.
+func (l *Launcher) runtime(p *plan.Plan) []string { return l.o.Runtimes[p.Runtime] }
+
+// writeBundle writes the bundle that another runtime reads.
+func (b *build) writeBundle(spec *specs.Spec) error {
+	dir := filepath.Join(b.l.runDir(b.in.ID), "bundle")
+	if err := os.MkdirAll(filepath.Join(dir, "rootfs"), 0o700); err != nil {
+		return fmt.Errorf("bundle: %w", err)
+	}
+	data, err := json.Marshal(spec)
+	if err == nil {
+		err = os.WriteFile(filepath.Join(dir, "config.json"), data, 0o600)
+	}
+	if err != nil {
+		return fmt.Errorf("bundle: %w", err)
+	}
+	return nil
+}
+
+// makeProcess starts the shim, which prepares the process.
+func (b *build) makeProcess(ctx context.Context) error {
+	p, id := b.in.Plan, b.in.ID
+	limits, err := p.Log.Limits()
+	if err != nil {
+		return err
+	}
+	dir := b.l.runDir(id)
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return fmt.Errorf("run directory: %w", err)
+	}
+	if b.l.cgroupPath(id, p) != b.l.cgroupPath(id, nil) {
+		// So that Teardown finds it without the plan.
+		if err := os.WriteFile(filepath.Join(dir, cgroupFile), []byte(b.l.cgroupPath(id, p)), 0o600); err != nil {
+			return fmt.Errorf("run directory: %w", err)
+		}
+	}
+	suffix := "-json.log"
+	if p.Log.Driver == "local" {
+		suffix = "-local.log"
+	}
+	req := shim.Request{
+		ID: id, Dir: dir, Job: b.job,
+		Log: shim.LogConfig{
+			Driver: p.Log.Driver, Path: filepath.Join(b.l.dir(id), id+suffix),
+			MaxSize: limits.MaxSize, MaxFile: limits.MaxFile, Compress: limits.Compress, Attrs: p.LogAttrs(),
+		},
+		OpenStdin: p.Process.OpenStdin, StdinOnce: p.Process.StdinOnce,
+	}
+	if program := b.l.runtime(p); len(program) > 0 {
+		req.Runtime, req.Bundle = program, filepath.Join(dir, "bundle")
+	}
+	if b.client, err = b.l.o.Shims.Create(ctx, req); err != nil {
+		return startError(err)
+	}
+	return nil
+}
+
+// Process decides all about a further process in a running container, whose
+// first process has the host pid given.
+func (l *Launcher) Process(_ context.Context, in Input, pid int, e *plan.ExecPlan) (*job.Process, error) {
+	root, err := rootfs.OpenLive("/proc/" + strconv.Itoa(pid) + "/root")
+	if err != nil {
+		return nil, fmt.Errorf("root file system of the container: %w", err)
+	}
+	defer root.Close()
+	var i ocispec.Inputs
+	if i.Caps, err = lookup.Bounding(); err != nil {
+		return nil, err
+	}
+	if i.User, err = lookup.User(e.Process, root); err != nil {
+		return nil, err
+	}
+	spec, err := ocispec.Process(in.Plan, e, i)
+	if err != nil {
+		return nil, err
+	}
+	sec := in.Plan.Security
+	sec.Privileged = sec.Privileged || e.Privileged
+	filter, err := l.filters.For(sec, sec.Capabilities(i.Caps))
+	if err != nil {
+		return nil, err
+	}
+	return job.ProcessFromSpec(spec, job.ProcessOptions{Filter: filter.BPF, FilterFlags: filter.Flags})
+}
+
+// Limit changes the limits of a running container to those of p.
+func (l *Launcher) Limit(_ context.Context, id string, p *plan.Plan) error {
+	numbers, err := lookup.Numbers(p)
+	if err != nil {
+		return err
+	}
+	res, err := ocispec.Resources(p, ocispec.Inputs{CgroupV2: l.o.Cgroups.Mode == cgroup.V2, BlockDevice: numbers})
+	if err != nil {
+		return err
+	}
+	res.Devices = nil // they do not change
+	return l.Cgroup(id, p).Update(res)
+}

@@ -1,0 +1,174 @@
+// Package rootfs reads a container's root file system before the container
+// runs: its writable directory over the image's layers, as overlayfs will show
+// them. It finds files for the user's lookup, copies what the image has into
+// fresh volumes, and makes the writable directory.
+//
+// Package launch calls it. It writes the container's upper directory and the
+// volumes it is told to fill. Everything inside a root, and inside a volume, is
+// reached by descriptor (package rootpath): both are written by strangers.
+package rootfs
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"gantry/internal/rootpath"
+)
+
+// MakeUpper makes a container's writable directory, with the owner and the
+// permissions of the image's own root, since it is what the container's root
+// shows. One that exists is left as it is.
+func MakeUpper(upper, top string) error {
+	var st unix.Stat_t
+	if err := unix.Stat(top, &st); err != nil {
+		return fmt.Errorf("layer %s: %w", top, err)
+	}
+	err := unix.Mkdir(upper, 0o700)
+	if errors.Is(err, unix.EEXIST) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("make %s: %w", upper, err)
+	}
+	if err := unix.Chown(upper, int(st.Uid), int(st.Gid)); err != nil {
+		return fmt.Errorf("make %s: %w", upper, err)
+	}
+	// Last, since chown takes set-user-ID bits away.
+	if err := unix.Chmod(upper, st.Mode&0o7777); err != nil {
+		return fmt.Errorf("make %s: %w", upper, err)
+	}
+	return nil
+}
+
+// View is a read-only view of a root file system.
+type View struct {
+	root *rootpath.Root
+	fd   int // of the detached mount; -1 if there is none
+}
+
+// Open returns the view of upper over the lower directories, topmost first. It
+// is a detached mount, which no namespace shows and which ends with Close, or a
+// plain directory if only one has anything in it.
+func Open(upper string, lower []string) (*View, error) {
+	dirs := slices.Clone(lower)
+	empty, err := isEmpty(upper)
+	if err != nil {
+		return nil, err
+	}
+	if !empty {
+		dirs = append([]string{upper}, dirs...)
+	}
+	if len(dirs) == 1 {
+		root, err := rootpath.Open(dirs[0])
+		if err != nil {
+			return nil, err
+		}
+		return &View{root, -1}, nil
+	}
+	fd, err := mount(dirs)
+	if err != nil {
+		return nil, err
+	}
+	return &View{rootpath.At(fd), fd}, nil
+}
+
+// Close ends the view.
+func (v *View) Close() error {
+	err := v.root.Close()
+	if v.fd >= 0 {
+		err = errors.Join(err, unix.Close(v.fd))
+		v.fd = -1
+	}
+	return err
+}
+
+// ReadFile returns the content of a regular file of at most limit bytes.
+func (v *View) ReadFile(name string, limit int64) ([]byte, error) {
+	return v.root.ReadFile(name, limit)
+}
+
+func isEmpty(dir string) (bool, error) {
+	f, err := os.Open(dir)
+	if err != nil {
+		return false, err
+	}
+	defer f.Close()
+	names, _ := f.Readdirnames(1)
+	return len(names) == 0, nil
+}
+
+// mount mounts dirs over each other, detached and read-only (fsopen(2)).
+func mount(dirs []string) (int, error) {
+	fs, err := unix.Fsopen("overlay", unix.FSOPEN_CLOEXEC)
+	if err != nil {
+		return -1, fmt.Errorf("view of the root file system: %w", err)
+	}
+	defer unix.Close(fs)
+	err = configure(fs, dirs)
+	if err == nil {
+		err = unix.FsconfigCreate(fs)
+	}
+	if err != nil {
+		return -1, fmt.Errorf("view of the root file system: %w%s", err, kernelLog(fs))
+	}
+	fd, err := unix.Fsmount(fs, unix.FSMOUNT_CLOEXEC, unix.MOUNT_ATTR_RDONLY|unix.MOUNT_ATTR_NODEV|unix.MOUNT_ATTR_NOSUID|unix.MOUNT_ATTR_NOEXEC)
+	if err != nil {
+		return -1, fmt.Errorf("view of the root file system: %w", err)
+	}
+	return fd, nil
+}
+
+// configure names the layers, one by one where the kernel can (Linux 6.8), else
+// in one text.
+func configure(fs int, dirs []string) error {
+	for i, d := range dirs {
+		err := unix.FsconfigSetString(fs, "lowerdir+", d)
+		if i == 0 && errors.Is(err, unix.EINVAL) {
+			escaped := make([]string, 0, len(dirs))
+			for _, d := range dirs {
+				escaped = append(escaped, strings.NewReplacer(`\`, `\\`, `:`, `\:`).Replace(d))
+			}
+			return unix.FsconfigSetString(fs, "lowerdir", strings.Join(escaped, ":"))
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// kernelLog is what the kernel has to say about a failed mount.
+func kernelLog(fs int) string {
+	buf := make([]byte, 4096)
+	n, err := unix.Read(fs, buf)
+	if err != nil || n <= 2 {
+		return ""
+	}
+	return " (" + strings.TrimSpace(string(buf[2:n])) + ")"
+}
+
+// OpenLive returns the root of a running container, at /proc/<pid>/root.
+func OpenLive(path string) (*rootpath.Root, error) { return rootpath.Open(path) }
+
+// Sub opens what name leads to below dir, for mounting it elsewhere. Links are
+// followed inside dir only.
+func Sub(dir, name string) (*os.File, error) {
+	root, err := rootpath.Open(dir)
+	if err != nil {
+		return nil, err
+	}
+	defer root.Close()
+	return root.Open(name, unix.O_PATH, 0)
+}
+
+// Name is a path by which other processes of this machine find an open file, as
+// long as it is open here.
+func Name(f *os.File) string {
+	return "/proc/" + strconv.Itoa(os.Getpid()) + "/fd/" + strconv.Itoa(int(f.Fd()))
+}

@@ -1,0 +1,168 @@
+package launch
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"syscall"
+	"time"
+
+	"gantry/internal/errs"
+	"gantry/internal/id"
+	"gantry/internal/shim"
+)
+
+// cgroupFile holds, in a container's run directory, the path of its control
+// group if that is not the usual one.
+const cgroupFile = "cgroup"
+
+// endWait bounds how long a shim may take to end when it is told to.
+const endWait = 10 * time.Second
+
+// Teardown undoes a launch: the process with its shim and control group, the
+// network, the mounts of volumes, the run directory. The container's own files
+// and its log stay. What is not there any more is no error.
+func (l *Launcher) Teardown(ctx context.Context, id string) error {
+	if err := l.fail("teardown"); err != nil {
+		return err
+	}
+	var all []error
+	for _, s := range []step{
+		{name: "process", undo: func(ctx context.Context) error { return l.endProcess(ctx, id) }},
+		{name: "network", undo: func(ctx context.Context) error { return l.o.Networks.Detach(ctx, id) }},
+		{name: "volumes", undo: func(ctx context.Context) error { return l.o.Volumes.Unmount(ctx, id) }},
+	} {
+		if err := l.fail("undo " + s.name); err != nil {
+			return err
+		}
+		if err := s.undo(ctx); err != nil {
+			all = append(all, fmt.Errorf("undo %s: %w", s.name, err))
+		}
+	}
+	if len(all) > 0 {
+		return fmt.Errorf("tear down %s: %w", id, errors.Join(all...))
+	}
+	return nil
+}
+
+// endProcess ends what may be left of a container's processes, and their shim.
+func (l *Launcher) endProcess(ctx context.Context, id string) error {
+	dir := l.runDir(id)
+	path := l.cgroupPath(id, nil)
+	if other, err := os.ReadFile(filepath.Join(dir, cgroupFile)); err == nil {
+		path = string(other)
+	}
+	group := l.o.Cgroups.Group(path)
+	if group.Exists() {
+		if err := group.Kill(); err != nil && group.Exists() {
+			return err
+		}
+	}
+	if _, err := os.Lstat(filepath.Join(dir, shim.SocketFile)); err == nil {
+		l.endShim(ctx, dir)
+	}
+	if group.Exists() {
+		if err := group.Remove(); err != nil && group.Exists() {
+			return err
+		}
+	}
+	if err := os.RemoveAll(dir); err != nil {
+		return fmt.Errorf("run directory: %w", err)
+	}
+	return nil
+}
+
+// endShim tells a shim that may be there to end its container and itself. One
+// that does not answer is gone, or its processes have been killed and it ends by
+// itself.
+func (l *Launcher) endShim(ctx context.Context, dir string) {
+	ctx, cancel := context.WithTimeout(ctx, endWait)
+	defer cancel()
+	c, err := shim.Dial(ctx, dir)
+	if err != nil {
+		return
+	}
+	defer c.Close()
+	// Each may fail since the process is gone, which is what is wanted.
+	_ = c.Signal(ctx, int(syscall.SIGKILL))
+	if _, err := c.Wait(ctx); err == nil || errs.Is(err, errs.NotFound) {
+		_ = c.Shutdown(ctx)
+	}
+}
+
+// Destroy removes a container's own files. It must have been torn down.
+func (l *Launcher) Destroy(_ context.Context, id string) error {
+	if err := l.fail("destroy"); err != nil {
+		return err
+	}
+	if err := os.RemoveAll(l.dir(id)); err != nil {
+		return fmt.Errorf("remove the files of %s: %w", id, err)
+	}
+	return nil
+}
+
+// Existing returns the IDs of all containers that something of a launch exists
+// of: directories or control groups.
+func (l *Launcher) Existing() ([]string, error) {
+	seen := map[string]bool{}
+	var all []error
+	for _, dir := range append(l.cgroupDirs(), filepath.Join(l.o.Root, "containers"), filepath.Join(l.o.RunDir, "c")) {
+		entries, err := os.ReadDir(dir)
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			all = append(all, err)
+		}
+		for _, e := range entries {
+			if e.IsDir() && id.Valid(e.Name()) {
+				seen[e.Name()] = true
+			}
+		}
+	}
+	ids := make([]string, 0, len(seen))
+	for name := range seen {
+		ids = append(ids, name)
+	}
+	slices.Sort(ids)
+	return ids, errors.Join(all...)
+}
+
+// cgroupDirs are the directories that hold containers' control groups.
+func (l *Launcher) cgroupDirs() []string {
+	var dirs []string
+	for _, root := range l.o.Cgroups.V1 {
+		dirs = append(dirs, filepath.Join(root, l.o.CgroupParent))
+	}
+	if l.o.Cgroups.V2 != "" {
+		dirs = append(dirs, filepath.Join(l.o.Cgroups.V2, l.o.CgroupParent))
+	}
+	return dirs
+}
+
+// Sweep removes what is left of containers that are not known, and what of a
+// launch is left of known ones that are not up.
+func (l *Launcher) Sweep(ctx context.Context, known, up []string) error {
+	ids, err := l.Existing()
+	all := []error{err}
+	for _, id := range ids {
+		if slices.Contains(known, id) {
+			continue
+		}
+		if err := l.Teardown(ctx, id); err != nil {
+			all = append(all, err)
+			continue
+		}
+		all = append(all, l.Destroy(ctx, id))
+	}
+	if r, ok := l.o.Networks.(reconciler); ok {
+		all = append(all, r.Reconcile(ctx, up))
+	}
+	return errors.Join(all...)
+}
+
+// reconciler is a network that can remove what belongs to no living container.
+type reconciler interface {
+	Reconcile(ctx context.Context, alive []string) error
+}
