@@ -1,0 +1,110 @@
+package server
+
+import (
+	"errors"
+	"os"
+
+	"gantry/internal/cgroup"
+	"gantry/internal/ociruntime"
+	"gantry/internal/ociruntime/job"
+	"gantry/internal/shim/protocol"
+)
+
+// own is our own runtime, and the container's cgroup.
+type own struct {
+	s   *server
+	job *job.Job // until create has used it
+	pid int      // of the first process
+}
+
+// newOwn makes the container's cgroup, as yet without limits.
+func (s *server) newOwn(j *job.Job) (*own, error) {
+	if j.Cgroup.Path != "" {
+		host, err := cgroup.Detect()
+		if err != nil {
+			return nil, err
+		}
+		group := host.Group(j.Cgroup.Path)
+		if err := group.Create(nil); err != nil {
+			return nil, err
+		}
+		s.group = group
+	}
+	return &own{s: s, job: j}, nil
+}
+
+// options says how a process gets its streams and its place in the cgroup. The
+// returned function frees what they hold.
+func (o *own) options(stdio [3]*os.File) (ociruntime.Options, func(), error) {
+	opts := ociruntime.Options{Stdio: stdio}
+	if o.s.group == nil {
+		return opts, func() {}, nil
+	}
+	dir, err := o.s.group.OpenDir()
+	if err != nil {
+		return opts, nil, err
+	}
+	if dir == nil { // not v2
+		opts.Joined = o.s.group.Add
+		return opts, func() {}, nil
+	}
+	opts.CgroupFD = int(dir.Fd())
+	return opts, func() { dir.Close() }, nil
+}
+
+func (o *own) create(stdio [3]*os.File) (task, error) {
+	opts, done, err := o.options(stdio)
+	if err != nil {
+		return nil, err
+	}
+	defer done()
+	i, err := ociruntime.Create(o.job, opts)
+	if err != nil {
+		return nil, startError(err)
+	}
+	if o.s.group != nil {
+		// Not before: a limit on the number of processes counts the
+		// threads of the runtime's child half.
+		if err := o.s.group.Update(o.job.Cgroup.Resources); err != nil {
+			i.Close()
+			return nil, err
+		}
+		o.s.watchOOM()
+	}
+	o.pid = i.Pid()
+	o.job = nil
+	return ownTask{i}, nil
+}
+
+func (o *own) exec(p *job.Process, stdio [3]*os.File) (task, error) {
+	opts, done, err := o.options(stdio)
+	if err != nil {
+		return nil, err
+	}
+	defer done()
+	i, err := ociruntime.Exec(ociruntime.Target{Pid: o.pid}, p, opts)
+	if err != nil {
+		return nil, startError(err)
+	}
+	return ownTask{i}, nil
+}
+
+func (o *own) remove() {}
+
+// ownTask is a process of our own runtime.
+type ownTask struct{ *ociruntime.Init }
+
+func (t ownTask) Start() error {
+	err := t.Init.Start()
+	t.Init.Close() // from here on the process is the reaper's
+	return startError(err)
+}
+
+// startError makes the runtime's error for an unusable program the shim's.
+func startError(err error) error {
+	var e *ociruntime.ExecError
+	if errors.As(err, &e) {
+		return &protocol.StartError{ExitCode: e.Code, Text: e.Text}
+	}
+	return err
+}

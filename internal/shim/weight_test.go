@@ -1,0 +1,117 @@
+package shim_test
+
+import (
+	"fmt"
+	"os"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+
+	"gantry/internal/shim"
+)
+
+func memoryLimit(n int64) *specs.LinuxResources {
+	return &specs.LinuxResources{Memory: &specs.LinuxMemory{Limit: &n, Swap: &n}}
+}
+
+// smaps returns the sums of a process's memory map, in KiB (proc(5)).
+func smaps(t testing.TB, pid int) map[string]int {
+	t.Helper()
+	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/smaps_rollup", pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	m := map[string]int{}
+	for line := range strings.Lines(string(data)) {
+		if f := strings.Fields(line); len(f) == 3 && f[2] == "kB" {
+			m[strings.TrimSuffix(f[0], ":")], _ = strconv.Atoi(f[1])
+		}
+	}
+	return m
+}
+
+// The promise: an idle shim weighs 1.5 MB at most.
+func TestIdleWeight(t *testing.T) {
+	b := create(t, launcher(t), request(t, "sleep", "1000"))
+	b.start()
+	var pss int
+	for range 50 {
+		time.Sleep(100 * time.Millisecond)
+		if pss = smaps(t, b.shimPid())["Pss"]; pss <= 1000 {
+			break
+		}
+	}
+	t.Logf("idle: %v", smaps(t, b.shimPid()))
+	if pss > 1536 {
+		t.Errorf("an idle shim weighs %d KiB", pss)
+	}
+}
+
+// Thousands of execs must leave the shim as it was. GANTRY_EXECS sets how many.
+func TestManyExecs(t *testing.T) {
+	n := 300
+	if s := os.Getenv("GANTRY_EXECS"); s != "" {
+		n, _ = strconv.Atoi(s)
+	}
+	b := create(t, launcher(t), request(t, "sleep", "1000"))
+	b.start()
+	run := func(i int) {
+		e := b.exec("e"+strconv.Itoa(i), shim.Streams{Stdout: true}, process("true"))
+		if err := e.Start(b.ctx()); err != nil {
+			t.Fatal(err)
+		}
+		frames(t, e.Stream())
+		if got, err := e.Wait(b.ctx()); err != nil || got.Code != 0 {
+			t.Fatalf("%+v %v", got, err)
+		}
+		e.Close()
+	}
+	for i := range 20 {
+		run(i)
+	}
+	fds := func() int {
+		names, _ := os.ReadDir(fmt.Sprintf("/proc/%d/fd", b.shimPid()))
+		return len(names)
+	}
+	time.Sleep(2500 * time.Millisecond)
+	before, fdsBefore := smaps(t, b.shimPid())["Pss"], fds()
+	start := time.Now()
+	for i := range n {
+		run(20 + i)
+	}
+	t.Logf("%v for each exec", time.Since(start)/time.Duration(n))
+	time.Sleep(2500 * time.Millisecond)
+	after, fdsAfter := smaps(t, b.shimPid())["Pss"], fds()
+	t.Logf("%d KiB before, %d KiB after %d execs", before, after, n)
+	if after > before+400 {
+		t.Errorf("%d KiB before, %d KiB after", before, after)
+	}
+	if fdsAfter != fdsBefore {
+		t.Errorf("%d descriptors before, %d after", fdsBefore, fdsAfter)
+	}
+}
+
+// BenchmarkRun is a container's whole life: create, start, wait, shut down.
+func BenchmarkRun(b *testing.B) {
+	l := launcher(b)
+	r := request(b, "true")
+	for b.Loop() {
+		c, err := l.Create(b.Context(), r)
+		if err != nil {
+			b.Fatal(err)
+		}
+		if err := c.Start(b.Context()); err != nil {
+			b.Fatal(err)
+		}
+		if e, err := c.Wait(b.Context()); err != nil || e.Code != 0 {
+			b.Fatal(e, err)
+		}
+		if err := c.Shutdown(b.Context()); err != nil {
+			b.Fatal(err)
+		}
+		c.Close()
+	}
+}
