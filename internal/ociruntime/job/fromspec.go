@@ -392,5 +392,12 @@ func (j *Job) devices(list []specs.LinuxDevice) error {
 		}
 		j.Devices = append(j.Devices, dev)
 	}
+	// The spec wants these in every container (config-linux.md, "Default
+	// Devices"); an entry above for the same path wins.
+	for _, d := range defaultDevices {
+		if !slices.ContainsFunc(j.Devices, func(have Device) bool { return have.Path == d.Path }) {
+			j.Devices = append(j.Devices, d)
+		}
+	}
 	return nil
 }

@@ -67,6 +67,9 @@ func mountFromSpec(s specs.Mount) (Mount, error) {
 
 // check applies what follows from the whole of the options.
 func (m *Mount) check() error {
+	if strings.HasPrefix(m.Target, "/proc/") && m.Type != "tmpfs" && !slices.Contains(procTargets, m.Target) {
+		return invalid("mounts.destination", "%q is inside /proc", m.Target)
+	}
 	if m.Type == "bind" {
 		// Options of a file system mean nothing to a bind mount, and clients
 		// send them ("z", "mode=…"); the kernel has nobody to give them to.

@@ -99,3 +99,23 @@ var fsOptions = map[string]struct{ set, clear uint32 }{
 	"silent": {set: unix.MS_SILENT}, "loud": {clear: unix.MS_SILENT},
 	"iversion": {set: unix.MS_I_VERSION}, "noiversion": {clear: unix.MS_I_VERSION},
 }
+
+// defaultDevices are the memory devices and the controlling terminal
+// (Documentation/admin-guide/devices.txt). /dev/console and /dev/ptmx are made
+// with the terminal and the devpts.
+var defaultDevices = []Device{
+	{Path: "/dev/null", Mode: unix.S_IFCHR | 0o666, Major: 1, Minor: 3},
+	{Path: "/dev/zero", Mode: unix.S_IFCHR | 0o666, Major: 1, Minor: 5},
+	{Path: "/dev/full", Mode: unix.S_IFCHR | 0o666, Major: 1, Minor: 7},
+	{Path: "/dev/random", Mode: unix.S_IFCHR | 0o666, Major: 1, Minor: 8},
+	{Path: "/dev/urandom", Mode: unix.S_IFCHR | 0o666, Major: 1, Minor: 9},
+	{Path: "/dev/tty", Mode: unix.S_IFCHR | 0o666, Major: 5, Minor: 0},
+}
+
+// procTargets are what may be bind-mounted below the container's /proc: files
+// that programs like lxcfs replace with a view of the container's own limits.
+// Anything else there could deceive the runtime or the program (CVE-2019-19921).
+var procTargets = []string{
+	"/proc/cpuinfo", "/proc/diskstats", "/proc/meminfo", "/proc/stat", "/proc/swaps", "/proc/uptime", "/proc/loadavg",
+	"/proc/slabinfo", "/proc/net/dev", "/proc/sys/kernel/ns_last_pid", "/proc/sys/crypto/fips_enabled",
+}

@@ -1,0 +1,27 @@
+package ociruntime
+
+import (
+	"fmt"
+	"os"
+)
+
+// probeArg makes the test binary print facts about its own process when it runs
+// inside a container.
+const probeArg = "probe"
+
+func probe(args []string) {
+	for _, a := range args {
+		switch a {
+		case "fds":
+			entries, err := os.ReadDir("/proc/self/fd")
+			if err != nil {
+				fmt.Println(err)
+				os.Exit(1)
+			}
+			for _, e := range entries {
+				link, _ := os.Readlink("/proc/self/fd/" + e.Name())
+				fmt.Println(e.Name(), link)
+			}
+		}
+	}
+}

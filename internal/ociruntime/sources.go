@@ -1,0 +1,246 @@
+package ociruntime
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"gantry/internal/ociruntime/job"
+)
+
+// This file opens, in the parent, what a container's mounts are made of: the
+// root file system and the sources of bind mounts. All are detached mounts: the
+// child attaches them, and if it never does they vanish with the descriptor.
+
+// maxFsString is the longest value that fsconfig(2) takes.
+const maxFsString = 255
+
+// openRoot makes the container's root a detached mount.
+func (l *launch) openRoot() error {
+	r := &l.job.Root
+	var fd int
+	var err error
+	if r.Overlay != nil {
+		fd, err = mountOverlay(r.Overlay)
+		if errors.Is(err, errOldKernel) {
+			return nil // the child mounts it in its own namespace
+		}
+	} else {
+		fd, err = openTree(unix.AT_FDCWD, r.Path, unix.OPEN_TREE_CLONE|unix.AT_RECURSIVE)
+		if err != nil {
+			err = fmt.Errorf("open root file system %s: %w", r.Path, err)
+		}
+	}
+	if err != nil {
+		return err
+	}
+	l.hold(fd)
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil || st.Mode&unix.S_IFMT != unix.S_IFDIR {
+		return fmt.Errorf("root file system %s is no directory", r.Path)
+	}
+	l.setup.root, l.setup.rootHere = l.pass(fd), true
+	return nil
+}
+
+func openTree(dirfd int, path string, flags uint) (int, error) {
+	return unix.OpenTree(dirfd, path, flags|unix.OPEN_TREE_CLOEXEC)
+}
+
+// errOldKernel: this kernel's fsconfig can't describe the overlay.
+var errOldKernel = errors.New("the kernel can't mount overlay layers one by one")
+
+// mountOverlay makes an overlay that is attached nowhere
+// (Documentation/filesystems/overlayfs.rst; "lowerdir+" is of Linux 6.5).
+func mountOverlay(o *job.Overlay) (int, error) {
+	fs, err := unix.Fsopen("overlay", unix.FSOPEN_CLOEXEC)
+	if err != nil {
+		return -1, errOldKernel
+	}
+	defer unix.Close(fs)
+	if err := unix.FsconfigSetString(fs, "source", "overlay"); err != nil {
+		return -1, fmt.Errorf("mount overlay: %w", err)
+	}
+	for i, dir := range o.Lower {
+		err := setPath(fs, "lowerdir+", dir)
+		if err == unix.EINVAL && i == 0 {
+			return -1, errOldKernel
+		}
+		if err != nil {
+			return -1, fsError(fs, "mount overlay: lower layer "+dir, err)
+		}
+	}
+	if o.Upper != "" {
+		if err := setPath(fs, "upperdir", o.Upper); err != nil {
+			return -1, fsError(fs, "mount overlay: upper layer "+o.Upper, err)
+		}
+		if err := setPath(fs, "workdir", o.Work); err != nil {
+			return -1, fsError(fs, "mount overlay: work directory "+o.Work, err)
+		}
+	}
+	for _, opt := range o.Options {
+		if err := setOption(fs, opt); err != nil {
+			return -1, fsError(fs, "mount overlay: option "+opt, err)
+		}
+	}
+	if err := unix.FsconfigCreate(fs); err != nil {
+		return -1, fsError(fs, "mount overlay with upper layer "+o.Upper, err)
+	}
+	fd, err := unix.Fsmount(fs, unix.FSMOUNT_CLOEXEC, 0)
+	if err != nil {
+		return -1, fsError(fs, "mount overlay", err)
+	}
+	return fd, nil
+}
+
+// setPath gives a directory as a parameter. A path that is too long for
+// fsconfig goes through a descriptor's name.
+func setPath(fs int, key, dir string) error {
+	if len(dir) <= maxFsString {
+		return unix.FsconfigSetString(fs, key, dir)
+	}
+	fd, err := unix.Open(dir, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	return unix.FsconfigSetString(fs, key, "/proc/self/fd/"+strconv.Itoa(fd))
+}
+
+// setOption gives "key" or "key=value" to a file system.
+func setOption(fs int, opt string) error {
+	if key, value, ok := strings.Cut(opt, "="); ok {
+		return unix.FsconfigSetString(fs, key, value)
+	}
+	return unix.FsconfigSetFlag(fs, opt)
+}
+
+// fsError adds what the file system said about an error: reading an fsopen(2)
+// descriptor gives its messages, one a read, as "e text".
+func fsError(fs int, what string, err error) error {
+	var b [512]byte
+	if n, rerr := unix.Read(fs, b[:]); rerr == nil && n > 2 {
+		return fmt.Errorf("%s: %w (%s)", what, err, strings.TrimSpace(string(b[2:n])))
+	}
+	return fmt.Errorf("%s: %w", what, err)
+}
+
+// openMounts opens the source of every bind mount, sets its attributes, and
+// passes it. Everything else is mounted by the child in its namespaces.
+func (l *launch) openMounts(pid int) error {
+	l.setup.mounts = make([]int32, len(l.job.Mounts))
+	for i := range l.job.Mounts {
+		m := &l.job.Mounts[i]
+		l.setup.mounts[i] = -1
+		if m.Type != "bind" {
+			continue
+		}
+		fd, err := l.openBind(m, pid)
+		if err != nil {
+			return err
+		}
+		l.setup.mounts[i] = l.pass(l.hold(fd))
+	}
+	return nil
+}
+
+func (l *launch) openBind(m *job.Mount, pid int) (_ int, err error) {
+	flags := uint(unix.OPEN_TREE_CLONE)
+	if m.Recursive {
+		flags |= unix.AT_RECURSIVE
+	}
+	if m.SourceNoFollow {
+		flags |= unix.AT_SYMLINK_NOFOLLOW
+	}
+	fd, err := openTree(unix.AT_FDCWD, m.Source, flags)
+	if err != nil {
+		return -1, fmt.Errorf("mount %s at %s: open the source: %w", m.Source, m.Target, err)
+	}
+	defer func() {
+		if err != nil {
+			unix.Close(fd)
+		}
+	}()
+	if m.IDMapped {
+		if err := l.idMap(fd, m, pid); err != nil {
+			return -1, fmt.Errorf("mount %s at %s: map its ids: %w", m.Source, m.Target, err)
+		}
+	}
+	if err := setAttributes(fd, m); err != nil {
+		return -1, fmt.Errorf("mount %s at %s: set its attributes: %w", m.Source, m.Target, err)
+	}
+	return fd, nil
+}
+
+// setAttributes applies what mount_setattr(2) can do to a bind mount: first to
+// the whole tree, then to its top.
+func setAttributes(fd int, m *job.Mount) error {
+	if m.RecSet|m.RecClear != 0 {
+		a := unix.MountAttr{Attr_set: m.RecSet, Attr_clr: m.RecClear}
+		if err := unix.MountSetattr(fd, "", unix.AT_EMPTY_PATH|unix.AT_RECURSIVE, &a); err != nil {
+			return err
+		}
+	}
+	if m.Set|m.Clear != 0 {
+		a := unix.MountAttr{Attr_set: m.Set, Attr_clr: m.Clear}
+		if err := unix.MountSetattr(fd, "", unix.AT_EMPTY_PATH, &a); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// idMap makes the mount show its owners through id maps: its own, or those of
+// the container's user namespace.
+func (l *launch) idMap(fd int, m *job.Mount, pid int) error {
+	var ns int
+	var err error
+	if len(m.UIDMap) > 0 {
+		ns, err = l.userNamespace(m.UIDMap, m.GIDMap)
+	} else {
+		if err = l.openProcfs(); err == nil {
+			ns, err = unix.Openat(l.procfs, strconv.Itoa(pid)+"/ns/user", unix.O_RDONLY|unix.O_CLOEXEC, 0)
+		}
+	}
+	if err != nil {
+		return err
+	}
+	defer unix.Close(ns)
+	flags := uint(unix.AT_EMPTY_PATH)
+	if m.IDMapRec {
+		flags |= unix.AT_RECURSIVE
+	}
+	return unix.MountSetattr(fd, "", flags, &unix.MountAttr{Attr_set: unix.MOUNT_ATTR_IDMAP, Userns_fd: uint64(ns)})
+}
+
+// userNamespace makes a user namespace with the given maps that has no process:
+// a child is cloned into one, and ends when its namespace is open.
+func (l *launch) userNamespace(uids, gids []job.IDMap) (int, error) {
+	if err := l.openProcfs(); err != nil {
+		return -1, err
+	}
+	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return -1, err
+	}
+	defer unix.Close(pair[0])
+	a := &cloneArgs{flags: unix.CLONE_NEWUSER, cgroupFD: -1, askMaps: true, pause: true, sock: pair[1]}
+	pid, err := clone(a)
+	unix.Close(pair[1])
+	if err != nil {
+		return -1, err
+	}
+	i := &Init{pid: pid, pidfd: -1, sock: -1}
+	defer i.kill()
+	if f, err := recv(pair[0]); err != nil || f.kind != frameMaps {
+		return -1, errors.New("the child of a new user namespace failed")
+	}
+	if err := l.writeMaps(pid, uids, gids); err != nil {
+		return -1, err
+	}
+	return unix.Openat(l.procfs, strconv.Itoa(pid)+"/ns/user", os.O_RDONLY|unix.O_CLOEXEC, 0)
+}
