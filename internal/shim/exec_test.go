@@ -213,7 +213,7 @@ func TestExecTerminal(t *testing.T) {
 func TestExecLeavesAChild(t *testing.T) {
 	b := create(t, launcher(t), request(t, "sleep", "1000"))
 	b.start()
-	e := b.exec("bg", output, process("sh", "-c", "(sleep 0.6; echo late; echo alive > /tmp/alive) & echo now"))
+	e := b.exec("bg", output, process("sh", "-c", "(sleep 0.6; echo late; echo $? > /tmp/alive) & echo now"))
 	start := time.Now()
 	e.Start(b.ctx())
 	if out, _ := frames(t, e.Stream()); out != "now\n" {

@@ -132,9 +132,10 @@ func request(t testing.TB, args ...string) shim.Request {
 				{Type: unix.CLONE_NEWPID}, {Type: unix.CLONE_NEWNS}, {Type: unix.CLONE_NEWIPC},
 				{Type: unix.CLONE_NEWUTS}, {Type: unix.CLONE_NEWNET},
 			},
-			Root:   job.Root{Path: rootfs(t)},
-			Mounts: []job.Mount{{Target: "/proc", Type: "proc", Source: "proc"}, {Target: "/dev", Type: "tmpfs", Source: "tmpfs", Data: []string{"mode=755"}}, {Target: "/dev/pts", Type: "devpts", Source: "devpts", Data: []string{"newinstance", "ptmxmode=0666", "mode=0620"}}},
-			Cgroup: job.Cgroup{Path: "/gantry-shim-test/" + containerID},
+			Devices: []job.Device{{Path: "/dev/null", Mode: unix.S_IFCHR | 0o666, Major: 1, Minor: 3}},
+			Root:    job.Root{Path: rootfs(t)},
+			Mounts:  []job.Mount{{Target: "/proc", Type: "proc", Source: "proc"}, {Target: "/dev", Type: "tmpfs", Source: "tmpfs", Data: []string{"mode=755"}}, {Target: "/dev/pts", Type: "devpts", Source: "devpts", Data: []string{"newinstance", "ptmxmode=0666", "mode=0620"}}},
+			Cgroup:  job.Cgroup{Path: "/gantry-shim-test/" + containerID},
 		},
 	}
 }
