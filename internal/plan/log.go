@@ -101,7 +101,7 @@ func (l Log) Limits() (LogLimits, error) {
 	return out, nil
 }
 
-// Attrs are the labels and variables that the user wants with each line: the
+// LogAttrs are the labels and variables that the user wants with each line: the
 // names listed in the options "labels" and "env".
 func (p *Plan) LogAttrs() map[string]string {
 	out := map[string]string{}

@@ -86,7 +86,7 @@ func sortMounts(list []Mount) {
 func parseBind(raw, volumeDriver string) (Mount, error) {
 	invalid := fmt.Errorf("invalid volume specification: '%s'", raw)
 	arr := strings.SplitN(raw, ":", 4)
-	if arr[0] == "" {
+	if arr[0] == "" || strings.IndexByte(raw, 0) >= 0 {
 		return Mount{}, invalid
 	}
 	var source, target, mode string
@@ -201,6 +201,9 @@ func checkMount(m *wire.Mount) error {
 	}
 	if m.Target == "" {
 		return fail("field Target must not be empty")
+	}
+	if strings.IndexByte(m.Source+m.Target, 0) >= 0 {
+		return fail("invalid mount path: it has a zero byte")
 	}
 	if err := checkTarget(m.Target); err != nil {
 		return fail("%w", err)

@@ -9,7 +9,7 @@ import (
 	"gantry/internal/wire"
 )
 
-// CapNames are the kernel's capabilities, by number (capabilities(7)).
+// capNames are the kernel's capabilities, by number (capabilities(7)).
 var capNames = []string{
 	"CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_DAC_READ_SEARCH", "CAP_FOWNER", "CAP_FSETID", "CAP_KILL",
 	"CAP_SETGID", "CAP_SETUID", "CAP_SETPCAP", "CAP_LINUX_IMMUTABLE", "CAP_NET_BIND_SERVICE",
