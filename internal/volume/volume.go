@@ -1,8 +1,37 @@
 // Package volume owns named and anonymous volumes: their records and, through
-// drivers in its children, their directories. The engine's launch package
-// mounts and unmounts by container ID, the API creates, lists and removes.
-// It must not know of containers beyond their ids.
+// drivers in its children, their directories. The engine claims volumes for a
+// container when it creates it and forgets them when it removes it; its launch
+// package mounts and unmounts by container ID; the API creates, lists and
+// removes. It must not know of containers beyond their ids.
+//
+// It writes two buckets of the database: "volumes" (by name) and
+// "volume.claims" (names, by container ID). Who uses a volume is read from the
+// claims; nothing is counted in memory. On the way of a start nothing is written
+// unless the volume is used for the first time, or is a device to be mounted.
 package volume
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"regexp"
+	"slices"
+	"strings"
+	"time"
+
+	"gantry/internal/errs"
+	"gantry/internal/event"
+	"gantry/internal/id"
+	"gantry/internal/keyed"
+	"gantry/internal/store"
+	"gantry/internal/volume/local"
+	"gantry/internal/wire"
+)
+
+// Anonymous is the label of volumes that nobody gave a name.
+const Anonymous = "com.docker.volume.anonymous"
+
+const localDriver = "local"
 
 // Mounted is a volume ready to be bound into a container.
 type Mounted struct {
@@ -10,4 +39,252 @@ type Mounted struct {
 	Driver string
 	Path   string // directory on the host
 	Fresh  bool   // empty and never used: copy the image's content up
+}
+
+// Options configure the volumes of a daemon.
+type Options struct {
+	Store  *store.DB
+	Dir    string     // <data root>/volumes
+	Events *event.Bus // may be nil
+}
+
+// Volumes are the volumes of one daemon. It is safe for concurrent use.
+type Volumes struct {
+	db     *store.DB
+	local  *local.Driver
+	events *event.Bus
+
+	working keyed.Mutex[string] // one change of a volume's directory at a time
+}
+
+// record is what is decided about a volume.
+type record struct {
+	Name    string
+	Driver  string
+	Options map[string]string
+	Labels  map[string]string
+	Created time.Time
+	// Used says that a container has had it, so that it is not filled again
+	// from an image.
+	Used bool `json:",omitempty"`
+	// Mounted are the containers that a device is mounted for.
+	Mounted []string `json:",omitempty"`
+}
+
+var (
+	volumes = store.NewBucket[record]("volumes")
+	claims  = store.NewBucket[[]string]("volume.claims")
+)
+
+// Open returns the volumes recorded in the store, and removes what an
+// interrupted removal has left in the directory.
+func Open(o Options) (*Volumes, error) {
+	l, err := local.Open(o.Dir)
+	if err != nil {
+		return nil, fmt.Errorf("open volumes: %w", err)
+	}
+	return &Volumes{db: o.Store, local: l, events: o.Events}, nil
+}
+
+var validName = regexp.MustCompile(`^[a-zA-Z0-9][a-zA-Z0-9_.-]*$`)
+
+// checkName returns why a volume can't be called so, in Docker's words. Pure.
+func checkName(name string) error {
+	if len(name) < 2 {
+		return errs.New(errs.Invalid, "create %s: volume name is too short, names should be at least two alphanumeric characters", name)
+	}
+	if !validName.MatchString(name) {
+		return errs.New(errs.Invalid, "create %s: %q includes invalid characters for a local volume name, only \"[a-zA-Z0-9][a-zA-Z0-9_.-]\" are allowed. If you intended to pass a host directory, use absolute path", name, name)
+	}
+	return nil
+}
+
+func notFound(name string) error { return errs.New(errs.NotFound, "get %s: no such volume", name) }
+
+// Create makes a volume, or returns the one that has this name already, as it
+// is. Without a name it gets a random one and the label Anonymous. Errors:
+// errs.Invalid for a bad name or bad options, errs.NotFound for an unknown
+// driver, all with Docker's texts.
+func (v *Volumes) Create(ctx context.Context, c wire.VolumeCreate) (wire.Volume, error) {
+	r, err := v.create(ctx, c)
+	if err != nil {
+		return wire.Volume{}, err
+	}
+	return v.wire(r), nil
+}
+
+func (v *Volumes) create(ctx context.Context, c wire.VolumeCreate) (record, error) {
+	labels := maps.Clone(c.Labels)
+	if c.Name == "" {
+		c.Name = id.New()
+		if labels == nil {
+			labels = map[string]string{}
+		}
+		labels[Anonymous] = ""
+	}
+	if c.Driver == "" {
+		c.Driver = localDriver
+	}
+	if c.Driver != localDriver {
+		return record{}, errs.New(errs.NotFound, "create %s: error looking up volume plugin %s: plugin %q not found", c.Name, c.Driver, c.Driver)
+	}
+	if err := checkName(c.Name); err != nil {
+		return record{}, err
+	}
+	unlock, err := v.working.Lock(ctx, c.Name)
+	if err != nil {
+		return record{}, err
+	}
+	defer unlock()
+	if r, err := v.get(c.Name); !errs.Is(err, errs.NotFound) {
+		return r, err
+	}
+	if err := local.Check(c.DriverOpts); err != nil {
+		return record{}, fmt.Errorf("create %s: %w", c.Name, err)
+	}
+	if err := v.local.Create(c.Name); err != nil {
+		return record{}, fmt.Errorf("create %s: %w", c.Name, err)
+	}
+	r := record{Name: c.Name, Driver: c.Driver, Labels: labels, Created: time.Now()}
+	if len(c.DriverOpts) > 0 {
+		r.Options = maps.Clone(c.DriverOpts)
+	}
+	if err := v.db.Update(func(tx *store.Tx) error { return volumes.Put(tx, r.Name, r) }); err != nil {
+		return record{}, fmt.Errorf("create %s: %w", c.Name, err)
+	}
+	v.tell(wire.Event{Action: "create"}, r, nil)
+	return r, nil
+}
+
+func (v *Volumes) get(name string) (r record, err error) {
+	err = v.db.View(func(tx *store.Tx) error {
+		r, err = volumes.Get(tx, name)
+		return err
+	})
+	if errs.Is(err, errs.NotFound) {
+		return r, notFound(name)
+	}
+	return r, err
+}
+
+// change rewrites the record of a volume. fn may be run on a record that does
+// not change: then nothing is written.
+func (v *Volumes) change(name string, fn func(*record) (changed bool)) (r record, err error) {
+	if r, err = v.get(name); err != nil {
+		return r, err
+	}
+	if !fn(&r) {
+		return r, nil
+	}
+	err = v.db.Update(func(tx *store.Tx) error {
+		if r, err = volumes.Get(tx, name); err != nil {
+			return notFound(name)
+		}
+		if !fn(&r) {
+			return nil
+		}
+		return volumes.Put(tx, name, r)
+	})
+	return r, err
+}
+
+// wire returns a volume as clients see it.
+func (v *Volumes) wire(r record) wire.Volume {
+	return wire.Volume{
+		CreatedAt: r.Created.Format(time.RFC3339), Driver: r.Driver, Labels: r.Labels, Mountpoint: v.local.Path(r.Name),
+		Name: r.Name, Options: r.Options, Scope: "local",
+	}
+}
+
+// Inspect returns the volume called name, or errs.NotFound.
+func (v *Volumes) Inspect(_ context.Context, name string) (wire.Volume, error) {
+	r, err := v.get(name)
+	if err != nil {
+		return wire.Volume{}, err
+	}
+	return v.wire(r), nil
+}
+
+// Path returns the directory of the volume called name, "" if there is none.
+func (v *Volumes) Path(_ context.Context, name string) string {
+	if _, err := v.get(name); err != nil {
+		return ""
+	}
+	return v.local.Path(name)
+}
+
+// tell puts an event about a volume on the bus.
+func (v *Volumes) tell(e wire.Event, r record, attributes map[string]string) {
+	if v.events == nil {
+		return
+	}
+	if attributes == nil {
+		attributes = map[string]string{}
+	}
+	attributes["driver"] = r.Driver
+	e.Type, e.Actor = "volume", wire.EventActor{ID: r.Name, Attributes: attributes}
+	v.events.Publish(e)
+}
+
+// users returns, for each volume that is claimed, the containers that claim it,
+// in order.
+func users(tx *store.Tx) map[string][]string {
+	m := map[string][]string{}
+	for container, names := range claims.All(tx) {
+		for _, n := range names {
+			m[n] = append(m[n], container)
+		}
+	}
+	return m
+}
+
+// RemoveOptions say how to remove a volume.
+type RemoveOptions struct {
+	Force bool // what is not there is removed already
+}
+
+// Remove removes a volume and its content. One that a container has claimed is
+// errs.Conflict with the list of those, also by force; a missing one is
+// errs.NotFound unless forced.
+func (v *Volumes) Remove(ctx context.Context, name string, o RemoveOptions) error {
+	err := v.remove(ctx, name)
+	if o.Force && errs.Is(err, errs.NotFound) {
+		return nil
+	}
+	return err
+}
+
+func (v *Volumes) remove(ctx context.Context, name string) error {
+	unlock, err := v.working.Lock(ctx, name)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	var r record
+	// Checked and struck off in one transaction: a claim comes before or after.
+	err = v.db.Update(func(tx *store.Tx) error {
+		if r, err = volumes.Get(tx, name); err != nil {
+			if errs.Is(err, errs.NotFound) {
+				return notFound(name)
+			}
+			return err
+		}
+		if by := users(tx)[name]; len(by) > 0 {
+			return errs.New(errs.Conflict, "remove %s: volume is in use - [%s]", name, strings.Join(by, ", "))
+		}
+		return volumes.Delete(tx, name)
+	})
+	if err != nil {
+		return err
+	}
+	if err := v.local.Remove(name); err != nil {
+		return fmt.Errorf("remove %s: %w", name, err)
+	}
+	v.tell(wire.Event{Action: "destroy"}, r, nil)
+	return nil
+}
+
+// without returns all but one.
+func without(all []string, one string) []string {
+	return slices.DeleteFunc(slices.Clone(all), func(s string) bool { return s == one })
 }

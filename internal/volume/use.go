@@ -1,0 +1,243 @@
+package volume
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+
+	"gantry/internal/errs"
+	"gantry/internal/store"
+	"gantry/internal/wire"
+)
+
+// Claim is a volume that a container wants.
+type Claim struct {
+	Name            string // empty for a new anonymous one
+	Driver          string
+	Options, Labels map[string]string
+	// Anonymous marks one whose name the engine has chosen.
+	Anonymous bool
+}
+
+// Claim finds or makes a volume and notes durably that the container uses it:
+// until Forget it can't be removed. It returns the name.
+func (v *Volumes) Claim(ctx context.Context, container string, c Claim) (string, error) {
+	labels := c.Labels
+	if c.Anonymous {
+		labels = map[string]string{Anonymous: ""}
+		for k, l := range c.Labels {
+			labels[k] = l
+		}
+	}
+	for range 3 { // it may be removed between being found and being claimed
+		r, err := v.create(ctx, wire.VolumeCreate{Name: c.Name, Driver: c.Driver, DriverOpts: c.Options, Labels: labels})
+		if err != nil {
+			return "", err
+		}
+		if err = v.claim(container, r.Name); !errs.Is(err, errs.NotFound) {
+			return r.Name, err
+		}
+	}
+	return "", errs.New(errs.Unavailable, "volume %s: removed while it was being claimed", c.Name)
+}
+
+func (v *Volumes) claim(container, name string) error {
+	return v.db.Update(func(tx *store.Tx) error {
+		if !volumes.Has(tx, name) {
+			return notFound(name)
+		}
+		has, err := claimed(tx, container)
+		if err != nil || slices.Contains(has, name) {
+			return err
+		}
+		return claims.Put(tx, container, append(has, name))
+	})
+}
+
+func claimed(tx *store.Tx, container string) ([]string, error) {
+	has, err := claims.Get(tx, container)
+	if errs.Is(err, errs.NotFound) {
+		return nil, nil
+	}
+	return has, err
+}
+
+// Forget ends every use by a container, mounts included, and returns the names
+// of its anonymous volumes that nobody uses any more. It may be called twice.
+func (v *Volumes) Forget(ctx context.Context, container string) (anonymous []string, err error) {
+	if err := v.Unmount(ctx, container); err != nil {
+		return nil, err
+	}
+	err = v.db.Update(func(tx *store.Tx) error {
+		anonymous = nil
+		had, err := claimed(tx, container)
+		if err != nil || had == nil {
+			return err
+		}
+		if err := claims.Delete(tx, container); err != nil {
+			return err
+		}
+		others := users(tx)
+		for _, name := range had {
+			r, err := volumes.Get(tx, name)
+			if err != nil {
+				continue
+			}
+			if _, ok := r.Labels[Anonymous]; ok && len(others[name]) == 0 {
+				anonymous = append(anonymous, name)
+			}
+		}
+		return nil
+	})
+	return anonymous, err
+}
+
+// Claimants returns the containers that use volumes, in order.
+func (v *Volumes) Claimants(context.Context) (containers []string, err error) {
+	err = v.db.View(func(tx *store.Tx) error {
+		containers = claims.Keys(tx)
+		return nil
+	})
+	return containers, err
+}
+
+// MountRequest is a volume that goes into a container.
+type MountRequest struct {
+	Container   string
+	Name        string
+	Destination string // path in the container
+	ReadOnly    bool
+	Propagation string
+}
+
+// Mount makes the volume's directory ready and says where it is. A volume of a
+// device is mounted on the host for as long as a container has it.
+func (v *Volumes) Mount(ctx context.Context, container, name string) (Mounted, error) {
+	return v.MountAs(ctx, MountRequest{Container: container, Name: name})
+}
+
+// MountAs is Mount that tells listeners to events also where the volume goes.
+func (v *Volumes) MountAs(ctx context.Context, r MountRequest) (Mounted, error) {
+	unlock, err := v.working.Lock(ctx, r.Name)
+	if err != nil {
+		return Mounted{}, err
+	}
+	defer unlock()
+	rec, err := v.mount(r)
+	if err != nil {
+		return Mounted{}, err
+	}
+	m := Mounted{Name: rec.Name, Driver: rec.Driver, Path: v.local.Path(rec.Name)}
+	if !rec.Used {
+		if m.Fresh, err = v.local.Empty(rec.Name); err != nil {
+			return Mounted{}, fmt.Errorf("mount %s: %w", r.Name, err)
+		}
+	}
+	v.tell(wire.Event{Action: "mount"}, rec, map[string]string{
+		"container": r.Container, "destination": r.Destination, "propagation": r.Propagation, "read/write": strconv.FormatBool(!r.ReadOnly),
+	})
+	return m, nil
+}
+
+func (v *Volumes) mount(r MountRequest) (record, error) {
+	rec, err := v.get(r.Name)
+	if err != nil {
+		return rec, err
+	}
+	var has []string
+	err = v.db.View(func(tx *store.Tx) error {
+		has, err = claimed(tx, r.Container)
+		return err
+	})
+	if err != nil {
+		return rec, err
+	}
+	if !slices.Contains(has, r.Name) {
+		if err := v.claim(r.Container, r.Name); err != nil {
+			return rec, err
+		}
+	}
+	if len(rec.Options) == 0 {
+		return rec, v.local.Create(r.Name)
+	}
+	// Written first: after a crash Unmount still knows of it.
+	rec, err = v.change(r.Name, func(rec *record) bool {
+		if slices.Contains(rec.Mounted, r.Container) {
+			return false
+		}
+		rec.Mounted = append(rec.Mounted, r.Container)
+		return true
+	})
+	if err != nil {
+		return rec, err
+	}
+	if err := v.local.Mount(r.Name, rec.Options); err != nil {
+		_, undo := v.change(r.Name, func(rec *record) bool {
+			rec.Mounted = without(rec.Mounted, r.Container)
+			return true
+		})
+		return rec, errors.Join(fmt.Errorf("error while mounting volume '%s': %w", v.local.Path(r.Name), err), undo)
+	}
+	return rec, nil
+}
+
+// Unmount ends the mounts of a container; its claims stay. It may be called for
+// a container that has none.
+func (v *Volumes) Unmount(ctx context.Context, container string) error {
+	var names []string
+	err := v.db.View(func(tx *store.Tx) (err error) {
+		names, err = claimed(tx, container)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	var all []error
+	for _, name := range names {
+		all = append(all, v.unmount(ctx, container, name))
+	}
+	return errors.Join(all...)
+}
+
+func (v *Volumes) unmount(ctx context.Context, container, name string) error {
+	unlock, err := v.working.Lock(ctx, name)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	r, err := v.get(name)
+	if errs.Is(err, errs.NotFound) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	if len(r.Options) > 0 && slices.Contains(r.Mounted, container) {
+		if len(r.Mounted) == 1 {
+			if err := v.local.Unmount(name); err != nil {
+				return err
+			}
+		}
+		if _, err := v.change(name, func(r *record) bool {
+			r.Mounted = without(r.Mounted, container)
+			return true
+		}); err != nil {
+			return err
+		}
+	}
+	v.tell(wire.Event{Action: "unmount"}, r, map[string]string{"container": container})
+	return nil
+}
+
+// MarkUsed notes that a volume has its first content, so that it is not filled
+// from an image again.
+func (v *Volumes) MarkUsed(_ context.Context, name string) error {
+	_, err := v.change(name, func(r *record) bool {
+		was := r.Used
+		r.Used = true
+		return !was
+	})
+	return err
+}
