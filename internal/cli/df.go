@@ -1,0 +1,86 @@
+package cli
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/docker/go-units"
+	"github.com/moby/moby/api/types/system"
+	"github.com/spf13/cobra"
+
+	"gantry/internal/cli/formatter"
+)
+
+func bytesSize(n int64) string { return units.BytesSize(float64(n)) }
+
+func (a *App) dfCommand() *cobra.Command {
+	var verbose bool
+	var format string
+	cmd := leaf("df [OPTIONS]", "Show "+a.name+" disk usage", noArgs, func(cmd *cobra.Command, _ []string) error {
+		return a.df(cmd.Context(), verbose, format)
+	})
+	cmd.Flags().BoolVarP(&verbose, "verbose", "v", false, "Show detailed information on space usage")
+	cmd.Flags().StringVar(&format, "format", "", formatUsage)
+	return cmd
+}
+
+func (a *App) df(ctx context.Context, verbose bool, format string) error {
+	c, err := a.client()
+	if err != nil {
+		return err
+	}
+	q := map[string][]string{}
+	if verbose {
+		q["verbose"] = []string{"1"}
+	}
+	var u system.DiskUsage
+	if err := c.Get(ctx, "/system/df", q, &u); err != nil {
+		return err
+	}
+	if !verbose {
+		return formatter.UsageTable().Render(a.Out, format, formatter.Usage(&u))
+	}
+	if format != "" && format != "table" {
+		return formatter.Value(a.Out, format, &u)
+	}
+	return dfVerbose(a.Out, &u)
+}
+
+func dfVerbose(w io.Writer, u *system.DiskUsage) error {
+	now := time.Now()
+	fmt.Fprint(w, "Images space usage:\n\n")
+	if i := u.ImageUsage; i != nil {
+		t := formatter.ImageTable(false)
+		t.Columns = append(t.Columns,
+			formatter.Column[*formatter.ImageContext]{Header: "SHARED SIZE", Get: (*formatter.ImageContext).SharedSize},
+			formatter.Column[*formatter.ImageContext]{Header: "UNIQUE SIZE", Get: (*formatter.ImageContext).UniqueSize},
+			formatter.Column[*formatter.ImageContext]{Header: "CONTAINERS", Get: (*formatter.ImageContext).Containers})
+		if err := t.Render(w, "", formatter.Images(i.Items, formatter.ImageOptions{Trunc: true, Now: now})); err != nil {
+			return err
+		}
+	}
+	fmt.Fprint(w, "\nContainers space usage:\n\n")
+	if i := u.ContainerUsage; i != nil {
+		t := formatter.UsageContainerTable()
+		if err := t.Render(w, "", formatter.Containers(i.Items, true, now)); err != nil {
+			return err
+		}
+	}
+	fmt.Fprint(w, "\nLocal Volumes space usage:\n\n")
+	if i := u.VolumeUsage; i != nil {
+		if err := formatter.UsageVolumeTable().Render(w, "", formatter.UsageVolumes(i.Items)); err != nil {
+			return err
+		}
+	}
+	cache := int64(0)
+	if u.BuildCacheUsage != nil {
+		cache = u.BuildCacheUsage.TotalSize
+	}
+	fmt.Fprintf(w, "\nBuild cache usage: %s\n\n", units.HumanSize(float64(cache)))
+	if u.BuildCacheUsage == nil {
+		return nil
+	}
+	return formatter.CacheTable().Render(w, "", formatter.Caches(u.BuildCacheUsage.Items, now))
+}

@@ -1,0 +1,101 @@
+package cli
+
+import (
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"net/url"
+	"text/tabwriter"
+
+	"github.com/spf13/cobra"
+
+	"gantry/internal/client"
+)
+
+// finding is something that exists and that nothing owns.
+type finding struct {
+	Kind, Name, Owner string
+	Reason            string
+	Fixed             bool
+	Error             string
+}
+
+// findings is the daemon's report.
+type findings struct {
+	Findings []finding
+	Errors   []string
+}
+
+func (a *App) doctorCommand() *cobra.Command {
+	var fix, asJSON bool
+	cmd := leaf("doctor [OPTIONS]", "Find what exists on the daemon's host and belongs to no container", noArgs, func(cmd *cobra.Command, _ []string) error {
+		c, err := a.client()
+		if err != nil {
+			return err
+		}
+		r := client.Request{Method: http.MethodGet, Path: "/gantry/doctor", Raw: true}
+		if fix {
+			r.Method, r.Query = http.MethodPost, url.Values{"fix": {"1"}}
+		}
+		res, err := c.Stream(cmd.Context(), r)
+		if err != nil {
+			return err
+		}
+		defer res.Body.Close()
+		var raw json.RawMessage
+		if err := json.NewDecoder(res.Body).Decode(&raw); err != nil {
+			return fmt.Errorf("reading the daemon's answer: %w", err)
+		}
+		if asJSON {
+			fmt.Fprintln(a.Out, string(raw))
+			return nil
+		}
+		var f findings
+		if err := json.Unmarshal(raw, &f); err != nil {
+			if err := json.Unmarshal(raw, &f.Findings); err != nil {
+				return fmt.Errorf("reading the daemon's answer: %w", err)
+			}
+		}
+		return a.showFindings(f)
+	})
+	cmd.Flags().BoolVar(&fix, "fix", false, "Remove what is found")
+	cmd.Flags().BoolVar(&asJSON, "json", false, "Print in JSON format")
+	return cmd
+}
+
+// showFindings prints the report. Anything left over is exit code 1, so that a
+// script can end with the command.
+func (a *App) showFindings(f findings) error {
+	left := 0
+	if len(f.Findings) > 0 {
+		w := tabwriter.NewWriter(a.Out, 10, 1, 3, ' ', 0)
+		fmt.Fprintln(w, "KIND\tNAME\tOWNER\tSTATE")
+		for _, x := range f.Findings {
+			state := x.Reason
+			switch {
+			case x.Fixed:
+				state = "removed"
+			case x.Error != "":
+				state = "failed: " + x.Error
+				left++
+			default:
+				left++
+			}
+			fmt.Fprintf(w, "%s\t%s\t%.12s\t%s\n", x.Kind, x.Name, x.Owner, state)
+		}
+		if err := w.Flush(); err != nil {
+			return err
+		}
+	}
+	for _, e := range f.Errors {
+		fmt.Fprintln(a.Err, "WARNING:", e)
+	}
+	if left > 0 {
+		return &StatusError{Text: fmt.Sprintf("%d found", left), Code: 1}
+	}
+	if len(f.Errors) > 0 {
+		return &StatusError{Text: "not everything could be looked at", Code: 1}
+	}
+	fmt.Fprintln(a.Out, "Nothing is left over.")
+	return nil
+}

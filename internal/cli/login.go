@@ -1,0 +1,164 @@
+package cli
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"gantry/internal/cli/conf"
+	"gantry/internal/cli/term"
+)
+
+type loginOptions struct {
+	user, password string
+	stdin          bool
+}
+
+func (a *App) loginCommand() *cobra.Command {
+	var o loginOptions
+	cmd := leaf("login [OPTIONS] [SERVER]", "Authenticate to a registry", maxArgs(1), func(cmd *cobra.Command, args []string) error {
+		server := conf.HubServer
+		if len(args) == 1 {
+			server = conf.ServerKey(hostOf(args[0]))
+		}
+		return a.login(cmd.Context(), server, &o)
+	})
+	cmd.Long = "Authenticate to a registry.\nDefaults to Docker Hub if no server is specified."
+	cmd.Flags().StringVarP(&o.user, "username", "u", "", "Username")
+	cmd.Flags().StringVarP(&o.password, "password", "p", "", "Password or Personal Access Token (PAT)")
+	cmd.Flags().BoolVar(&o.stdin, "password-stdin", false, "Take the Password or Personal Access Token (PAT) from stdin")
+	return cmd
+}
+
+func hostOf(s string) string {
+	s = strings.TrimPrefix(strings.TrimPrefix(s, "https://"), "http://")
+	h, _, _ := strings.Cut(s, "/")
+	return h
+}
+
+func (a *App) login(ctx context.Context, server string, o *loginOptions) error {
+	if o.password != "" {
+		fmt.Fprintln(a.Err, "WARNING! Using --password via the CLI is insecure. Use --password-stdin.")
+		if o.stdin {
+			return errors.New("conflicting options: cannot specify both --password and --password-stdin")
+		}
+	}
+	if o.stdin {
+		if o.user == "" {
+			return errors.New("the --password-stdin option requires --username to be set")
+		}
+		b, err := io.ReadAll(io.LimitReader(a.In, 1<<16))
+		if err != nil {
+			return err
+		}
+		o.password = strings.TrimSuffix(strings.TrimSuffix(string(b), "\n"), "\r")
+	}
+	c, err := a.client()
+	if err != nil {
+		return err
+	}
+	auth := conf.Auth{Username: o.user, Password: o.password, ServerAddress: server}
+	if o.user == "" && o.password == "" {
+		if auth, err = a.config().Credentials(server); err != nil {
+			return err
+		}
+		auth.ServerAddress = server
+	}
+	if auth.Password == "" && auth.IdentityToken == "" {
+		if auth, err = a.askLogin(ctx, server, o.user); err != nil {
+			return err
+		}
+	}
+	var res struct{ Status, IdentityToken string }
+	if err := c.Post(ctx, "/auth", nil, auth, &res); err != nil {
+		return err
+	}
+	if res.IdentityToken != "" {
+		auth.Password, auth.IdentityToken = "", res.IdentityToken
+	}
+	helper, err := a.config().Store(server, auth)
+	if err != nil {
+		return fmt.Errorf("error saving credentials: %w", err)
+	}
+	if helper == "" {
+		fmt.Fprintf(a.Err, "\nWARNING! Your credentials are stored unencrypted in '%s'.\nConfigure a credential helper to remove this warning. See\nhttps://docs.docker.com/go/credential-store/\n\n", a.config().Filename())
+	}
+	if res.Status != "" {
+		fmt.Fprintln(a.Out, res.Status)
+	}
+	return nil
+}
+
+// askLogin asks for what is missing; the password is not shown.
+func (a *App) askLogin(ctx context.Context, server, user string) (conf.Auth, error) {
+	if !term.IsTerminal(a.In) {
+		return conf.Auth{}, errors.New("Error: Cannot perform an interactive login from a non TTY device")
+	}
+	in := bufio.NewReader(a.In)
+	var err error
+	if user == "" {
+		fmt.Fprint(a.Out, "Username: ")
+		if user, err = readLine(ctx, in); err != nil {
+			return conf.Auth{}, err
+		}
+		if user == "" {
+			return conf.Auth{}, errors.New("username is required")
+		}
+	}
+	fmt.Fprint(a.Out, "Password: ")
+	st, err := term.NoEcho(a.In)
+	if err != nil {
+		return conf.Auth{}, err
+	}
+	defer func() { _ = st.Restore() }()
+	pass, err := readLine(ctx, in)
+	fmt.Fprintln(a.Out)
+	if err != nil {
+		return conf.Auth{}, err
+	}
+	if pass == "" {
+		return conf.Auth{}, errors.New("password is required")
+	}
+	return conf.Auth{Username: user, Password: pass, ServerAddress: server}, nil
+}
+
+// readLine reads a line, or ends with ctx. The reader of a line that never comes
+// ends with the process.
+func readLine(ctx context.Context, in *bufio.Reader) (string, error) {
+	type result struct {
+		s   string
+		err error
+	}
+	ch := make(chan result, 1)
+	go func() {
+		s, err := in.ReadString('\n')
+		ch <- result{strings.TrimSpace(s), err}
+	}()
+	select {
+	case r := <-ch:
+		return r.s, r.err
+	case <-ctx.Done():
+		return "", context.Cause(ctx)
+	}
+}
+
+func (a *App) logoutCommand() *cobra.Command {
+	cmd := leaf("logout [SERVER]", "Log out from a registry", maxArgs(1), func(_ *cobra.Command, args []string) error {
+		server := conf.HubServer
+		if len(args) == 1 {
+			server = conf.ServerKey(hostOf(args[0]))
+		}
+		fmt.Fprintln(a.Out, "Removing login credentials for", server)
+		if err := a.config().Erase(server); err != nil {
+			return fmt.Errorf("WARNING: could not erase credentials: %w", err)
+		}
+		return nil
+	})
+	cmd.Long = "Log out from a registry.\nIf no server is specified, the default is defined by the daemon."
+	return cmd
+}

@@ -1,0 +1,123 @@
+package cli
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"sort"
+	"strings"
+	"time"
+
+	"gantry/internal/cli/conf"
+)
+
+// pluginInfo is what a plugin says of itself (docker-cli-plugin-metadata).
+type pluginInfo struct {
+	SchemaVersion, Vendor, Version, ShortDescription string
+	Name, Path                                       string
+}
+
+// pluginDirs returns where plugins are looked for, the user's own first.
+func (a *App) pluginDirs() []string {
+	dirs := append([]string{}, a.config().PluginsExtraDirs...)
+	dirs = append(dirs, filepath.Join(a.global.Dir, "cli-plugins"))
+	for _, base := range []string{"/usr/local/lib", "/usr/local/libexec", "/usr/lib", "/usr/libexec"} {
+		dirs = append(dirs, base+"/gantry/cli-plugins", base+"/docker/cli-plugins")
+	}
+	return dirs
+}
+
+// findPlugin returns the program of plugin name, "" if there is none.
+func (a *App) findPlugin(name string) string {
+	if name == "" || strings.ContainsAny(name, "/\\.") || strings.HasPrefix(name, "-") {
+		return ""
+	}
+	for _, d := range a.pluginDirs() {
+		for _, prefix := range []string{"gantry-", "docker-"} {
+			p := filepath.Join(d, prefix+name)
+			if fi, err := os.Stat(p); err == nil && fi.Mode().IsRegular() && fi.Mode()&0o111 != 0 {
+				return p
+			}
+		}
+	}
+	return ""
+}
+
+// unknown handles a first word that is no command: a plugin, or a mistake.
+func (a *App) unknown(ctx context.Context, rest, args []string) error {
+	path := a.findPlugin(rest[0])
+	if path == "" {
+		return a.unknownCommand(a.name+" "+rest[0], "", similar(rest[0], topNames()))
+	}
+	cmd := exec.CommandContext(ctx, path, args...)
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = a.In, a.Out, a.Err
+	cmd.Env = append(os.Environ(), "DOCKER_CLI_PLUGIN_ORIGINAL_CLI_COMMAND="+os.Args[0])
+	// A plugin made for another engine finds this one through the environment.
+	if t, err := conf.Resolve(a.global, a.config()); err == nil && t.Context == conf.DefaultContext && len(a.global.Hosts) == 0 {
+		cmd.Env = append(cmd.Env, "DOCKER_HOST="+t.Host)
+	}
+	// The terminal's ctrl-c reaches the plugin too: it decides what to do.
+	cmd.Cancel = func() error { return nil }
+	err := cmd.Run()
+	var ee *exec.ExitError
+	if errors.As(err, &ee) {
+		return &StatusError{Code: max(ee.ExitCode(), 1)}
+	}
+	return err
+}
+
+// pluginTimeout bounds how long a plugin may take to say what it is.
+const pluginTimeout = 2 * time.Second
+
+// plugins asks all plugins what they are.
+func (a *App) plugins(ctx context.Context) []pluginInfo {
+	seen := map[string]bool{}
+	out := []pluginInfo{}
+	for _, d := range a.pluginDirs() {
+		files, err := os.ReadDir(d)
+		if err != nil {
+			continue
+		}
+		for _, f := range files {
+			_, name, ok := strings.Cut(f.Name(), "-")
+			if !ok || seen[name] || a.findPlugin(name) != filepath.Join(d, f.Name()) {
+				continue
+			}
+			seen[name] = true
+			if p, ok := askPlugin(ctx, filepath.Join(d, f.Name()), name); ok {
+				out = append(out, p)
+			}
+		}
+	}
+	sort.Slice(out, func(i, j int) bool { return out[i].Name < out[j].Name })
+	return out
+}
+
+func askPlugin(ctx context.Context, path, name string) (pluginInfo, bool) {
+	ctx, cancel := context.WithTimeout(ctx, pluginTimeout)
+	defer cancel()
+	b, err := exec.CommandContext(ctx, path, "docker-cli-plugin-metadata").Output()
+	var p pluginInfo
+	if err != nil || json.Unmarshal(b, &p) != nil || p.SchemaVersion != "0.1.0" {
+		return p, false
+	}
+	p.Name, p.Path = name, path
+	return p, true
+}
+
+// pluginHelp lists plugins in the main help.
+func (a *App) pluginHelp(ctx context.Context, w io.Writer) {
+	list := a.plugins(ctx)
+	if len(list) == 0 {
+		return
+	}
+	fmt.Fprint(w, "\nPlugin Commands:\n")
+	for _, p := range list {
+		fmt.Fprintf(w, "  %-11s %s\n", p.Name, p.ShortDescription)
+	}
+}

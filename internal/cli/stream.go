@@ -1,0 +1,230 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net/url"
+	"os"
+	"os/signal"
+	"strconv"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"gantry/internal/cli/term"
+	"gantry/internal/client"
+)
+
+// pump moves bytes between the user and a container's process.
+type pump struct {
+	conn     *client.Conn
+	tty      bool
+	in       *os.File  // nil if standard input is not attached
+	out, err io.Writer // nil if not attached
+	keys     []byte    // what detaches; only with a terminal
+}
+
+// detachKeys parses the flag, or what config.json says, or the default.
+func (a *App) detachKeys(flag string) ([]byte, string, error) {
+	s := flag
+	if s == "" {
+		s = a.config().DetachKeys
+	}
+	if s == "" {
+		keys, err := term.ParseKeys(term.DefaultDetachKeys)
+		return keys, "", err
+	}
+	keys, err := term.ParseKeys(s)
+	return keys, s, err
+}
+
+// run pumps until the output ends, or the user detaches (term.ErrDetached), or
+// ctx is done. The terminal is as it was when run returns.
+func (p pump) run(ctx context.Context) error {
+	restore := func() {}
+	if p.tty && p.in != nil && term.IsTerminal(p.in) {
+		st, err := term.RawInput(p.in)
+		if err != nil {
+			return err
+		}
+		restore = func() { _ = st.Restore() }
+	}
+	defer restore()
+	outDone, inDone := p.output(), p.input()
+	for {
+		select {
+		case err := <-outDone:
+			return err
+		case err := <-inDone:
+			if errors.Is(err, term.ErrDetached) {
+				return err
+			}
+			if outDone == nil {
+				// Nothing comes back: the caller waits for the container's end.
+				return nil
+			}
+			inDone = nil
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+}
+
+// output starts the way from the container; nil if nothing of it is attached.
+func (p pump) output() chan error {
+	if p.out == nil && p.err == nil {
+		return nil
+	}
+	done := make(chan error, 1)
+	go func() {
+		var err error
+		if p.tty {
+			w := p.out
+			if w == nil {
+				w = p.err
+			}
+			_, err = io.Copy(w, p.conn)
+		} else {
+			err = term.Demux(p.out, p.err, p.conn)
+		}
+		done <- err
+	}()
+	return done
+}
+
+// input starts the way to the container. At the end of the input the connection
+// is closed in that direction alone.
+func (p pump) input() chan error {
+	if p.in == nil {
+		// The other side need not wait for input that will not come.
+		_ = p.conn.CloseWrite()
+		if p.out == nil && p.err == nil {
+			done := make(chan error, 1)
+			done <- nil
+			return done
+		}
+		return nil
+	}
+	done := make(chan error, 1)
+	go func() {
+		var r io.Reader = p.in
+		if p.tty && term.IsTerminal(p.in) {
+			r = term.NewDetachReader(p.in, p.keys)
+		}
+		_, err := io.Copy(p.conn, r)
+		if err == nil {
+			err = p.conn.CloseWrite()
+		}
+		done <- err
+	}()
+	return done
+}
+
+// outFile returns standard output as a file, nil in tests that use a buffer.
+func (a *App) outFile() *os.File {
+	f, _ := a.Out.(*os.File)
+	return f
+}
+
+func (a *App) outIsTerminal() bool {
+	f := a.outFile()
+	return f != nil && term.IsTerminal(f)
+}
+
+func (a *App) outSize() term.Size {
+	if f := a.outFile(); f != nil {
+		return term.SizeOf(f)
+	}
+	return term.Size{}
+}
+
+// checkTTY refuses -t with -i when the input is no terminal.
+func (a *App) checkTTY(stdin, tty bool) error {
+	if stdin && tty && !term.IsTerminal(a.In) {
+		return errors.New("the input device is not a TTY")
+	}
+	return nil
+}
+
+// followSize tells the daemon the terminal's size now and whenever it changes,
+// until the returned function is called. path is …/resize of a container or exec.
+func (a *App) followSize(ctx context.Context, path string) func() {
+	ctx, cancel := context.WithCancel(ctx)
+	ch := make(chan os.Signal, 1)
+	signal.Notify(ch, syscall.SIGWINCH)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		// Right after a start the process may not be there yet.
+		for try := 0; try < 5 && a.resize(ctx, path) != nil && ctx.Err() == nil; try++ {
+			select {
+			case <-time.After(time.Duration(try+1) * 10 * time.Millisecond):
+			case <-ctx.Done():
+			}
+		}
+		for {
+			select {
+			case <-ch:
+				_ = a.resize(ctx, path)
+			case <-ctx.Done():
+				return
+			}
+		}
+	}()
+	return func() {
+		signal.Stop(ch)
+		cancel()
+		<-done
+	}
+}
+
+func (a *App) resize(ctx context.Context, path string) error {
+	s := a.outSize()
+	if s.Height == 0 && s.Width == 0 {
+		return nil
+	}
+	q := url.Values{"h": {strconv.Itoa(int(s.Height))}, "w": {strconv.Itoa(int(s.Width))}}
+	return a.api.Post(ctx, path, q, nil, nil)
+}
+
+// proxySignals sends the signals that this process gets to the container instead,
+// until the returned function is called.
+func (a *App) proxySignals(ctx context.Context, id string) func() {
+	a.sig.stop()
+	ch := make(chan os.Signal, 128)
+	signal.Notify(ch)
+	ctx, cancel := context.WithCancel(ctx)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for {
+			select {
+			case <-ctx.Done():
+				return
+			case s := <-ch:
+				n, ok := s.(syscall.Signal)
+				if !ok || !forwarded(n) {
+					continue
+				}
+				_ = a.api.Post(ctx, containerPath(id, "kill"), url.Values{"signal": {unix.SignalName(n)}}, nil, nil)
+			}
+		}
+	}()
+	return func() {
+		signal.Stop(ch)
+		cancel()
+		<-done
+	}
+}
+
+// forwarded says which signals are meant for the container: not those about this
+// process's own children, pipes, scheduling and window.
+func forwarded(s syscall.Signal) bool {
+	switch s {
+	case syscall.SIGCHLD, syscall.SIGPIPE, syscall.SIGURG, syscall.SIGWINCH:
+		return false
+	}
+	return unix.SignalName(s) != ""
+}
