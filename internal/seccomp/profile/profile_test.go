@@ -3,6 +3,8 @@ package profile
 import (
 	"bytes"
 	"encoding/binary"
+	"flag"
+	"fmt"
 	"os"
 	"os/exec"
 	"runtime"
@@ -12,6 +14,8 @@ import (
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
+
+	compiler "gantry/internal/seccomp"
 )
 
 // dockerCaps are the capabilities of a plain container.
@@ -321,5 +325,59 @@ func TestKernel(t *testing.T) {
 	want := "getpid=\nunix=\nalg=EPERM\nvsock=EPERM\nuring=EPERM\nuserns=EPERM\nclone3=ENOSYS\nfuture=ENOSYS\n"
 	if got := strings.ReplaceAll(out.String(), "errno 0", ""); got != want {
 		t.Errorf("got\n%swant\n%s", got, want)
+	}
+}
+
+var update = flag.Bool("update", false, "write the golden files")
+
+// TestEveryCall holds what the default profile makes of every system call and
+// socket family (row S26), so that a new version of the profile shows what it
+// opens. Read a change of the golden file as carefully as a change of code.
+func TestEveryCall(t *testing.T) {
+	needAMD64(t)
+	p := resolved(t, Options{Caps: dockerCaps})
+	names := map[uint32]string{
+		allow: "allow", eperm: "EPERM", enosys: "ENOSYS", unix.SECCOMP_RET_KILL_PROCESS: "kill",
+	}
+	var out bytes.Buffer
+	// Runs of numbers that come to the same are one line.
+	list := func(title string, last uint32, of func(n uint32) uint32) {
+		fmt.Fprintf(&out, "%s\n", title)
+		for first, n := uint32(0), uint32(0); n <= last; n++ {
+			if n == last || of(n+1) != of(first) {
+				fmt.Fprintf(&out, "  %d-%d %s\n", first, n, names[of(first)])
+				first = n + 1
+			}
+		}
+	}
+	list("amd64", 1100, func(n uint32) uint32 { return eval(t, p, x64, n) })
+	list("x86", 1100, func(n uint32) uint32 { return eval(t, p, x86, n) })
+	list("x32", 1100, func(n uint32) uint32 { return eval(t, p, x64, x32Bit|n) })
+	list("socket families", 70, func(n uint32) uint32 { return eval(t, p, x64, unix.SYS_SOCKET, uint64(n)) })
+	list("clone flags by bit", 31, func(n uint32) uint32 { return eval(t, p, x64, unix.SYS_CLONE, 1<<n) })
+	const file = "testdata/default-amd64.txt"
+	if *update {
+		if err := os.WriteFile(file, out.Bytes(), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !bytes.Equal(out.Bytes(), want) {
+		t.Errorf("differs from %s; look at it with -update and git diff", file)
+	}
+}
+
+func BenchmarkCompile(b *testing.B) {
+	p, err := Resolve(Options{Caps: dockerCaps})
+	if err != nil {
+		b.Fatal(err)
+	}
+	for b.Loop() {
+		if _, _, err := compiler.Compile(p.Spec); err != nil {
+			b.Fatal(err)
+		}
 	}
 }
