@@ -230,6 +230,8 @@ func renderSysctls(p *plan.Plan) (map[string]string, error) {
 
 func checkSysctl(name string, ns plan.Namespaces) error {
 	switch {
+	case !validSysctl(name):
+		return fmt.Errorf("sysctl %q is no name below /proc/sys", name)
 	case slices.Contains(ipcSysctls, name) || strings.HasPrefix(name, "fs.mqueue."):
 		if ns.IPC.Mode == plan.Host {
 			return fmt.Errorf("sysctl %q is not allowed in the hosts ipc namespace", name)
@@ -249,4 +251,15 @@ func checkSysctl(name string, ns plan.Namespaces) error {
 		return fmt.Errorf("sysctl %q is not allowed as it conflicts with the OCI \"hostname\" field", name)
 	}
 	return fmt.Errorf("sysctl %q is not in a separate kernel namespace", name)
+}
+
+// validSysctl refuses names that would lead out of /proc/sys/net and the like
+// once their dots are slashes and their slashes dots.
+func validSysctl(name string) bool {
+	for part := range strings.SplitSeq(name, ".") {
+		if part == "" || part == "/" || part == "//" || strings.IndexByte(part, 0) >= 0 {
+			return false
+		}
+	}
+	return true
 }

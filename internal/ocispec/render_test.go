@@ -411,6 +411,37 @@ func TestTmpfsOptions(t *testing.T) {
 	}
 }
 
+func TestSysctls(t *testing.T) {
+	for _, c := range []struct{ host, name, failed string }{
+		{`{}`, "net.ipv4.ip_forward", ""},
+		{`{}`, "net/ipv4/ip_forward", ""},
+		{`{}`, "net.ipv4.conf.eth0/1.forwarding", ""},
+		{`{}`, "fs.mqueue.msg_max", ""},
+		{`{}`, "kernel.domainname", ""},
+		{`{}`, "kernel.hostname", `sysctl "kernel.hostname" is not allowed as it conflicts with the OCI "hostname" field`},
+		{`{}`, "kernel.core_pattern", `sysctl "kernel.core_pattern" is not in a separate kernel namespace`},
+		{`{}`, "net/../kernel/core_pattern", `sysctl "net.//.kernel.core_pattern" is no name below /proc/sys`},
+		{`{}`, "net.//.kernel.core_pattern", `sysctl "net.//.kernel.core_pattern" is no name below /proc/sys`},
+		{`{}`, "net..x", `sysctl "net..x" is no name below /proc/sys`},
+		{`{"IpcMode":"host"}`, "kernel.shmmax", `sysctl "kernel.shmmax" is not allowed in the hosts ipc namespace`},
+		{`{"UTSMode":"host"}`, "kernel.domainname", `sysctl "kernel.domainname" is not allowed in the hosts uts namespace`},
+		{`{"Privileged":true,"NetworkMode":"host"}`, "net.core.somaxconn", `sysctl "net.core.somaxconn" not allowed in host network namespace`},
+	} {
+		p := planOf(t, `{"HostConfig":`+c.host+`}`, host(plan.CgroupV1))
+		p.Sysctls = map[string]string{c.name: "1"}
+		s, err := Render(p, inputs(p))
+		if c.failed != "" {
+			if err == nil || err.Error() != runtimeFailed+c.failed {
+				t.Errorf("%s: got %v, want %s", c.name, err, c.failed)
+			}
+			continue
+		}
+		if err != nil || s.Linux.Sysctl[plan.SysctlName(c.name)] != "1" {
+			t.Errorf("%s: got %v", c.name, err)
+		}
+	}
+}
+
 func TestExecProcess(t *testing.T) {
 	p := planOf(t, `{"User":"1000","Hostname":"h","Env":["A=1"],"WorkingDir":"/w","Tty":true,"HostConfig":{"CapDrop":["ALL"],"OomScoreAdj":5,
 		"SecurityOpt":["no-new-privileges"],"Ulimits":[{"Name":"nofile","Soft":1,"Hard":2}]}}`, host(plan.CgroupV1))

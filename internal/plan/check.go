@@ -111,7 +111,7 @@ func checkHealth(h *wire.Healthcheck) error {
 }
 
 // checkHostConfig checks the half that is about this host.
-func checkHostConfig(hc *wire.HostConfig, w *warnings) error {
+func checkHostConfig(hc *wire.HostConfig, k Kernel, w *warnings) error {
 	if hc.AutoRemove && !hc.RestartPolicy.IsNone() {
 		return errs.New(errs.Invalid, "can't create 'AutoRemove' container with restart policy")
 	}
@@ -139,10 +139,10 @@ func checkHostConfig(hc *wire.HostConfig, w *warnings) error {
 			return errs.New(errs.Invalid, "invalid Annotations: the empty string is not permitted as an annotation key")
 		}
 	}
-	if _, err := normalizeCaps(hc.CapAdd); err != nil {
+	if _, err := normalizeCaps(hc.CapAdd, k); err != nil {
 		return errs.New(errs.Invalid, "invalid CapAdd: %w", err)
 	}
-	if _, err := normalizeCaps(hc.CapDrop); err != nil {
+	if _, err := normalizeCaps(hc.CapDrop, k); err != nil {
 		return errs.New(errs.Invalid, "invalid CapDrop: %w", err)
 	}
 	return nil

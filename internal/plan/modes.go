@@ -21,7 +21,8 @@ func planNamespaces(cfg *wire.ContainerConfig, hc *wire.HostConfig) Namespaces {
 		IPC:     sharedNamespace(string(hc.IpcMode)),
 		UTS:     utsNamespace(hc),
 		Cgroup:  sharedNamespace(string(hc.CgroupnsMode)),
-		User:    Namespace{Mode: userMode(hc)},
+		// No ids are mapped yet, so whatever UsernsMode says is the host's.
+		User: Namespace{Mode: Host},
 	}
 }
 
@@ -56,10 +57,6 @@ func utsNamespace(hc *wire.HostConfig) Namespace {
 	}
 	return Namespace{Mode: Private}
 }
-
-// userMode: without a mapping of the daemon's, a container is in the host's
-// user namespace whatever it asks for.
-func userMode(*wire.HostConfig) Mode { return Host }
 
 // fillHostConfig writes Docker's and the daemon's defaults where the user was
 // silent, so that inspect shows them.

@@ -42,7 +42,7 @@ func New(req wire.CreateRequest, img *Image, d Defaults) (*Plan, []string, error
 	if err := checkConfig(&cfg); err != nil {
 		return nil, nil, err
 	}
-	if err := checkHostConfig(&hc, &warn); err != nil {
+	if err := checkHostConfig(&hc, d.Kernel, &warn); err != nil {
 		return nil, nil, err
 	}
 	if err := checkResources(&hc.Resources, d.Kernel, &warn); err != nil {
@@ -135,8 +135,8 @@ func assemble(cfg wire.ContainerConfig, hc wire.HostConfig, nc *wire.NetworkingC
 		Labels: cfg.Labels, Annotations: maps.Clone(hc.Annotations), StorageOpt: maps.Clone(hc.StorageOpt),
 	}
 	p.fillDNS(d)
-	if hc.NetworkMode.IsHost() {
-		p.Ports, p.PublishAll = nil, false
+	if p.Namespaces.Network.Mode != Network {
+		p.Ports, p.PublishAll = nil, false // nothing to publish, or nobody's own
 	}
 	return p, nil
 }

@@ -85,6 +85,10 @@ func checkOOMAndPids(r *wire.Resources, k Kernel, w *warnings) {
 	}
 }
 
+// minNanoCPUs is a hundredth of a processor: the kernel's least quota of 1 ms in
+// a period of 100.
+const minNanoCPUs = 1e7
+
 func checkCPU(r *wire.Resources, k Kernel, w *warnings) error {
 	if r.NanoCPUs > 0 && r.CPUPeriod > 0 {
 		return errs.New(errs.Invalid, "Conflicting options: Nano CPUs and CPU Period cannot both be set")
@@ -95,7 +99,7 @@ func checkCPU(r *wire.Resources, k Kernel, w *warnings) error {
 	if r.NanoCPUs > 0 && !k.CPUCfs {
 		return errs.New(errs.Invalid, "NanoCPUs can not be set, as your kernel does not support CPU CFS scheduler or the cgroup is not mounted")
 	}
-	if r.NanoCPUs < 0 || k.NCPU > 0 && r.NanoCPUs > int64(k.NCPU)*1e9 {
+	if r.NanoCPUs < 0 || r.NanoCPUs > 0 && r.NanoCPUs < minNanoCPUs || k.NCPU > 0 && r.NanoCPUs > int64(k.NCPU)*1e9 {
 		return errs.New(errs.Invalid, "range of CPUs is from 0.01 to %d.00, as there are only %[1]d CPUs available", k.NCPU)
 	}
 	if r.CPUShares > 0 && !k.CPUShares {

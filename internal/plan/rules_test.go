@@ -285,6 +285,38 @@ func TestPrivilege(t *testing.T) {
 	}
 }
 
+func TestCapabilitiesOfOldKernels(t *testing.T) {
+	d := recordingHost()
+	d.Kernel.LastCap = 37
+	_, _, err := New(decode(t, `{"Cmd":["x"],"HostConfig":{"CapAdd":["BPF"]}}`), nil, d)
+	if err == nil || err.Error() != `invalid CapAdd: unknown capability: "CAP_BPF"` {
+		t.Errorf("got %v", err)
+	}
+	create(t, `{"Cmd":["x"],"HostConfig":{"CapAdd":["AUDIT_READ"]}}`, nil, d)
+}
+
+func TestPublishedOnlyWithANetwork(t *testing.T) {
+	for mode, want := range map[string]int{"bridge": 1, "n1": 1, "host": 0, "none": 0} {
+		p := create(t, `{"Cmd":["x"],"HostConfig":{"PublishAllPorts":true,"NetworkMode":"`+mode+`","PortBindings":{"80/tcp":[{"HostPort":"8080"}]}}}`, nil, recordingHost())
+		if len(p.Ports) != want || p.PublishAll != (want == 1) || len(p.HostConfig.PortBindings) != 1 {
+			t.Errorf("%s: %v, %v, inspect %v", mode, p.Ports, p.PublishAll, p.HostConfig.PortBindings)
+		}
+	}
+}
+
+func TestCPURange(t *testing.T) {
+	for n, ok := range map[int64]bool{0: true, 1: false, 1e7 - 1: false, 1e7: true, 2e9: true, 2e9 + 1: false, -1: false} {
+		r := wire.Resources{NanoCPUs: n}
+		err := checkResources(&r, recordingHost().Kernel, &warnings{})
+		if (err == nil) != ok {
+			t.Errorf("%d: got %v", n, err)
+		}
+		if err != nil && err.Error() != "range of CPUs is from 0.01 to 2.00, as there are only 2 CPUs available" {
+			t.Errorf("%d: got %v", n, err)
+		}
+	}
+}
+
 func TestRemappedIDs(t *testing.T) {
 	d := recordingHost()
 	d.UsernsRemap = true

@@ -29,8 +29,13 @@ var defaultCaps = []string{
 // allCaps stands for every capability in CapAdd and CapDrop.
 const allCaps = "ALL"
 
-// normalizeCaps brings names into the form CAP_X, or ALL.
-func normalizeCaps(in []string) ([]string, error) {
+// normalizeCaps brings names into the form CAP_X, or ALL, and refuses those
+// that the kernel does not have.
+func normalizeCaps(in []string, k Kernel) ([]string, error) {
+	known := capNames
+	if k.LastCap > 0 && k.LastCap < len(known) {
+		known = known[:k.LastCap+1]
+	}
 	var out []string
 	for _, c := range in {
 		c = strings.ToUpper(c)
@@ -40,7 +45,7 @@ func normalizeCaps(in []string) ([]string, error) {
 		if c == "CAP_"+allCaps {
 			c = allCaps
 		}
-		if c != allCaps && !slices.Contains(capNames, c) {
+		if c != allCaps && !slices.Contains(known, c) {
 			return nil, fmt.Errorf("unknown capability: %q", c)
 		}
 		out = append(out, c)
@@ -92,11 +97,11 @@ func AllCapabilities(have uint64) []string {
 // what privilege a container has, for whichever API asks. Docker answers a
 // breach of the options' grammar with 500, so these errors have no kind.
 func planSecurity(hc *wire.HostConfig, d Defaults) (Security, error) {
-	add, err := normalizeCaps(hc.CapAdd)
+	add, err := normalizeCaps(hc.CapAdd, d.Kernel)
 	if err != nil {
 		return Security{}, err
 	}
-	drop, err := normalizeCaps(hc.CapDrop)
+	drop, err := normalizeCaps(hc.CapDrop, d.Kernel)
 	if err != nil {
 		return Security{}, err
 	}
