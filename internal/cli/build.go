@@ -35,10 +35,10 @@ type buildOptions struct {
 	noCache, rm, forceRm, pull, quiet, squash, compress bool
 }
 
-func (a *App) buildCommand() *cobra.Command {
+func buildCommand(a *App) *cobra.Command {
 	var o buildOptions
 	cmd := leaf("build [OPTIONS] PATH | URL | -", "Build an image from a Dockerfile", exactArgs(1), func(cmd *cobra.Command, args []string) error {
-		return a.buildImage(cmd.Context(), args[0], &o)
+		return buildImage(a, cmd.Context(), args[0], &o)
 	})
 	fs := cmd.Flags()
 	o.hosts.Check = opt.ExtraHost
@@ -118,7 +118,7 @@ func (o *buildOptions) query() (url.Values, error) {
 	return q, nil
 }
 
-func (a *App) buildImage(ctx context.Context, source string, o *buildOptions) error {
+func buildImage(a *App, ctx context.Context, source string, o *buildOptions) error {
 	c, err := a.client()
 	if err != nil {
 		return err
@@ -127,7 +127,7 @@ func (a *App) buildImage(ctx context.Context, source string, o *buildOptions) er
 	if err != nil {
 		return err
 	}
-	body, err := a.buildContext(source, o, q)
+	body, err := openContext(a, source, o, q)
 	if err != nil {
 		return fmt.Errorf("unable to prepare context: %w", err)
 	}
@@ -151,11 +151,11 @@ func (a *App) buildImage(ctx context.Context, source string, o *buildOptions) er
 		return err
 	}
 	defer res.Body.Close()
-	return a.showBuild(ctx, res.Body, o)
+	return showBuild(a, ctx, res.Body, o)
 }
 
 // showBuild shows the daemon's messages; with -q only the id stays.
-func (a *App) showBuild(ctx context.Context, r io.Reader, o *buildOptions) error {
+func showBuild(a *App, ctx context.Context, r io.Reader, o *buildOptions) error {
 	id := ""
 	out := a.Out
 	var kept strings.Builder
@@ -194,7 +194,7 @@ func (a *App) showBuild(ctx context.Context, r io.Reader, o *buildOptions) error
 }
 
 // buildContext returns the tar to send; nil if the daemon fetches it itself.
-func (a *App) buildContext(source string, o *buildOptions, q url.Values) (io.ReadCloser, error) {
+func openContext(a *App, source string, o *buildOptions, q url.Values) (io.ReadCloser, error) {
 	for _, p := range []string{"http://", "https://", "git://", "github.com/", "git@"} {
 		if strings.HasPrefix(source, p) {
 			q.Set("remote", source)
@@ -203,7 +203,7 @@ func (a *App) buildContext(source string, o *buildOptions, q url.Values) (io.Rea
 		}
 	}
 	if source == "-" {
-		return a.stdinContext(o, q)
+		return stdinContext(a, o, q)
 	}
 	fi, err := os.Stat(source)
 	if err != nil || !fi.IsDir() {

@@ -23,7 +23,7 @@ const maxDockerfile = 16 << 20
 
 // stdinContext reads a context (a tar, maybe compressed) or a lone Dockerfile
 // from standard input.
-func (a *App) stdinContext(o *buildOptions, q url.Values) (io.ReadCloser, error) {
+func stdinContext(a *App, o *buildOptions, q url.Values) (io.ReadCloser, error) {
 	if term.IsTerminal(a.In) {
 		return nil, errors.New("the build context is expected on standard input, which is a terminal")
 	}

@@ -124,7 +124,7 @@ func (h *hostList) Type() string       { return "list" }
 func (a *App) dispatch(ctx context.Context, args []string) error {
 	gl := a.globals()
 	if err := gl.Parse(args); err != nil {
-		return a.flagError(a.rootCommand(), err)
+		return a.flagError(rootCommand(a), err)
 	}
 	a.global.VerifySet = gl.Changed("tlsverify")
 	rest := gl.Args()
@@ -136,19 +136,19 @@ func (a *App) dispatch(ctx context.Context, args []string) error {
 		return nil
 	}
 	if len(rest) == 0 {
-		return a.help(ctx, a.fullTree(), nil)
+		return showHelp(a, ctx, fullTree(a), nil)
 	}
 	switch rest[0] {
 	case "help":
-		return a.help(ctx, a.fullTree(), rest[1:])
+		return showHelp(a, ctx, fullTree(a), rest[1:])
 	case cobra.ShellCompRequestCmd, cobra.ShellCompNoDescRequestCmd, "completion":
-		return a.execute(ctx, a.fullTree(), rest)
+		return a.execute(ctx, fullTree(a), rest)
 	case "daemon":
 		return errors.New(a.name + " is the command line only. The daemon is a program of its own: run 'gantryd --help'")
 	}
-	root, ok := a.treeFor(rest)
+	root, ok := treeFor(a, rest)
 	if !ok {
-		return a.unknown(ctx, rest, args)
+		return runUnknown(a, ctx, rest, args)
 	}
 	return a.execute(ctx, root, rest)
 }

@@ -11,7 +11,7 @@ import (
 	"gantry/internal/cli/ref"
 )
 
-func (a *App) commitCommand() *cobra.Command {
+func commitCommand(a *App) *cobra.Command {
 	var author, message string
 	var pause, noPause bool
 	var changes opt.List
@@ -58,6 +58,6 @@ func (a *App) commitCommand() *cobra.Command {
 	fs.StringVarP(&message, "message", "m", "", "Commit message")
 	fs.StringVarP(&author, "author", "a", "", `Author (e.g., "John Hannibal Smith <hannibal@a-team.com>")`)
 	fs.VarP(&changes, "change", "c", "Apply Dockerfile instruction to the created image")
-	cmd.ValidArgsFunction = a.completeContainers
+	cmd.ValidArgsFunction = completeContainers(a)
 	return cmd
 }

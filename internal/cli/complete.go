@@ -14,7 +14,7 @@ import (
 // completeTimeout bounds what a press of the tab key may take.
 const completeTimeout = 2 * time.Second
 
-func (a *App) completionCommand(root *cobra.Command) *cobra.Command {
+func completionCommand(a *App, root *cobra.Command) *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "completion SHELL", Short: "Generate the completion script for bash, zsh or fish", GroupID: groupOther,
 		DisableFlagsInUseLine: true, ValidArgs: []string{"bash", "zsh", "fish"}, Args: exactArgs(1),
@@ -34,48 +34,52 @@ func (a *App) completionCommand(root *cobra.Command) *cobra.Command {
 	return cmd
 }
 
-func (a *App) completeContainers(cmd *cobra.Command, _ []string, _ string) ([]string, cobra.ShellCompDirective) {
-	c, err := a.client()
-	if err != nil {
-		return nil, cobra.ShellCompDirectiveError
-	}
-	ctx, cancel := context.WithTimeout(cmd.Context(), completeTimeout)
-	defer cancel()
-	var list []wire.ContainerSummary
-	if err := c.Get(ctx, "/containers/json", map[string][]string{"all": {"1"}}, &list); err != nil {
-		return nil, cobra.ShellCompDirectiveError
-	}
-	var out []string
-	for _, ct := range list {
-		for _, n := range ct.Names {
-			out = append(out, n[min(1, len(n)):])
+func completeContainers(a *App) cobra.CompletionFunc {
+	return func(cmd *cobra.Command, _ []string, _ string) ([]string, cobra.ShellCompDirective) {
+		c, err := a.client()
+		if err != nil {
+			return nil, cobra.ShellCompDirectiveError
 		}
-	}
-	return out, cobra.ShellCompDirectiveNoFileComp
-}
-
-func (a *App) completeImages(cmd *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
-	if (cmd.Name() == "run" || cmd.Name() == "create") && len(args) > 0 {
-		return nil, cobra.ShellCompDirectiveDefault // the container's own arguments
-	}
-	c, err := a.client()
-	if err != nil {
-		return nil, cobra.ShellCompDirectiveError
-	}
-	ctx, cancel := context.WithTimeout(cmd.Context(), completeTimeout)
-	defer cancel()
-	var list []wire.ImageSummary
-	if err := c.Get(ctx, "/images/json", nil, &list); err != nil {
-		return nil, cobra.ShellCompDirectiveError
-	}
-	var out []string
-	for _, i := range list {
-		for _, t := range i.RepoTags {
-			out = append(out, t)
-			if n, err := ref.Parse(t); err == nil && n.Tag == "latest" {
-				out = append(out, n.Familiar())
+		ctx, cancel := context.WithTimeout(cmd.Context(), completeTimeout)
+		defer cancel()
+		var list []wire.ContainerSummary
+		if err := c.Get(ctx, "/containers/json", map[string][]string{"all": {"1"}}, &list); err != nil {
+			return nil, cobra.ShellCompDirectiveError
+		}
+		var out []string
+		for _, ct := range list {
+			for _, n := range ct.Names {
+				out = append(out, n[min(1, len(n)):])
 			}
 		}
+		return out, cobra.ShellCompDirectiveNoFileComp
 	}
-	return out, cobra.ShellCompDirectiveNoFileComp
+}
+
+func completeImages(a *App) cobra.CompletionFunc {
+	return func(cmd *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
+		if (cmd.Name() == "run" || cmd.Name() == "create") && len(args) > 0 {
+			return nil, cobra.ShellCompDirectiveDefault // the container's own arguments
+		}
+		c, err := a.client()
+		if err != nil {
+			return nil, cobra.ShellCompDirectiveError
+		}
+		ctx, cancel := context.WithTimeout(cmd.Context(), completeTimeout)
+		defer cancel()
+		var list []wire.ImageSummary
+		if err := c.Get(ctx, "/images/json", nil, &list); err != nil {
+			return nil, cobra.ShellCompDirectiveError
+		}
+		var out []string
+		for _, i := range list {
+			for _, t := range i.RepoTags {
+				out = append(out, t)
+				if n, err := ref.Parse(t); err == nil && n.Tag == "latest" {
+					out = append(out, n.Familiar())
+				}
+			}
+		}
+		return out, cobra.ShellCompDirectiveNoFileComp
+	}
 }

@@ -21,15 +21,15 @@ import (
 
 func (a *App) contexts() conf.Store { return conf.Contexts(a.global.Dir) }
 
-func (a *App) contextCreateCommand() *cobra.Command {
-	return a.contextWriter("create [OPTIONS] CONTEXT", "Create a context", true)
+func contextCreateCommand(a *App) *cobra.Command {
+	return contextWriter(a, "create [OPTIONS] CONTEXT", "Create a context", true)
 }
 
-func (a *App) contextUpdateCommand() *cobra.Command {
-	return a.contextWriter("update [OPTIONS] CONTEXT", "Update a context", false)
+func contextUpdateCommand(a *App) *cobra.Command {
+	return contextWriter(a, "update [OPTIONS] CONTEXT", "Update a context", false)
 }
 
-func (a *App) contextWriter(use, short string, create bool) *cobra.Command {
+func contextWriter(a *App, use, short string, create bool) *cobra.Command {
 	var description, from string
 	var docker map[string]string
 	cmd := leaf(use, short, exactArgs(1), func(cmd *cobra.Command, args []string) error {
@@ -46,7 +46,7 @@ func (a *App) contextWriter(use, short string, create bool) *cobra.Command {
 			}
 			c = conf.Context{Name: name, Metadata: map[string]any{}, Endpoints: map[string]conf.Endpoint{}}
 			if from != "" || len(docker) == 0 {
-				if c, pem, err = a.copyContext(name, from); err != nil {
+				if c, pem, err = copyContext(a, name, from); err != nil {
 					return err
 				}
 			}
@@ -62,7 +62,7 @@ func (a *App) contextWriter(use, short string, create bool) *cobra.Command {
 			c.Metadata["Description"] = description
 		}
 		if len(docker) > 0 {
-			ep, p, err := a.dockerEndpoint(docker)
+			ep, p, err := dockerEndpoint(a, docker)
 			if err != nil {
 				return err
 			}
@@ -89,7 +89,7 @@ func (a *App) contextWriter(use, short string, create bool) *cobra.Command {
 
 // copyContext returns a context called name that leads where from leads; "" is
 // the current one.
-func (a *App) copyContext(name, from string) (conf.Context, conf.TLS, error) {
+func copyContext(a *App, name, from string) (conf.Context, conf.TLS, error) {
 	c := conf.Context{Name: name, Metadata: map[string]any{}, Endpoints: map[string]conf.Endpoint{}}
 	if from == "" {
 		var err error
@@ -118,7 +118,7 @@ func (a *App) copyContext(name, from string) (conf.Context, conf.TLS, error) {
 }
 
 // dockerEndpoint reads --docker host=…,ca=….
-func (a *App) dockerEndpoint(m map[string]string) (conf.Endpoint, conf.TLS, error) {
+func dockerEndpoint(a *App, m map[string]string) (conf.Endpoint, conf.TLS, error) {
 	var pem conf.TLS
 	ep := conf.Endpoint{Host: m["host"]}
 	for _, k := range sortedNames(m) {
@@ -126,7 +126,7 @@ func (a *App) dockerEndpoint(m map[string]string) (conf.Endpoint, conf.TLS, erro
 		switch k {
 		case "host":
 		case "from":
-			c, p, err := a.copyContext("", v)
+			c, p, err := copyContext(a, "", v)
 			if err != nil {
 				return ep, pem, err
 			}
@@ -165,7 +165,7 @@ func expandHome(p string) string {
 	return p
 }
 
-func (a *App) contextLsCommand() *cobra.Command {
+func contextLsCommand(a *App) *cobra.Command {
 	var quiet bool
 	var format string
 	cmd := leaf("ls [OPTIONS]", "List contexts", noArgs, func(*cobra.Command, []string) error {
@@ -215,7 +215,7 @@ func (a *App) contextLsCommand() *cobra.Command {
 	return cmd
 }
 
-func (a *App) contextUseCommand() *cobra.Command {
+func contextUseCommand(a *App) *cobra.Command {
 	return leaf("use CONTEXT", "Set the current "+a.name+" context", exactArgs(1), func(_ *cobra.Command, args []string) error {
 		name := args[0]
 		if name != conf.DefaultContext {
@@ -235,7 +235,7 @@ func (a *App) contextUseCommand() *cobra.Command {
 	})
 }
 
-func (a *App) contextShowCommand() *cobra.Command {
+func contextShowCommand(a *App) *cobra.Command {
 	return leaf("show", "Print the name of the current context", noArgs, func(*cobra.Command, []string) error {
 		name, err := conf.ContextName(a.global, a.config())
 		if err != nil {
@@ -246,7 +246,7 @@ func (a *App) contextShowCommand() *cobra.Command {
 	})
 }
 
-func (a *App) contextRmCommand() *cobra.Command {
+func contextRmCommand(a *App) *cobra.Command {
 	var force bool
 	cmd := leaf("rm CONTEXT [CONTEXT...]", "Remove one or more contexts", minArgs(1), func(_ *cobra.Command, args []string) error {
 		current, err := conf.ContextName(a.global, a.config())
@@ -286,7 +286,7 @@ type contextDetails struct {
 	Storage     struct{ MetadataPath, TLSPath string }
 }
 
-func (a *App) contextDetails(name string) (contextDetails, error) {
+func describeContext(a *App, name string) (contextDetails, error) {
 	d := contextDetails{Name: name, Metadata: map[string]any{}, TLSMaterial: map[string][]string{}}
 	if name == conf.DefaultContext {
 		host, err := conf.DefaultHost(a.global)
@@ -318,8 +318,8 @@ func (a *App) contextDetails(name string) (contextDetails, error) {
 }
 
 // exportTo writes a context as a tar: meta.json and tls/docker/*.pem.
-func (a *App) exportTo(w io.Writer, name string) error {
-	d, err := a.contextDetails(name)
+func exportTo(a *App, w io.Writer, name string) error {
+	d, err := describeContext(a, name)
 	if err != nil {
 		return err
 	}
@@ -347,26 +347,26 @@ func (a *App) exportTo(w io.Writer, name string) error {
 	return errors.Join(put("meta.json", meta), put("tls/docker/ca.pem", pem.CA), put("tls/docker/cert.pem", pem.Cert), put("tls/docker/key.pem", pem.Key), tw.Close())
 }
 
-func (a *App) contextExportCommand() *cobra.Command {
+func contextExportCommand(a *App) *cobra.Command {
 	return leaf("export CONTEXT [FILE|-]", "Export a context to a tar archive FILE or a tar stream on STDOUT.", rangeArgs(1, 2), func(_ *cobra.Command, args []string) error {
 		if len(args) == 2 && args[1] == "-" {
 			if a.outIsTerminal() {
 				return errors.New("cowardly refusing to export to a terminal, specify a file path")
 			}
-			return a.exportTo(a.Out, args[0])
+			return exportTo(a, a.Out, args[0])
 		}
 		path := args[0] + ".dockercontext"
 		if len(args) == 2 {
 			path = args[1]
 		}
-		if _, err := a.contextDetails(args[0]); err != nil {
+		if _, err := describeContext(a, args[0]); err != nil {
 			return err
 		}
 		f, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
 		if err != nil {
 			return err
 		}
-		if err := errors.Join(a.exportTo(f, args[0]), f.Close()); err != nil {
+		if err := errors.Join(exportTo(a, f, args[0]), f.Close()); err != nil {
 			return err
 		}
 		fmt.Fprintf(a.Err, "Written file %q\n", path)
@@ -377,7 +377,7 @@ func (a *App) contextExportCommand() *cobra.Command {
 // maxContextFile bounds a file of an imported context.
 const maxContextFile = 10 << 20
 
-func (a *App) contextImportCommand() *cobra.Command {
+func contextImportCommand(a *App) *cobra.Command {
 	return leaf("import CONTEXT FILE|-", "Import a context from a tar or zip file", exactArgs(2), func(_ *cobra.Command, args []string) error {
 		name := args[0]
 		if err := conf.CheckName(name); err != nil {
@@ -453,7 +453,7 @@ func readContextTar(r io.Reader) (c conf.Context, pem conf.TLS, err error) {
 	return c, pem, nil
 }
 
-func (a *App) contextInspectCommand() *cobra.Command {
+func contextInspectCommand(a *App) *cobra.Command {
 	var format string
 	cmd := leaf("inspect [OPTIONS] [CONTEXT] [CONTEXT...]", "Display detailed information on one or more contexts", nil, func(cmd *cobra.Command, args []string) error {
 		if len(args) == 0 {
@@ -464,13 +464,13 @@ func (a *App) contextInspectCommand() *cobra.Command {
 			args = []string{name}
 		}
 		get := func(name string) ([]byte, error) {
-			d, err := a.contextDetails(name)
+			d, err := describeContext(a, name)
 			if err != nil {
 				return nil, err
 			}
 			return json.Marshal(d)
 		}
-		return a.inspectEach(cmd.Context(), args, format, localGetter(get), func() any { return &contextDetails{} })
+		return inspectEach(a, cmd.Context(), args, format, localGetter(get), func() any { return &contextDetails{} })
 	})
 	cmd.Flags().StringVarP(&format, "format", "f", "", inspectFormatUsage)
 	return cmd

@@ -19,7 +19,7 @@ import (
 	"gantry/internal/wire"
 )
 
-func (a *App) topCommand() *cobra.Command {
+func topCommand(a *App) *cobra.Command {
 	cmd := leaf("top CONTAINER [ps OPTIONS]", "Display the running processes of a container", minArgs(1), func(cmd *cobra.Command, args []string) error {
 		c, err := a.client()
 		if err != nil {
@@ -41,11 +41,11 @@ func (a *App) topCommand() *cobra.Command {
 		return w.Flush()
 	})
 	cmd.Flags().SetInterspersed(false)
-	cmd.ValidArgsFunction = a.completeContainers
+	cmd.ValidArgsFunction = completeContainers(a)
 	return cmd
 }
 
-func (a *App) portCommand() *cobra.Command {
+func portCommand(a *App) *cobra.Command {
 	cmd := leaf("port CONTAINER [PRIVATE_PORT[/PROTO]]", "List port mappings or a specific mapping for the container", rangeArgs(1, 2), func(cmd *cobra.Command, args []string) error {
 		c, err := a.inspectContainer(cmd.Context(), args[0])
 		if err != nil {
@@ -73,7 +73,7 @@ func (a *App) portCommand() *cobra.Command {
 		}
 		return nil
 	})
-	cmd.ValidArgsFunction = a.completeContainers
+	cmd.ValidArgsFunction = completeContainers(a)
 	return cmd
 }
 
@@ -135,13 +135,13 @@ type updateFlags struct {
 	cpusetCpus, cpusetMems, restart            string
 }
 
-func (a *App) updateCommand() *cobra.Command {
+func updateCommand(a *App) *cobra.Command {
 	var f updateFlags
 	cmd := leaf("update [OPTIONS] CONTAINER [CONTAINER...]", "Update configuration of one or more containers", minArgs(1), func(cmd *cobra.Command, args []string) error {
 		if cmd.Flags().NFlag() == 0 {
 			return errors.New("you must provide one or more flags when using this command")
 		}
-		return a.update(cmd.Context(), args, cmd.Flags().Changed("pids-limit"), &f)
+		return updateContainers(a, cmd.Context(), args, cmd.Flags().Changed("pids-limit"), &f)
 	})
 	fs := cmd.Flags()
 	fs.Uint16Var(&f.blkioWeight, "blkio-weight", 0, `Block IO (relative weight), between 10 and 1000, or 0 to disable (default 0)`)
@@ -160,11 +160,11 @@ func (a *App) updateCommand() *cobra.Command {
 	fs.StringVar(&f.restart, "restart", "", "Restart policy to apply when a container exits")
 	fs.Int64Var(&f.pids, "pids-limit", 0, `Tune container pids limit (set -1 for unlimited)`)
 	fs.Var(&f.cpus, "cpus", "Number of CPUs")
-	cmd.ValidArgsFunction = a.completeContainers
+	cmd.ValidArgsFunction = completeContainers(a)
 	return cmd
 }
 
-func (a *App) update(ctx context.Context, names []string, pidsGiven bool, f *updateFlags) error {
+func updateContainers(a *App, ctx context.Context, names []string, pidsGiven bool, f *updateFlags) error {
 	restart, err := create.ParseRestart(f.restart)
 	if err != nil {
 		return err
@@ -197,7 +197,7 @@ func (a *App) update(ctx context.Context, names []string, pidsGiven bool, f *upd
 	return err
 }
 
-func (a *App) diffCommand() *cobra.Command {
+func diffCommand(a *App) *cobra.Command {
 	var format string
 	cmd := leaf("diff CONTAINER", "Inspect changes to files or directories on a container's filesystem", exactArgs(1), func(cmd *cobra.Command, args []string) error {
 		c, err := a.client()
@@ -220,6 +220,6 @@ func (a *App) diffCommand() *cobra.Command {
 		}
 		return formatter.DiffTable().Render(a.Out, format, rows)
 	})
-	cmd.ValidArgsFunction = a.completeContainers
+	cmd.ValidArgsFunction = completeContainers(a)
 	return cmd
 }

@@ -15,18 +15,18 @@ import (
 
 func bytesSize(n int64) string { return units.BytesSize(float64(n)) }
 
-func (a *App) dfCommand() *cobra.Command {
+func dfCommand(a *App) *cobra.Command {
 	var verbose bool
 	var format string
 	cmd := leaf("df [OPTIONS]", "Show "+a.name+" disk usage", noArgs, func(cmd *cobra.Command, _ []string) error {
-		return a.df(cmd.Context(), verbose, format)
+		return diskUsage(a, cmd.Context(), verbose, format)
 	})
 	cmd.Flags().BoolVarP(&verbose, "verbose", "v", false, "Show detailed information on space usage")
 	cmd.Flags().StringVar(&format, "format", "", formatUsage)
 	return cmd
 }
 
-func (a *App) df(ctx context.Context, verbose bool, format string) error {
+func diskUsage(a *App, ctx context.Context, verbose bool, format string) error {
 	c, err := a.client()
 	if err != nil {
 		return err

@@ -9,7 +9,7 @@ import (
 
 // dialStdioCommand connects standard input and output with the daemon: the far
 // end of an ssh:// host.
-func (a *App) dialStdioCommand() *cobra.Command {
+func dialStdioCommand(a *App) *cobra.Command {
 	return leaf("dial-stdio", "Proxy the stdio stream to the daemon connection. Should not be invoked manually.", noArgs, func(cmd *cobra.Command, _ []string) error {
 		c, err := a.client()
 		if err != nil {

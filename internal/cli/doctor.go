@@ -26,7 +26,7 @@ type findings struct {
 	Errors   []string
 }
 
-func (a *App) doctorCommand() *cobra.Command {
+func doctorCommand(a *App) *cobra.Command {
 	var fix, asJSON bool
 	cmd := leaf("doctor [OPTIONS]", "Find what exists on the daemon's host and belongs to no container", noArgs, func(cmd *cobra.Command, _ []string) error {
 		c, err := a.client()
@@ -56,7 +56,7 @@ func (a *App) doctorCommand() *cobra.Command {
 				return fmt.Errorf("reading the daemon's answer: %w", err)
 			}
 		}
-		return a.showFindings(f)
+		return showFindings(a, f)
 	})
 	cmd.Flags().BoolVar(&fix, "fix", false, "Remove what is found")
 	cmd.Flags().BoolVar(&asJSON, "json", false, "Print in JSON format")
@@ -65,7 +65,7 @@ func (a *App) doctorCommand() *cobra.Command {
 
 // showFindings prints the report. Anything left over is exit code 1, so that a
 // script can end with the command.
-func (a *App) showFindings(f findings) error {
+func showFindings(a *App, f findings) error {
 	left := 0
 	if len(f.Findings) > 0 {
 		w := tabwriter.NewWriter(a.Out, 10, 1, 3, ' ', 0)

@@ -21,11 +21,11 @@ import (
 	"gantry/internal/wire"
 )
 
-func (a *App) eventsCommand() *cobra.Command {
+func eventsCommand(a *App) *cobra.Command {
 	var since, until, format string
 	var filter opt.Filter
 	cmd := leaf("events [OPTIONS]", "Get real time events from the server", noArgs, func(cmd *cobra.Command, _ []string) error {
-		return a.events(cmd.Context(), since, until, format, filter)
+		return followEvents(a, cmd.Context(), since, until, format, filter)
 	})
 	fs := cmd.Flags()
 	fs.StringVar(&since, "since", "", "Show all events created since timestamp")
@@ -35,7 +35,7 @@ func (a *App) eventsCommand() *cobra.Command {
 	return cmd
 }
 
-func (a *App) events(ctx context.Context, since, until, format string, filter opt.Filter) error {
+func followEvents(a *App, ctx context.Context, since, until, format string, filter opt.Filter) error {
 	c, err := a.client()
 	if err != nil {
 		return err
@@ -71,13 +71,13 @@ func (a *App) events(ctx context.Context, since, until, format string, filter op
 			}
 			return err
 		}
-		if err := a.printEvent(tmpl, e); err != nil {
+		if err := printEvent(a, tmpl, e); err != nil {
 			return err
 		}
 	}
 }
 
-func (a *App) printEvent(tmpl *template.Template, e wire.Event) error {
+func printEvent(a *App, tmpl *template.Template, e wire.Event) error {
 	var b strings.Builder
 	if tmpl != nil {
 		if err := tmpl.Execute(&b, e); err != nil {

@@ -20,7 +20,7 @@ import (
 	"gantry/internal/client"
 )
 
-func (a *App) loadCommand() *cobra.Command {
+func loadCommand(a *App) *cobra.Command {
 	var input string
 	var quiet bool
 	var platforms []string
@@ -75,7 +75,7 @@ func addPlatforms(q url.Values, platforms []string) error {
 	return nil
 }
 
-func (a *App) saveCommand() *cobra.Command {
+func saveCommand(a *App) *cobra.Command {
 	var output string
 	var platforms []string
 	cmd := leaf("save [OPTIONS] IMAGE [IMAGE...]", "Save one or more images to a tar archive (streamed to STDOUT by default)", minArgs(1), func(cmd *cobra.Command, args []string) error {
@@ -87,31 +87,31 @@ func (a *App) saveCommand() *cobra.Command {
 		if err := addPlatforms(q, platforms); err != nil {
 			return err
 		}
-		return a.download(cmd.Context(), c, "/images/get", q, output, "save")
+		return download(a, cmd.Context(), c, "/images/get", q, output, "save")
 	})
 	cmd.Flags().StringVarP(&output, "output", "o", "", "Write to a file, instead of STDOUT")
 	cmd.Flags().StringSliceVar(&platforms, "platform", nil, `Save only the given platform(s). Formatted as a comma-separated list of "os[/arch[/variant]]" (e.g., "linux/amd64,linux/arm64/v8")`)
-	cmd.ValidArgsFunction = a.completeImages
+	cmd.ValidArgsFunction = completeImages(a)
 	return cmd
 }
 
-func (a *App) exportCommand() *cobra.Command {
+func exportCommand(a *App) *cobra.Command {
 	var output string
 	cmd := leaf("export [OPTIONS] CONTAINER", "Export a container's filesystem as a tar archive", exactArgs(1), func(cmd *cobra.Command, args []string) error {
 		c, err := a.client()
 		if err != nil {
 			return err
 		}
-		return a.download(cmd.Context(), c, containerPath(args[0], "export"), nil, output, "export")
+		return download(a, cmd.Context(), c, containerPath(args[0], "export"), nil, output, "export")
 	})
 	cmd.Flags().StringVarP(&output, "output", "o", "", "Write to a file, instead of STDOUT")
-	cmd.ValidArgsFunction = a.completeContainers
+	cmd.ValidArgsFunction = completeContainers(a)
 	return cmd
 }
 
 // download writes a GET's body to standard output, or to a file that appears only
 // when it is complete.
-func (a *App) download(ctx context.Context, c *client.Client, path string, q url.Values, output, what string) error {
+func download(a *App, ctx context.Context, c *client.Client, path string, q url.Values, output, what string) error {
 	if output == "" && a.outIsTerminal() {
 		return errors.New("cowardly refusing to " + what + " to a terminal. Use the -o flag or redirect")
 	}
@@ -161,7 +161,7 @@ func writeStream(path string, r io.Reader) error {
 	return err
 }
 
-func (a *App) importCommand() *cobra.Command {
+func importCommand(a *App) *cobra.Command {
 	var changes opt.List
 	var message, platform string
 	cmd := leaf("import [OPTIONS] file|URL|- [REPOSITORY[:TAG]]", "Import the contents from a tarball to create a filesystem image", minArgs(1), func(cmd *cobra.Command, args []string) error {

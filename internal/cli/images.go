@@ -24,13 +24,13 @@ type imagesOptions struct {
 	filter                             opt.Filter
 }
 
-func (a *App) imagesCommand() *cobra.Command {
+func imagesCommand(a *App) *cobra.Command {
 	var o imagesOptions
 	cmd := leaf("ls [OPTIONS] [REPOSITORY[:TAG]]", "List images", maxArgs(1), func(cmd *cobra.Command, args []string) error {
 		if len(args) == 1 {
 			o.filter.Add("reference", args[0])
 		}
-		return a.images(cmd.Context(), &o)
+		return listImages(a, cmd.Context(), &o)
 	})
 	fs := cmd.Flags()
 	fs.BoolVarP(&o.quiet, "quiet", "q", false, "Only show image IDs")
@@ -40,11 +40,11 @@ func (a *App) imagesCommand() *cobra.Command {
 	fs.StringVar(&o.format, "format", "", formatUsage)
 	fs.VarP(&o.filter, "filter", "f", "Filter output based on conditions provided")
 	fs.BoolVar(&o.tree, "tree", false, "List multi-platform images as a tree (EXPERIMENTAL)")
-	cmd.ValidArgsFunction = a.completeImages
+	cmd.ValidArgsFunction = completeImages(a)
 	return cmd
 }
 
-func (a *App) images(ctx context.Context, o *imagesOptions) error {
+func listImages(a *App, ctx context.Context, o *imagesOptions) error {
 	c, err := a.client()
 	if err != nil {
 		return err
@@ -67,7 +67,7 @@ func (a *App) images(ctx context.Context, o *imagesOptions) error {
 	if o.tree {
 		return formatter.ImageTree(a.Out, list)
 	}
-	format := a.listFormat(o.format, "imagesFormat", o.quiet)
+	format := listFormat(a, o.format, "imagesFormat", o.quiet)
 	rows := formatter.Images(list, formatter.ImageOptions{Trunc: !o.noTrunc, Digests: o.digests, Now: time.Now()})
 	if o.quiet {
 		return quietIDs(a, rows)
@@ -75,7 +75,7 @@ func (a *App) images(ctx context.Context, o *imagesOptions) error {
 	return formatter.ImageTable(o.digests).Render(a.Out, format, rows)
 }
 
-func (a *App) historyCommand() *cobra.Command {
+func historyCommand(a *App) *cobra.Command {
 	var human, noTrunc, quiet bool
 	var format, platform string
 	cmd := leaf("history [OPTIONS] IMAGE", "Show the history of an image", exactArgs(1), func(cmd *cobra.Command, args []string) error {
@@ -99,7 +99,7 @@ func (a *App) historyCommand() *cobra.Command {
 	fs.BoolVar(&noTrunc, "no-trunc", false, "Don't truncate output")
 	fs.StringVar(&format, "format", "", formatUsage)
 	fs.StringVar(&platform, "platform", "", "Show history for the given platform. Formatted as \"os[/arch[/variant]]\" (e.g., \"linux/amd64\")")
-	cmd.ValidArgsFunction = a.completeImages
+	cmd.ValidArgsFunction = completeImages(a)
 	return cmd
 }
 
@@ -121,7 +121,7 @@ func platformJSON(s string) (string, error) {
 	return string(b), err
 }
 
-func (a *App) tagCommand() *cobra.Command {
+func tagCommand(a *App) *cobra.Command {
 	cmd := leaf("tag SOURCE_IMAGE[:TAG] TARGET_IMAGE[:TAG]", "Create a tag TARGET_IMAGE that refers to SOURCE_IMAGE", exactArgs(2), func(cmd *cobra.Command, args []string) error {
 		c, err := a.client()
 		if err != nil {
@@ -137,11 +137,11 @@ func (a *App) tagCommand() *cobra.Command {
 		n = n.Tagged()
 		return c.Post(cmd.Context(), imagePath(args[0], "tag"), url.Values{"repo": {n.Repository()}, "tag": {n.Tag}}, nil, nil)
 	})
-	cmd.ValidArgsFunction = a.completeImages
+	cmd.ValidArgsFunction = completeImages(a)
 	return cmd
 }
 
-func (a *App) rmiCommand() *cobra.Command {
+func rmiCommand(a *App) *cobra.Command {
 	var force, noPrune bool
 	var platforms []string
 	cmd := leaf("rm [OPTIONS] IMAGE [IMAGE...]", "Remove one or more images", minArgs(1), func(cmd *cobra.Command, args []string) error {
@@ -192,6 +192,6 @@ func (a *App) rmiCommand() *cobra.Command {
 	cmd.Flags().BoolVarP(&force, "force", "f", false, "Force removal of the image")
 	cmd.Flags().BoolVar(&noPrune, "no-prune", false, "Do not delete untagged parents")
 	cmd.Flags().StringSliceVar(&platforms, "platform", nil, `Remove only the given platform variant. Formatted as "os[/arch[/variant]]" (e.g., "linux/amd64")`)
-	cmd.ValidArgsFunction = a.completeImages
+	cmd.ValidArgsFunction = completeImages(a)
 	return cmd
 }

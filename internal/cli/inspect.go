@@ -29,7 +29,7 @@ func localGetter(f func(string) ([]byte, error)) getter {
 // inspectEach gets each name and prints them all: as a JSON array, or each with
 // the template format. typed makes the value that a template sees first (may be
 // nil): with it {{.ID}} works where the JSON says "Id".
-func (a *App) inspectEach(ctx context.Context, names []string, format string, get getter, typed func() any) error {
+func inspectEach(a *App, ctx context.Context, names []string, format string, get getter, typed func() any) error {
 	var tmpl *template.Template
 	if format == "json" {
 		format = "{{json .}}"
@@ -106,7 +106,7 @@ func renderObject(out *bytes.Buffer, t *template.Template, raw []byte, typed fun
 	return nil
 }
 
-func (a *App) rawGetter(prefix string, q url.Values) getter {
+func rawGetter(a *App, prefix string, q url.Values) getter {
 	return func(ctx context.Context, name string) ([]byte, error) {
 		if prefix == "/images/" {
 			return a.api.Raw(ctx, imagePath(name, "json"), q)
@@ -120,7 +120,7 @@ func (a *App) rawGetter(prefix string, q url.Values) getter {
 }
 
 // inspector makes the inspect command of one kind of object.
-func (a *App) inspector(use, short, prefix string, typed func() any, flags func(*cobra.Command) func() url.Values) *cobra.Command {
+func inspectorCommand(a *App, use, short, prefix string, typed func() any, flags func(*cobra.Command) func() url.Values) *cobra.Command {
 	var format string
 	var query func() url.Values
 	cmd := leaf(use, short, minArgs(1), func(cmd *cobra.Command, args []string) error {
@@ -131,7 +131,7 @@ func (a *App) inspector(use, short, prefix string, typed func() any, flags func(
 		if query != nil {
 			q = query()
 		}
-		return a.inspectEach(cmd.Context(), args, format, a.rawGetter(prefix, q), typed)
+		return inspectEach(a, cmd.Context(), args, format, rawGetter(a, prefix, q), typed)
 	})
 	cmd.Flags().StringVarP(&format, "format", "f", "", inspectFormatUsage)
 	if flags != nil {
@@ -145,12 +145,12 @@ func newImage() any     { return &wire.ImageInspect{} }
 func newNetwork() any   { return &wire.NetworkInspect{} }
 func newVolume() any    { return &wire.Volume{} }
 
-func (a *App) containerInspectCommand() *cobra.Command {
-	cmd := a.inspector("inspect [OPTIONS] CONTAINER [CONTAINER...]", "Display detailed information on one or more containers", "/containers/", newContainer, func(cmd *cobra.Command) func() url.Values {
+func containerInspectCommand(a *App) *cobra.Command {
+	cmd := inspectorCommand(a, "inspect [OPTIONS] CONTAINER [CONTAINER...]", "Display detailed information on one or more containers", "/containers/", newContainer, func(cmd *cobra.Command) func() url.Values {
 		size := cmd.Flags().BoolP("size", "s", false, "Display total file sizes")
 		return func() url.Values { return sizeQuery(*size) }
 	})
-	cmd.ValidArgsFunction = a.completeContainers
+	cmd.ValidArgsFunction = completeContainers(a)
 	return cmd
 }
 
@@ -161,17 +161,17 @@ func sizeQuery(size bool) url.Values {
 	return nil
 }
 
-func (a *App) imageInspectCommand() *cobra.Command {
-	cmd := a.inspector("inspect [OPTIONS] IMAGE [IMAGE...]", "Display detailed information on one or more images", "/images/", newImage, func(cmd *cobra.Command) func() url.Values {
+func imageInspectCommand(a *App) *cobra.Command {
+	cmd := inspectorCommand(a, "inspect [OPTIONS] IMAGE [IMAGE...]", "Display detailed information on one or more images", "/images/", newImage, func(cmd *cobra.Command) func() url.Values {
 		platform := cmd.Flags().String("platform", "", "Inspect a specific platform of the multi-platform image.\nIf the image or the server is not multi-platform capable, the command will error out if the platform does not match.\n'os[/arch[/variant]]': Explicit platform (eg. linux/amd64)")
 		return func() url.Values { return platformQuery(*platform) }
 	})
-	cmd.ValidArgsFunction = a.completeImages
+	cmd.ValidArgsFunction = completeImages(a)
 	return cmd
 }
 
-func (a *App) networkInspectCommand() *cobra.Command {
-	return a.inspector("inspect [OPTIONS] NETWORK [NETWORK...]", "Display detailed information on one or more networks", "/networks/", newNetwork, func(cmd *cobra.Command) func() url.Values {
+func networkInspectCommand(a *App) *cobra.Command {
+	return inspectorCommand(a, "inspect [OPTIONS] NETWORK [NETWORK...]", "Display detailed information on one or more networks", "/networks/", newNetwork, func(cmd *cobra.Command) func() url.Values {
 		verbose := cmd.Flags().BoolP("verbose", "v", false, "Verbose output for diagnostics")
 		return func() url.Values {
 			if *verbose {
@@ -182,8 +182,8 @@ func (a *App) networkInspectCommand() *cobra.Command {
 	})
 }
 
-func (a *App) volumeInspectCommand() *cobra.Command {
-	return a.inspector("inspect [OPTIONS] VOLUME [VOLUME...]", "Display detailed information on one or more volumes", "/volumes/", newVolume, nil)
+func volumeInspectCommand(a *App) *cobra.Command {
+	return inspectorCommand(a, "inspect [OPTIONS] VOLUME [VOLUME...]", "Display detailed information on one or more volumes", "/volumes/", newVolume, nil)
 }
 
 // kind is a type of object that plain inspect can find.
@@ -201,7 +201,7 @@ func kinds() []kind {
 	}
 }
 
-func (a *App) inspectCommand() *cobra.Command {
+func inspectCommand(a *App) *cobra.Command {
 	var format, typ string
 	var size bool
 	cmd := leaf("inspect [OPTIONS] NAME|ID [NAME|ID...]", "Return low-level information on Docker objects", minArgs(1), func(cmd *cobra.Command, args []string) error {
@@ -221,24 +221,24 @@ func (a *App) inspectCommand() *cobra.Command {
 			if k.name == "" {
 				return fmt.Errorf(`unknown type: %q: must be one of "config", "container", "image", "network", "node", "plugin", "secret", "service", "task", "volume"`, typ)
 			}
-			return a.inspectEach(cmd.Context(), args, format, a.kindGetter(k, size), k.typed)
+			return inspectEach(a, cmd.Context(), args, format, kindGetter(a, k, size), k.typed)
 		}
-		return a.inspectAny(cmd.Context(), args, format, size)
+		return inspectAny(a, cmd.Context(), args, format, size)
 	})
 	fs := cmd.Flags()
 	fs.StringVarP(&format, "format", "f", "", inspectFormatUsage)
 	fs.BoolVarP(&size, "size", "s", false, "Display total file sizes if the type is container")
 	fs.StringVar(&typ, "type", "", "Only inspect objects of the given type")
-	cmd.ValidArgsFunction = a.completeContainers
+	cmd.ValidArgsFunction = completeContainers(a)
 	return cmd
 }
 
-func (a *App) kindGetter(k kind, size bool) getter {
+func kindGetter(a *App, k kind, size bool) getter {
 	var q url.Values
 	if k.name == "container" {
 		q = sizeQuery(size)
 	}
-	g := a.rawGetter(k.prefix, q)
+	g := rawGetter(a, k.prefix, q)
 	if k.name != "plugin" {
 		return g
 	}
@@ -248,11 +248,11 @@ func (a *App) kindGetter(k kind, size bool) getter {
 }
 
 // inspectAny tries each kind of object in turn.
-func (a *App) inspectAny(ctx context.Context, names []string, format string, size bool) error {
+func inspectAny(a *App, ctx context.Context, names []string, format string, size bool) error {
 	var found kind
 	get := func(ctx context.Context, name string) ([]byte, error) {
 		for _, k := range kinds() {
-			raw, err := a.kindGetter(k, size)(ctx, name)
+			raw, err := kindGetter(a, k, size)(ctx, name)
 			if err == nil {
 				found = k
 				return raw, nil
@@ -265,7 +265,7 @@ func (a *App) inspectAny(ctx context.Context, names []string, format string, siz
 		}
 		return nil, fmt.Errorf("Error: No such object: %s", name)
 	}
-	return a.inspectEach(ctx, names, format, get, func() any {
+	return inspectEach(a, ctx, names, format, get, func() any {
 		if found.typed == nil {
 			return &map[string]any{}
 		}

@@ -47,25 +47,25 @@ func (a *App) eachParallel(ctx context.Context, names []string, f func(context.C
 }
 
 // verb makes a command that posts to each container.
-func (a *App) verb(use, short, path string) *cobra.Command {
+func verbCommand(a *App, use, short, path string) *cobra.Command {
 	cmd := leaf(use, short, minArgs(1), func(cmd *cobra.Command, args []string) error {
 		return a.eachParallel(cmd.Context(), args, func(ctx context.Context, n string) error {
 			return a.api.Post(ctx, containerPath(n, path), nil, nil, nil)
 		})
 	})
-	cmd.ValidArgsFunction = a.completeContainers
+	cmd.ValidArgsFunction = completeContainers(a)
 	return cmd
 }
 
-func (a *App) pauseCommand() *cobra.Command {
-	return a.verb("pause CONTAINER [CONTAINER...]", "Pause all processes within one or more containers", "pause")
+func pauseCommand(a *App) *cobra.Command {
+	return verbCommand(a, "pause CONTAINER [CONTAINER...]", "Pause all processes within one or more containers", "pause")
 }
 
-func (a *App) unpauseCommand() *cobra.Command {
-	return a.verb("unpause CONTAINER [CONTAINER...]", "Unpause all processes within one or more containers", "unpause")
+func unpauseCommand(a *App) *cobra.Command {
+	return verbCommand(a, "unpause CONTAINER [CONTAINER...]", "Unpause all processes within one or more containers", "unpause")
 }
 
-func (a *App) killCommand() *cobra.Command {
+func killCommand(a *App) *cobra.Command {
 	var signal string
 	cmd := leaf("kill [OPTIONS] CONTAINER [CONTAINER...]", "Kill one or more running containers", minArgs(1), func(cmd *cobra.Command, args []string) error {
 		q := url.Values{}
@@ -77,19 +77,19 @@ func (a *App) killCommand() *cobra.Command {
 		})
 	})
 	cmd.Flags().StringVarP(&signal, "signal", "s", "", "Signal to send to the container")
-	cmd.ValidArgsFunction = a.completeContainers
+	cmd.ValidArgsFunction = completeContainers(a)
 	return cmd
 }
 
-func (a *App) stopCommand() *cobra.Command {
-	return a.stopper("stop [OPTIONS] CONTAINER [CONTAINER...]", "Stop one or more running containers", "stop")
+func stopCommand(a *App) *cobra.Command {
+	return stopperCommand(a, "stop [OPTIONS] CONTAINER [CONTAINER...]", "Stop one or more running containers", "stop")
 }
 
-func (a *App) restartCommand() *cobra.Command {
-	return a.stopper("restart [OPTIONS] CONTAINER [CONTAINER...]", "Restart one or more containers", "restart")
+func restartCommand(a *App) *cobra.Command {
+	return stopperCommand(a, "restart [OPTIONS] CONTAINER [CONTAINER...]", "Restart one or more containers", "restart")
 }
 
-func (a *App) stopper(use, short, path string) *cobra.Command {
+func stopperCommand(a *App, use, short, path string) *cobra.Command {
 	var signal string
 	var timeout int
 	cmd := leaf(use, short, minArgs(1), func(cmd *cobra.Command, args []string) error {
@@ -112,11 +112,11 @@ func (a *App) stopper(use, short, path string) *cobra.Command {
 	cmd.Flags().IntVarP(&timeout, "timeout", "t", 0, "Seconds to wait before killing the container")
 	cmd.Flags().IntVar(&timeout, "time", 0, "Seconds to wait before killing the container")
 	_ = cmd.Flags().MarkDeprecated("time", "use --timeout instead")
-	cmd.ValidArgsFunction = a.completeContainers
+	cmd.ValidArgsFunction = completeContainers(a)
 	return cmd
 }
 
-func (a *App) rmCommand() *cobra.Command {
+func rmCommand(a *App) *cobra.Command {
 	var force, link, volumes bool
 	cmd := leaf("rm [OPTIONS] CONTAINER [CONTAINER...]", "Remove one or more containers", minArgs(1), func(cmd *cobra.Command, args []string) error {
 		q := url.Values{}
@@ -142,14 +142,14 @@ func (a *App) rmCommand() *cobra.Command {
 	cmd.Flags().BoolVarP(&volumes, "volumes", "v", false, "Remove anonymous volumes associated with the container")
 	cmd.Flags().BoolVarP(&link, "link", "l", false, "Remove the specified link")
 	cmd.Flags().BoolVarP(&force, "force", "f", false, "Force the removal of a running container (uses SIGKILL)")
-	cmd.ValidArgsFunction = a.completeContainers
+	cmd.ValidArgsFunction = completeContainers(a)
 	return cmd
 }
 
 // errSkip says that a name is dealt with, and not to be printed.
 var errSkip = errors.New("skip")
 
-func (a *App) renameCommand() *cobra.Command {
+func renameCommand(a *App) *cobra.Command {
 	cmd := leaf("rename CONTAINER NEW_NAME", "Rename a container", exactArgs(2), func(cmd *cobra.Command, args []string) error {
 		c, err := a.client()
 		if err != nil {
@@ -165,11 +165,11 @@ func (a *App) renameCommand() *cobra.Command {
 		}
 		return nil
 	})
-	cmd.ValidArgsFunction = a.completeContainers
+	cmd.ValidArgsFunction = completeContainers(a)
 	return cmd
 }
 
-func (a *App) waitCommand() *cobra.Command {
+func waitCommand(a *App) *cobra.Command {
 	cmd := leaf("wait CONTAINER [CONTAINER...]", "Block until one or more containers stop, then print their exit codes", minArgs(1), func(cmd *cobra.Command, args []string) error {
 		if _, err := a.client(); err != nil {
 			return err
@@ -196,6 +196,6 @@ func (a *App) waitCommand() *cobra.Command {
 		}
 		return errors.Join(failed...)
 	})
-	cmd.ValidArgsFunction = a.completeContainers
+	cmd.ValidArgsFunction = completeContainers(a)
 	return cmd
 }

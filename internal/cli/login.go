@@ -19,14 +19,14 @@ type loginOptions struct {
 	stdin          bool
 }
 
-func (a *App) loginCommand() *cobra.Command {
+func loginCommand(a *App) *cobra.Command {
 	var o loginOptions
 	cmd := leaf("login [OPTIONS] [SERVER]", "Authenticate to a registry", maxArgs(1), func(cmd *cobra.Command, args []string) error {
 		server := conf.HubServer
 		if len(args) == 1 {
 			server = conf.ServerKey(hostOf(args[0]))
 		}
-		return a.login(cmd.Context(), server, &o)
+		return logIn(a, cmd.Context(), server, &o)
 	})
 	cmd.Long = "Authenticate to a registry.\nDefaults to Docker Hub if no server is specified."
 	cmd.Flags().StringVarP(&o.user, "username", "u", "", "Username")
@@ -41,7 +41,7 @@ func hostOf(s string) string {
 	return h
 }
 
-func (a *App) login(ctx context.Context, server string, o *loginOptions) error {
+func logIn(a *App, ctx context.Context, server string, o *loginOptions) error {
 	if o.password != "" {
 		fmt.Fprintln(a.Err, "WARNING! Using --password via the CLI is insecure. Use --password-stdin.")
 		if o.stdin {
@@ -70,7 +70,7 @@ func (a *App) login(ctx context.Context, server string, o *loginOptions) error {
 		auth.ServerAddress = server
 	}
 	if auth.Password == "" && auth.IdentityToken == "" {
-		if auth, err = a.askLogin(ctx, server, o.user); err != nil {
+		if auth, err = askLogin(a, ctx, server, o.user); err != nil {
 			return err
 		}
 	}
@@ -95,7 +95,7 @@ func (a *App) login(ctx context.Context, server string, o *loginOptions) error {
 }
 
 // askLogin asks for what is missing; the password is not shown.
-func (a *App) askLogin(ctx context.Context, server, user string) (conf.Auth, error) {
+func askLogin(a *App, ctx context.Context, server, user string) (conf.Auth, error) {
 	if !term.IsTerminal(a.In) {
 		return conf.Auth{}, errors.New("Error: Cannot perform an interactive login from a non TTY device")
 	}
@@ -147,7 +147,7 @@ func readLine(ctx context.Context, in *bufio.Reader) (string, error) {
 	}
 }
 
-func (a *App) logoutCommand() *cobra.Command {
+func logoutCommand(a *App) *cobra.Command {
 	cmd := leaf("logout [SERVER]", "Log out from a registry", maxArgs(1), func(_ *cobra.Command, args []string) error {
 		server := conf.HubServer
 		if len(args) == 1 {

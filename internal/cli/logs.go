@@ -20,10 +20,10 @@ type logsOptions struct {
 	since, until, tail          string
 }
 
-func (a *App) logsCommand() *cobra.Command {
+func logsCommand(a *App) *cobra.Command {
 	var o logsOptions
 	cmd := leaf("logs [OPTIONS] CONTAINER", "Fetch the logs of a container", exactArgs(1), func(cmd *cobra.Command, args []string) error {
-		return a.logs(cmd.Context(), args[0], &o)
+		return showLogs(a, cmd.Context(), args[0], &o)
 	})
 	fs := cmd.Flags()
 	fs.BoolVarP(&o.follow, "follow", "f", false, "Follow log output")
@@ -32,11 +32,11 @@ func (a *App) logsCommand() *cobra.Command {
 	fs.BoolVarP(&o.timestamps, "timestamps", "t", false, "Show timestamps")
 	fs.BoolVar(&o.details, "details", false, "Show extra details provided to logs")
 	fs.StringVarP(&o.tail, "tail", "n", "all", "Number of lines to show from the end of the logs")
-	cmd.ValidArgsFunction = a.completeContainers
+	cmd.ValidArgsFunction = completeContainers(a)
 	return cmd
 }
 
-func (a *App) logs(ctx context.Context, name string, o *logsOptions) error {
+func showLogs(a *App, ctx context.Context, name string, o *logsOptions) error {
 	c, err := a.client()
 	if err != nil {
 		return err
@@ -55,7 +55,7 @@ func (a *App) logs(ctx context.Context, name string, o *logsOptions) error {
 		return err
 	}
 	defer res.Body.Close()
-	framed, err := a.framed(ctx, name, res.Header.Get("Content-Type"))
+	framed, err := isFramed(a, ctx, name, res.Header.Get("Content-Type"))
 	if err != nil {
 		return err
 	}
@@ -72,7 +72,7 @@ func (a *App) logs(ctx context.Context, name string, o *logsOptions) error {
 
 // framed says whether a stream of name's output has frames. Daemons of 1.42 and
 // newer say it themselves; else the container's terminal decides.
-func (a *App) framed(ctx context.Context, name, contentType string) (bool, error) {
+func isFramed(a *App, ctx context.Context, name, contentType string) (bool, error) {
 	if contentType == "application/vnd.docker.multiplexed-stream" {
 		return true, nil
 	}

@@ -73,7 +73,7 @@ func (o *networkOptions) register(fs *pflag.FlagSet) {
 	fs.Var(&o.ipamOpts, "ipam-opt", "Set IPAM driver specific options")
 }
 
-func (a *App) networkCreateCommand() *cobra.Command {
+func networkCreateCommand(a *App) *cobra.Command {
 	var o networkOptions
 	cmd := leaf("create [OPTIONS] NETWORK", "Create a network", exactArgs(1), func(cmd *cobra.Command, args []string) error {
 		c, err := a.client()
@@ -179,7 +179,7 @@ type connectOptions struct {
 	gwPriority       int
 }
 
-func (a *App) networkConnectCommand() *cobra.Command {
+func networkConnectCommand(a *App) *cobra.Command {
 	var o connectOptions
 	cmd := leaf("connect [OPTIONS] NETWORK CONTAINER", "Connect a container to a network", exactArgs(2), func(cmd *cobra.Command, args []string) error {
 		c, err := a.client()
@@ -223,7 +223,7 @@ func (a *App) networkConnectCommand() *cobra.Command {
 	return cmd
 }
 
-func (a *App) networkDisconnectCommand() *cobra.Command {
+func networkDisconnectCommand(a *App) *cobra.Command {
 	var force bool
 	cmd := leaf("disconnect [OPTIONS] NETWORK CONTAINER", "Disconnect a container from a network", exactArgs(2), func(cmd *cobra.Command, args []string) error {
 		c, err := a.client()

@@ -23,7 +23,7 @@ type pluginInfo struct {
 }
 
 // pluginDirs returns where plugins are looked for, the user's own first.
-func (a *App) pluginDirs() []string {
+func pluginDirs(a *App) []string {
 	dirs := append([]string{}, a.config().PluginsExtraDirs...)
 	dirs = append(dirs, filepath.Join(a.global.Dir, "cli-plugins"))
 	for _, base := range []string{"/usr/local/lib", "/usr/local/libexec", "/usr/lib", "/usr/libexec"} {
@@ -33,11 +33,11 @@ func (a *App) pluginDirs() []string {
 }
 
 // findPlugin returns the program of plugin name, "" if there is none.
-func (a *App) findPlugin(name string) string {
+func findPlugin(a *App, name string) string {
 	if name == "" || strings.ContainsAny(name, "/\\.") || strings.HasPrefix(name, "-") {
 		return ""
 	}
-	for _, d := range a.pluginDirs() {
+	for _, d := range pluginDirs(a) {
 		for _, prefix := range []string{"gantry-", "docker-"} {
 			p := filepath.Join(d, prefix+name)
 			if fi, err := os.Stat(p); err == nil && fi.Mode().IsRegular() && fi.Mode()&0o111 != 0 {
@@ -49,10 +49,10 @@ func (a *App) findPlugin(name string) string {
 }
 
 // unknown handles a first word that is no command: a plugin, or a mistake.
-func (a *App) unknown(ctx context.Context, rest, args []string) error {
-	path := a.findPlugin(rest[0])
+func runUnknown(a *App, ctx context.Context, rest, args []string) error {
+	path := findPlugin(a, rest[0])
 	if path == "" {
-		return a.unknownCommand(a.name+" "+rest[0], "", similar(rest[0], topNames()))
+		return unknownCommand(a, a.name+" "+rest[0], "", similar(rest[0], topNames()))
 	}
 	cmd := exec.CommandContext(ctx, path, args...)
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = a.In, a.Out, a.Err
@@ -75,17 +75,17 @@ func (a *App) unknown(ctx context.Context, rest, args []string) error {
 const pluginTimeout = 2 * time.Second
 
 // plugins asks all plugins what they are.
-func (a *App) plugins(ctx context.Context) []pluginInfo {
+func listPlugins(a *App, ctx context.Context) []pluginInfo {
 	seen := map[string]bool{}
 	out := []pluginInfo{}
-	for _, d := range a.pluginDirs() {
+	for _, d := range pluginDirs(a) {
 		files, err := os.ReadDir(d)
 		if err != nil {
 			continue
 		}
 		for _, f := range files {
 			_, name, ok := strings.Cut(f.Name(), "-")
-			if !ok || seen[name] || a.findPlugin(name) != filepath.Join(d, f.Name()) {
+			if !ok || seen[name] || findPlugin(a, name) != filepath.Join(d, f.Name()) {
 				continue
 			}
 			seen[name] = true
@@ -111,8 +111,8 @@ func askPlugin(ctx context.Context, path, name string) (pluginInfo, bool) {
 }
 
 // pluginHelp lists plugins in the main help.
-func (a *App) pluginHelp(ctx context.Context, w io.Writer) {
-	list := a.plugins(ctx)
+func pluginHelp(a *App, ctx context.Context, w io.Writer) {
+	list := listPlugins(a, ctx)
 	if len(list) == 0 {
 		return
 	}

@@ -28,7 +28,7 @@ type pruneOptions struct {
 }
 
 // confirm asks for a yes. Without one the command ends with code 1, as Docker's.
-func (a *App) confirm(ctx context.Context, question string) error {
+func confirm(a *App, ctx context.Context, question string) error {
 	fmt.Fprintf(a.Out, "%s [y/N] ", question)
 	answer := make(chan string, 1)
 	go func() {
@@ -62,7 +62,7 @@ type pruner struct {
 	noSpace                                   bool
 }
 
-func (a *App) pruneCommand(p pruner) *cobra.Command {
+func pruneCommand(a *App, p pruner) *cobra.Command {
 	var o pruneOptions
 	cmd := leaf("prune [OPTIONS]", p.short, noArgs, func(cmd *cobra.Command, _ []string) error {
 		if !o.force {
@@ -70,11 +70,11 @@ func (a *App) pruneCommand(p pruner) *cobra.Command {
 			if o.all && p.allWarning != "" {
 				w = p.allWarning
 			}
-			if err := a.confirm(cmd.Context(), "WARNING! "+w+"\nAre you sure you want to continue?"); err != nil {
+			if err := confirm(a, cmd.Context(), "WARNING! "+w+"\nAre you sure you want to continue?"); err != nil {
 				return err
 			}
 		}
-		space, err := a.pruneOne(cmd.Context(), p, &o)
+		space, err := pruneOne(a, cmd.Context(), p, &o)
 		if err != nil {
 			return err
 		}
@@ -92,7 +92,7 @@ func (a *App) pruneCommand(p pruner) *cobra.Command {
 }
 
 // pruneOne prunes and lists what went.
-func (a *App) pruneOne(ctx context.Context, p pruner, o *pruneOptions) (uint64, error) {
+func pruneOne(a *App, ctx context.Context, p pruner, o *pruneOptions) (uint64, error) {
 	c, err := a.client()
 	if err != nil {
 		return 0, err
@@ -186,24 +186,24 @@ func buildPruner() pruner {
 	}
 }
 
-func (a *App) containerPruneCommand() *cobra.Command { return a.pruneCommand(containerPruner()) }
-func (a *App) networkPruneCommand() *cobra.Command   { return a.pruneCommand(networkPruner()) }
-func (a *App) volumePruneCommand() *cobra.Command    { return a.pruneCommand(volumePruner()) }
-func (a *App) imagePruneCommand() *cobra.Command     { return a.pruneCommand(imagePruner()) }
+func containerPruneCommand(a *App) *cobra.Command { return pruneCommand(a, containerPruner()) }
+func networkPruneCommand(a *App) *cobra.Command   { return pruneCommand(a, networkPruner()) }
+func volumePruneCommand(a *App) *cobra.Command    { return pruneCommand(a, volumePruner()) }
+func imagePruneCommand(a *App) *cobra.Command     { return pruneCommand(a, imagePruner()) }
 
-func (a *App) builderPruneCommand() *cobra.Command {
-	cmd := a.pruneCommand(buildPruner())
+func builderPruneCommand(a *App) *cobra.Command {
+	cmd := pruneCommand(a, buildPruner())
 	cmd.Flags().Var(new(opt.Bytes), "keep-storage", "Amount of disk space to keep for cache")
 	_ = cmd.Flags().MarkHidden("keep-storage")
 	return cmd
 }
 
-func (a *App) systemPruneCommand() *cobra.Command {
+func systemPruneCommand(a *App) *cobra.Command {
 	var o pruneOptions
 	var volumes bool
 	cmd := leaf("prune [OPTIONS]", "Remove unused data", noArgs, func(cmd *cobra.Command, _ []string) error {
 		if !o.force {
-			if err := a.confirm(cmd.Context(), systemPruneWarning(o.all, volumes)); err != nil {
+			if err := confirm(a, cmd.Context(), systemPruneWarning(o.all, volumes)); err != nil {
 				return err
 			}
 		}
@@ -217,7 +217,7 @@ func (a *App) systemPruneCommand() *cobra.Command {
 			if p.path == "/volumes/prune" {
 				so.all = false // system prune takes anonymous volumes only
 			}
-			n, err := a.pruneOne(cmd.Context(), p, &so)
+			n, err := pruneOne(a, cmd.Context(), p, &so)
 			if err != nil {
 				if p.path == "/build/prune" && isUnsupported(err) {
 					continue // a daemon without a builder has no cache

@@ -48,10 +48,10 @@ type psOptions struct {
 	filter                            opt.Filter
 }
 
-func (a *App) psCommand() *cobra.Command {
+func psCommand(a *App) *cobra.Command {
 	var o psOptions
 	cmd := leaf("ls [OPTIONS]", "List containers", noArgs, func(cmd *cobra.Command, _ []string) error {
-		return a.ps(cmd.Context(), cmd.Flags().Changed("size"), &o)
+		return listContainers(a, cmd.Context(), cmd.Flags().Changed("size"), &o)
 	})
 	fs := cmd.Flags()
 	fs.BoolVarP(&o.quiet, "quiet", "q", false, "Only display container IDs")
@@ -65,12 +65,12 @@ func (a *App) psCommand() *cobra.Command {
 	return cmd
 }
 
-func (a *App) ps(ctx context.Context, sizeGiven bool, o *psOptions) error {
+func listContainers(a *App, ctx context.Context, sizeGiven bool, o *psOptions) error {
 	c, err := a.client()
 	if err != nil {
 		return err
 	}
-	format := a.listFormat(o.format, "psFormat", o.quiet)
+	format := listFormat(a, o.format, "psFormat", o.quiet)
 	if o.format != "" && o.quiet {
 		fmt.Fprintln(a.Err, "WARNING: Ignoring custom format, because both --format and --quiet are set.")
 	}
@@ -102,7 +102,7 @@ func (a *App) ps(ctx context.Context, sizeGiven bool, o *psOptions) error {
 
 // listFormat returns the format of a list: the flag, or what config.json says
 // under key.
-func (a *App) listFormat(flag, key string, quiet bool) string {
+func listFormat(a *App, flag, key string, quiet bool) string {
 	if flag == "" && !quiet {
 		return a.config().Formats[key]
 	}

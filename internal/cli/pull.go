@@ -31,7 +31,7 @@ func contentTrustFlag(cmd *cobra.Command) {
 }
 
 // registryAuth returns the X-Registry-Auth header for a registry.
-func (a *App) registryAuth(domain string) (http.Header, error) {
+func registryAuth(a *App, domain string) (http.Header, error) {
 	auth, err := a.config().Credentials(conf.ServerKey(domain))
 	if err != nil {
 		return nil, err
@@ -40,8 +40,8 @@ func (a *App) registryAuth(domain string) (http.Header, error) {
 }
 
 // pullImage pulls n and shows the progress on out.
-func (a *App) pullImage(ctx context.Context, n ref.Name, o pullOptions, out io.Writer) error {
-	h, err := a.registryAuth(n.Domain)
+func pullImage(a *App, ctx context.Context, n ref.Name, o pullOptions, out io.Writer) error {
+	h, err := registryAuth(a, n.Domain)
 	if err != nil {
 		return err
 	}
@@ -69,7 +69,7 @@ func (a *App) pullImage(ctx context.Context, n ref.Name, o pullOptions, out io.W
 	return nil
 }
 
-func (a *App) pullCommand() *cobra.Command {
+func pullCommand(a *App) *cobra.Command {
 	var o pullOptions
 	cmd := leaf("pull [OPTIONS] NAME[:TAG|@DIGEST]", "Download an image from a registry", exactArgs(1), func(cmd *cobra.Command, args []string) error {
 		if _, err := a.client(); err != nil {
@@ -92,7 +92,7 @@ func (a *App) pullCommand() *cobra.Command {
 		if o.quiet {
 			out = io.Discard
 		}
-		if err := a.pullImage(cmd.Context(), n, o, out); err != nil {
+		if err := pullImage(a, cmd.Context(), n, o, out); err != nil {
 			return err
 		}
 		full := n.Repository()
@@ -120,7 +120,7 @@ func lookupOr(name, def string) string {
 	return def
 }
 
-func (a *App) pushCommand() *cobra.Command {
+func pushCommand(a *App) *cobra.Command {
 	var all, quiet bool
 	var platform string
 	cmd := leaf("push [OPTIONS] NAME[:TAG]", "Upload an image to a registry", exactArgs(1), func(cmd *cobra.Command, args []string) error {
@@ -141,7 +141,7 @@ func (a *App) pushCommand() *cobra.Command {
 				fmt.Fprintf(a.Out, "Using default tag: %s\n", n.Tag)
 			}
 		}
-		h, err := a.registryAuth(n.Domain)
+		h, err := registryAuth(a, n.Domain)
 		if err != nil {
 			return err
 		}
@@ -177,11 +177,11 @@ func (a *App) pushCommand() *cobra.Command {
 	cmd.Flags().BoolVarP(&quiet, "quiet", "q", false, "Suppress verbose output")
 	cmd.Flags().StringVar(&platform, "platform", "", "Push a platform-specific manifest as a single-platform image to the registry.\nImage index won't be pushed, meaning that other manifests, including attestations won't be preserved.\n'os[/arch[/variant]]': Explicit platform (eg. linux/amd64)")
 	contentTrustFlag(cmd)
-	cmd.ValidArgsFunction = a.completeImages
+	cmd.ValidArgsFunction = completeImages(a)
 	return cmd
 }
 
-func (a *App) searchCommand() *cobra.Command {
+func searchCommand(a *App) *cobra.Command {
 	var format string
 	var filter opt.Filter
 	var limit int
@@ -199,7 +199,7 @@ func (a *App) searchCommand() *cobra.Command {
 		n, err := ref.Parse(args[0])
 		var h http.Header
 		if err == nil {
-			if h, err = a.registryAuth(n.Domain); err != nil {
+			if h, err = registryAuth(a, n.Domain); err != nil {
 				return err
 			}
 		}

@@ -50,12 +50,12 @@ type runOptions struct {
 	detachKeys       string
 }
 
-func (a *App) runCommand() *cobra.Command {
+func runCommand(a *App) *cobra.Command {
 	var o runOptions
 	var f *create.Flags
 	cmd := leaf("run [OPTIONS] IMAGE [COMMAND] [ARG...]", "Create and run a new container from an image", minArgs(1), func(cmd *cobra.Command, args []string) error {
 		f.Image, f.Args = args[0], args[1:]
-		return a.run(cmd.Context(), cmd.Flags(), &o, f)
+		return runContainer(a, cmd.Context(), cmd.Flags(), &o, f)
 	})
 	fs := cmd.Flags()
 	o.register(fs, "running")
@@ -63,20 +63,20 @@ func (a *App) runCommand() *cobra.Command {
 	fs.BoolVar(&o.sigProxy, "sig-proxy", true, "Proxy received signals to the process")
 	fs.StringVar(&o.detachKeys, "detach-keys", "", "Override the key sequence for detaching a container")
 	f = create.Register(fs)
-	cmd.ValidArgsFunction = a.completeImages
+	cmd.ValidArgsFunction = completeImages(a)
 	return cmd
 }
 
-func (a *App) createCommand() *cobra.Command {
+func createCommand(a *App) *cobra.Command {
 	var o createOptions
 	var f *create.Flags
 	cmd := leaf("create [OPTIONS] IMAGE [COMMAND] [ARG...]", "Create a new container", minArgs(1), func(cmd *cobra.Command, args []string) error {
 		f.Image, f.Args = args[0], args[1:]
-		req, err := a.request(cmd.Flags(), &o, f)
+		req, err := createRequest(a, cmd.Flags(), &o, f)
 		if err != nil {
 			return a.withHelp(err, "create")
 		}
-		id, err := a.create(cmd.Context(), req, &o)
+		id, err := createContainer(a, cmd.Context(), req, &o)
 		if err != nil {
 			return a.withHelp(err, "create")
 		}
@@ -85,12 +85,12 @@ func (a *App) createCommand() *cobra.Command {
 	})
 	o.register(cmd.Flags(), "creating")
 	f = create.Register(cmd.Flags())
-	cmd.ValidArgsFunction = a.completeImages
+	cmd.ValidArgsFunction = completeImages(a)
 	return cmd
 }
 
 // request turns the flags into the body of the create call.
-func (a *App) request(fs *pflag.FlagSet, o *createOptions, f *create.Flags) (*wire.CreateRequest, error) {
+func createRequest(a *App, fs *pflag.FlagSet, o *createOptions, f *create.Flags) (*wire.CreateRequest, error) {
 	if _, err := a.client(); err != nil {
 		return nil, err
 	}
@@ -114,7 +114,7 @@ func (a *App) request(fs *pflag.FlagSet, o *createOptions, f *create.Flags) (*wi
 
 // create makes the container, pulling its image if that is missing, and returns
 // the id.
-func (a *App) create(ctx context.Context, req *wire.CreateRequest, o *createOptions) (string, error) {
+func createContainer(a *App, ctx context.Context, req *wire.CreateRequest, o *createOptions) (string, error) {
 	q := url.Values{}
 	if o.platform != "" {
 		if _, _, _, err := opt.Platform(o.platform); err != nil {
@@ -135,7 +135,7 @@ func (a *App) create(ctx context.Context, req *wire.CreateRequest, o *createOpti
 		return "", refErr
 	}
 	if o.pull == pullAlways {
-		if err := a.pullFor(ctx, name.Tagged(), o); err != nil {
+		if err := pullFor(a, ctx, name.Tagged(), o); err != nil {
 			return "", err
 		}
 	}
@@ -145,7 +145,7 @@ func (a *App) create(ctx context.Context, req *wire.CreateRequest, o *createOpti
 		if !o.quiet {
 			fmt.Fprintf(a.Err, "Unable to find image '%s' locally\n", name.Tagged())
 		}
-		if err := a.pullFor(ctx, name.Tagged(), o); err != nil {
+		if err := pullFor(a, ctx, name.Tagged(), o); err != nil {
 			return "", err
 		}
 		err = a.api.Post(ctx, "/containers/create", q, req, &res)
@@ -173,12 +173,12 @@ func looksLikeID(s string) bool {
 
 // pullFor pulls on behalf of run and create: progress goes to standard error,
 // as standard output belongs to the container.
-func (a *App) pullFor(ctx context.Context, n ref.Name, o *createOptions) error {
+func pullFor(a *App, ctx context.Context, n ref.Name, o *createOptions) error {
 	out := a.Err
 	if o.quiet {
 		out = io.Discard
 	}
-	return a.pullImage(ctx, n, pullOptions{platform: o.platform}, out)
+	return pullImage(a, ctx, n, pullOptions{platform: o.platform}, out)
 }
 
 // cidFile is the file of --cidfile: it must not exist before, and is removed if
@@ -224,8 +224,8 @@ func (c *cidFile) close() {
 }
 
 // run is create, attach, wait, start, and the container's exit code.
-func (a *App) run(ctx context.Context, fs *pflag.FlagSet, o *runOptions, f *create.Flags) error {
-	req, err := a.request(fs, &o.createOptions, f)
+func runContainer(a *App, ctx context.Context, fs *pflag.FlagSet, o *runOptions, f *create.Flags) error {
+	req, err := createRequest(a, fs, &o.createOptions, f)
 	if err != nil {
 		if a.api == nil {
 			return err
@@ -237,21 +237,21 @@ func (a *App) run(ctx context.Context, fs *pflag.FlagSet, o *runOptions, f *crea
 			return errors.New("conflicting options: cannot specify both --attach and --detach")
 		}
 		req.AttachStdin, req.AttachStdout, req.AttachStderr, req.StdinOnce = false, false, false, false
-	} else if err := a.checkTTY(req.AttachStdin, req.Tty); err != nil {
+	} else if err := checkTTY(a, req.AttachStdin, req.Tty); err != nil {
 		return err
 	}
-	keys, keyText, err := a.detachKeys(o.detachKeys)
+	keys, keyText, err := detachKeys(a, o.detachKeys)
 	if err != nil {
 		return err
 	}
-	id, err := a.create(ctx, req, &o.createOptions)
+	id, err := createContainer(a, ctx, req, &o.createOptions)
 	if err != nil {
-		return a.runError(ctx, err)
+		return runError(a, ctx, err)
 	}
 	if !req.AttachStdin && !req.AttachStdout && !req.AttachStderr {
 		if err := a.api.Post(ctx, containerPath(id, "start"), nil, nil, nil); err != nil {
 			fmt.Fprintln(a.Out, id)
-			return a.runError(ctx, err)
+			return runError(a, ctx, err)
 		}
 		fmt.Fprintln(a.Out, id)
 		return nil
@@ -263,13 +263,13 @@ func (a *App) run(ctx context.Context, fs *pflag.FlagSet, o *runOptions, f *crea
 	err = s.startAndWait(ctx)
 	var se *startError
 	if errors.As(err, &se) {
-		return a.runError(ctx, se.err)
+		return runError(a, ctx, se.err)
 	}
 	return err
 }
 
 // runError is a failure before the container's program ran.
-func (a *App) runError(ctx context.Context, err error) error {
+func runError(a *App, ctx context.Context, err error) error {
 	var c *client.ConnectError
 	if ctx.Err() != nil {
 		return err
@@ -341,7 +341,7 @@ func (s session) startAndWait(ctx context.Context) error {
 		return w.err
 	}
 	if s.sigProxy {
-		defer a.proxySignals(context.WithoutCancel(ctx), s.id)()
+		defer proxySignals(a, context.WithoutCancel(ctx), s.id)()
 		ctx = context.WithoutCancel(ctx)
 	}
 	pumpCtx, stopPump := context.WithCancel(ctx)
@@ -357,7 +357,7 @@ func (s session) startAndWait(ctx context.Context) error {
 		return &startError{err}
 	}
 	if s.tty && a.outIsTerminal() {
-		defer a.followSize(ctx, containerPath(s.id, "resize"))()
+		defer followSize(a, ctx, containerPath(s.id, "resize"))()
 	}
 	return s.finish(ctx, w.w, pumped, stopPump)
 }

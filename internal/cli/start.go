@@ -27,10 +27,10 @@ type startOptions struct {
 	detachKeys, checkpoint, checkpointDir string
 }
 
-func (a *App) startCommand() *cobra.Command {
+func startCommand(a *App) *cobra.Command {
 	var o startOptions
 	cmd := leaf("start [OPTIONS] CONTAINER [CONTAINER...]", "Start one or more stopped containers", minArgs(1), func(cmd *cobra.Command, args []string) error {
-		return a.start(cmd.Context(), args, &o)
+		return startContainers(a, cmd.Context(), args, &o)
 	})
 	fs := cmd.Flags()
 	fs.BoolVarP(&o.attach, "attach", "a", false, "Attach STDOUT/STDERR and forward signals")
@@ -38,16 +38,16 @@ func (a *App) startCommand() *cobra.Command {
 	fs.StringVar(&o.detachKeys, "detach-keys", "", "Override the key sequence for detaching a container")
 	fs.StringVar(&o.checkpoint, "checkpoint", "", "Restore from this checkpoint")
 	fs.StringVar(&o.checkpointDir, "checkpoint-dir", "", "Use a custom checkpoint storage directory")
-	cmd.ValidArgsFunction = a.completeContainers
+	cmd.ValidArgsFunction = completeContainers(a)
 	return cmd
 }
 
-func (a *App) start(ctx context.Context, names []string, o *startOptions) error {
+func startContainers(a *App, ctx context.Context, names []string, o *startOptions) error {
 	if _, err := a.client(); err != nil {
 		return err
 	}
 	if !o.attach && !o.stdin {
-		return a.startDetached(ctx, names, o)
+		return startDetached(a, ctx, names, o)
 	}
 	if len(names) > 1 {
 		return errors.New("you cannot start and attach multiple containers at once")
@@ -56,7 +56,7 @@ func (a *App) start(ctx context.Context, names []string, o *startOptions) error 
 	if err != nil {
 		return err
 	}
-	keys, text, err := a.detachKeys(o.detachKeys)
+	keys, text, err := detachKeys(a, o.detachKeys)
 	if err != nil {
 		return err
 	}
@@ -67,7 +67,7 @@ func (a *App) start(ctx context.Context, names []string, o *startOptions) error 
 	return s.startAndWait(ctx)
 }
 
-func (a *App) startDetached(ctx context.Context, names []string, o *startOptions) error {
+func startDetached(a *App, ctx context.Context, names []string, o *startOptions) error {
 	q := url.Values{}
 	if o.checkpoint != "" {
 		q.Set("checkpoint", o.checkpoint)
@@ -103,19 +103,19 @@ type attachOptions struct {
 	detachKeys     string
 }
 
-func (a *App) attachCommand() *cobra.Command {
+func attachCommand(a *App) *cobra.Command {
 	var o attachOptions
 	cmd := leaf("attach [OPTIONS] CONTAINER", "Attach local standard input, output, and error streams to a running container", exactArgs(1), func(cmd *cobra.Command, args []string) error {
-		return a.attach(cmd.Context(), args[0], &o)
+		return attachTo(a, cmd.Context(), args[0], &o)
 	})
 	cmd.Flags().BoolVar(&o.noStdin, "no-stdin", false, "Do not attach STDIN")
 	cmd.Flags().BoolVar(&o.proxy, "sig-proxy", true, "Proxy all received signals to the process")
 	cmd.Flags().StringVar(&o.detachKeys, "detach-keys", "", "Override the key sequence for detaching a container")
-	cmd.ValidArgsFunction = a.completeContainers
+	cmd.ValidArgsFunction = completeContainers(a)
 	return cmd
 }
 
-func (a *App) attach(ctx context.Context, name string, o *attachOptions) error {
+func attachTo(a *App, ctx context.Context, name string, o *attachOptions) error {
 	c, err := a.inspectContainer(ctx, name)
 	if err != nil {
 		return err
@@ -129,10 +129,10 @@ func (a *App) attach(ctx context.Context, name string, o *attachOptions) error {
 		return errors.New("You cannot attach to a restarting container, wait until it is running")
 	}
 	stdin := !o.noStdin && c.Config.OpenStdin
-	if err := a.checkTTY(stdin, c.Config.Tty); err != nil {
+	if err := checkTTY(a, stdin, c.Config.Tty); err != nil {
 		return err
 	}
-	keys, text, err := a.detachKeys(o.detachKeys)
+	keys, text, err := detachKeys(a, o.detachKeys)
 	if err != nil {
 		return err
 	}
@@ -149,12 +149,12 @@ func (a *App) attach(ctx context.Context, name string, o *attachOptions) error {
 	}
 	defer conn.Close()
 	if o.proxy && !c.Config.Tty {
-		defer a.proxySignals(context.WithoutCancel(ctx), c.ID)()
+		defer proxySignals(a, context.WithoutCancel(ctx), c.ID)()
 		ctx = context.WithoutCancel(ctx)
 	}
 	if c.Config.Tty && a.outIsTerminal() {
-		a.repaint(ctx, c.ID)
-		defer a.followSize(ctx, containerPath(c.ID, "resize"))()
+		repaintTTY(a, ctx, c.ID)
+		defer followSize(a, ctx, containerPath(c.ID, "resize"))()
 	}
 	if err := s.pump(conn).run(ctx); err != nil {
 		if errors.Is(err, term.ErrDetached) {
@@ -182,7 +182,7 @@ func (w *waiter) attachStatus() error {
 
 // repaint makes a program draw its screen again, by a size that is one cell off:
 // the right size follows.
-func (a *App) repaint(ctx context.Context, id string) {
+func repaintTTY(a *App, ctx context.Context, id string) {
 	s := a.outSize()
 	q := url.Values{"h": {fmt.Sprint(s.Height + 1)}, "w": {fmt.Sprint(s.Width + 1)}}
 	_ = a.api.Post(ctx, containerPath(id, "resize"), q, nil, nil)
@@ -194,10 +194,10 @@ type execOptions struct {
 	env, envFile                   opt.List
 }
 
-func (a *App) execCommand() *cobra.Command {
+func execCommand(a *App) *cobra.Command {
 	var o execOptions
 	cmd := leaf("exec [OPTIONS] CONTAINER COMMAND [ARG...]", "Execute a command in a running container", minArgs(2), func(cmd *cobra.Command, args []string) error {
-		return a.exec(cmd.Context(), args[0], args[1:], &o)
+		return execIn(a, cmd.Context(), args[0], args[1:], &o)
 	})
 	fs := cmd.Flags()
 	fs.SetInterspersed(false)
@@ -211,11 +211,11 @@ func (a *App) execCommand() *cobra.Command {
 	fs.VarP(&o.env, "env", "e", "Set environment variables")
 	fs.Var(&o.envFile, "env-file", "Read in a file of environment variables")
 	fs.StringVarP(&o.workdir, "workdir", "w", "", "Working directory inside the container")
-	cmd.ValidArgsFunction = a.completeContainers
+	cmd.ValidArgsFunction = completeContainers(a)
 	return cmd
 }
 
-func (a *App) exec(ctx context.Context, name string, argv []string, o *execOptions) error {
+func execIn(a *App, ctx context.Context, name string, argv []string, o *execOptions) error {
 	if _, err := a.client(); err != nil {
 		return err
 	}
@@ -224,11 +224,11 @@ func (a *App) exec(ctx context.Context, name string, argv []string, o *execOptio
 		return err
 	}
 	if !o.detach {
-		if err := a.checkTTY(o.stdin, o.tty); err != nil {
+		if err := checkTTY(a, o.stdin, o.tty); err != nil {
 			return err
 		}
 	}
-	keys, text, err := a.detachKeys(o.detachKeys)
+	keys, text, err := detachKeys(a, o.detachKeys)
 	if err != nil {
 		return err
 	}
@@ -256,7 +256,7 @@ func (a *App) exec(ctx context.Context, name string, argv []string, o *execOptio
 	}
 	defer conn.Close()
 	if o.tty && a.outIsTerminal() {
-		defer a.followSize(ctx, path+"/resize")()
+		defer followSize(a, ctx, path+"/resize")()
 	}
 	s := session{app: a, tty: o.tty, keys: keys, stdin: o.stdin, stdout: true, stderr: true}
 	if err := s.pump(conn).run(ctx); err != nil {
@@ -265,11 +265,11 @@ func (a *App) exec(ctx context.Context, name string, argv []string, o *execOptio
 		}
 		return err
 	}
-	return a.execStatus(ctx, path)
+	return execStatus(a, ctx, path)
 }
 
 // execStatus asks for the exit code of an exec whose stream has ended.
-func (a *App) execStatus(ctx context.Context, path string) error {
+func execStatus(a *App, ctx context.Context, path string) error {
 	var res wire.ExecInspect
 	if err := a.api.Get(ctx, path+"/json", nil, &res); err != nil {
 		return err

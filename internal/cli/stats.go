@@ -25,16 +25,16 @@ type statsOptions struct {
 	format                 string
 }
 
-func (a *App) statsCommand() *cobra.Command {
+func statsCommand(a *App) *cobra.Command {
 	var o statsOptions
 	cmd := leaf("stats [OPTIONS] [CONTAINER...]", "Display a live stream of container(s) resource usage statistics", nil, func(cmd *cobra.Command, args []string) error {
-		return a.stats(cmd.Context(), args, &o)
+		return showStats(a, cmd.Context(), args, &o)
 	})
 	cmd.Flags().BoolVarP(&o.all, "all", "a", false, "Show all containers (default shows just running)")
 	cmd.Flags().BoolVar(&o.noStream, "no-stream", false, "Disable streaming stats and only pull the first result")
 	cmd.Flags().BoolVar(&o.noTrunc, "no-trunc", false, "Do not truncate output")
 	cmd.Flags().StringVar(&o.format, "format", "", formatUsage)
-	cmd.ValidArgsFunction = a.completeContainers
+	cmd.ValidArgsFunction = completeContainers(a)
 	return cmd
 }
 
@@ -77,12 +77,12 @@ func (t *statsTable) rows() []*formatter.Sample {
 	return out
 }
 
-func (a *App) stats(ctx context.Context, names []string, o *statsOptions) error {
+func showStats(a *App, ctx context.Context, names []string, o *statsOptions) error {
 	if _, err := a.client(); err != nil {
 		return err
 	}
 	t := &statsTable{samples: map[string]*formatter.Sample{}}
-	format := a.listFormat(o.format, "statsFormat", false)
+	format := listFormat(a, o.format, "statsFormat", false)
 	followAll := len(names) == 0
 	if followAll {
 		q := url.Values{}
@@ -98,13 +98,13 @@ func (a *App) stats(ctx context.Context, names []string, o *statsOptions) error 
 		}
 	}
 	if o.noStream {
-		return a.statsOnce(ctx, t, names, format, o)
+		return statsOnce(a, ctx, t, names, format, o)
 	}
-	return a.statsLive(ctx, t, names, followAll, format, o)
+	return statsLive(a, ctx, t, names, followAll, format, o)
 }
 
 // statsOnce shows one sample of each container, all measured at the same time.
-func (a *App) statsOnce(ctx context.Context, t *statsTable, names []string, format string, o *statsOptions) error {
+func statsOnce(a *App, ctx context.Context, t *statsTable, names []string, format string, o *statsOptions) error {
 	errs := make([]error, len(names))
 	var wg sync.WaitGroup
 	for i, n := range names {
@@ -125,7 +125,7 @@ func (a *App) statsOnce(ctx context.Context, t *statsTable, names []string, form
 
 // statsLive repaints the table every half second until ctx ends, or until no
 // container is left that was asked for by name.
-func (a *App) statsLive(ctx context.Context, t *statsTable, names []string, followAll bool, format string, o *statsOptions) error {
+func statsLive(a *App, ctx context.Context, t *statsTable, names []string, followAll bool, format string, o *statsOptions) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	var wg sync.WaitGroup
@@ -133,7 +133,7 @@ func (a *App) statsLive(ctx context.Context, t *statsTable, names []string, foll
 	follow := func(n string) {
 		t.set(n, &formatter.Sample{Container: n, Invalid: true})
 		wg.Go(func() {
-			err := a.followStats(ctx, t, n)
+			err := followStats(a, ctx, t, n)
 			if err != nil && ctx.Err() == nil && !followAll {
 				cancel(err)
 			}
@@ -146,7 +146,7 @@ func (a *App) statsLive(ctx context.Context, t *statsTable, names []string, foll
 		follow(n)
 	}
 	if followAll {
-		wg.Go(func() { a.followStarts(ctx, follow) })
+		wg.Go(func() { followStarts(a, ctx, follow) })
 	}
 	tick := time.NewTicker(500 * time.Millisecond)
 	defer tick.Stop()
@@ -175,7 +175,7 @@ func (a *App) statsLive(ctx context.Context, t *statsTable, names []string, foll
 }
 
 // followStats keeps t up to date with one container until its stream ends.
-func (a *App) followStats(ctx context.Context, t *statsTable, name string) error {
+func followStats(a *App, ctx context.Context, t *statsTable, name string) error {
 	res, err := a.api.Stream(ctx, client.Request{Method: http.MethodGet, Path: containerPath(name, "stats"), Query: url.Values{"stream": {"1"}}})
 	if err != nil {
 		return err
@@ -195,7 +195,7 @@ func (a *App) followStats(ctx context.Context, t *statsTable, name string) error
 }
 
 // followStarts follows containers that start while stats runs.
-func (a *App) followStarts(ctx context.Context, follow func(string)) {
+func followStarts(a *App, ctx context.Context, follow func(string)) {
 	q := url.Values{"filters": {`{"type":{"container":true},"event":{"start":true}}`}}
 	res, err := a.api.Stream(ctx, client.Request{Method: http.MethodGet, Path: "/events", Query: q})
 	if err != nil {

@@ -27,7 +27,7 @@ type pump struct {
 }
 
 // detachKeys parses the flag, or what config.json says, or the default.
-func (a *App) detachKeys(flag string) ([]byte, string, error) {
+func detachKeys(a *App, flag string) ([]byte, string, error) {
 	s := flag
 	if s == "" {
 		s = a.config().DetachKeys
@@ -123,25 +123,25 @@ func (p pump) input() chan error {
 }
 
 // outFile returns standard output as a file, nil in tests that use a buffer.
-func (a *App) outFile() *os.File {
+func outFile(a *App) *os.File {
 	f, _ := a.Out.(*os.File)
 	return f
 }
 
 func (a *App) outIsTerminal() bool {
-	f := a.outFile()
+	f := outFile(a)
 	return f != nil && term.IsTerminal(f)
 }
 
 func (a *App) outSize() term.Size {
-	if f := a.outFile(); f != nil {
+	if f := outFile(a); f != nil {
 		return term.SizeOf(f)
 	}
 	return term.Size{}
 }
 
 // checkTTY refuses -t with -i when the input is no terminal.
-func (a *App) checkTTY(stdin, tty bool) error {
+func checkTTY(a *App, stdin, tty bool) error {
 	if stdin && tty && !term.IsTerminal(a.In) {
 		return errors.New("the input device is not a TTY")
 	}
@@ -150,7 +150,7 @@ func (a *App) checkTTY(stdin, tty bool) error {
 
 // followSize tells the daemon the terminal's size now and whenever it changes,
 // until the returned function is called. path is …/resize of a container or exec.
-func (a *App) followSize(ctx context.Context, path string) func() {
+func followSize(a *App, ctx context.Context, path string) func() {
 	ctx, cancel := context.WithCancel(ctx)
 	ch := make(chan os.Signal, 1)
 	signal.Notify(ch, syscall.SIGWINCH)
@@ -158,7 +158,7 @@ func (a *App) followSize(ctx context.Context, path string) func() {
 	go func() {
 		defer close(done)
 		// Right after a start the process may not be there yet.
-		for try := 0; try < 5 && a.resize(ctx, path) != nil && ctx.Err() == nil; try++ {
+		for try := 0; try < 5 && resizeTTY(a, ctx, path) != nil && ctx.Err() == nil; try++ {
 			select {
 			case <-time.After(time.Duration(try+1) * 10 * time.Millisecond):
 			case <-ctx.Done():
@@ -167,7 +167,7 @@ func (a *App) followSize(ctx context.Context, path string) func() {
 		for {
 			select {
 			case <-ch:
-				_ = a.resize(ctx, path)
+				_ = resizeTTY(a, ctx, path)
 			case <-ctx.Done():
 				return
 			}
@@ -180,7 +180,7 @@ func (a *App) followSize(ctx context.Context, path string) func() {
 	}
 }
 
-func (a *App) resize(ctx context.Context, path string) error {
+func resizeTTY(a *App, ctx context.Context, path string) error {
 	s := a.outSize()
 	if s.Height == 0 && s.Width == 0 {
 		return nil
@@ -191,7 +191,7 @@ func (a *App) resize(ctx context.Context, path string) error {
 
 // proxySignals sends the signals that this process gets to the container instead,
 // until the returned function is called.
-func (a *App) proxySignals(ctx context.Context, id string) func() {
+func proxySignals(a *App, ctx context.Context, id string) func() {
 	a.sig.stop()
 	ch := make(chan os.Signal, 128)
 	signal.Notify(ch)

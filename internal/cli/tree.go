@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"slices"
 	"sort"
 	"strings"
 
@@ -21,7 +22,7 @@ type entry struct {
 	name    string   // below the group
 	top     string   // at the top; "" if it is not there
 	aliases []string // below the group
-	common  bool     // listed first in the main help
+	common  int      // place in the main help's first list, from 1; 0 is not there
 	hidden  bool
 	build   func(*App) *cobra.Command
 }
@@ -38,89 +39,97 @@ func groups() []group {
 
 // entries lists all commands, those that people use most first.
 func entries() []entry {
+	return slices.Concat(containerEntries(), imageEntries(), otherEntries())
+}
+
+func containerEntries() []entry {
 	return []entry{
-		{group: "container", name: "run", top: "run", common: true, build: (*App).runCommand},
-		{group: "container", name: "exec", top: "exec", common: true, build: (*App).execCommand},
-		{group: "container", name: "ls", top: "ps", aliases: []string{"list", "ps"}, common: true, build: (*App).psCommand},
-		{group: "image", name: "build", top: "build", common: true, build: (*App).buildCommand},
-		{group: "builder", name: "build", build: (*App).buildCommand},
-		{group: "image", name: "pull", top: "pull", common: true, build: (*App).pullCommand},
-		{group: "image", name: "push", top: "push", common: true, build: (*App).pushCommand},
-		{group: "image", name: "ls", top: "images", aliases: []string{"list"}, common: true, build: (*App).imagesCommand},
-		{top: "login", common: true, build: (*App).loginCommand},
-		{top: "logout", common: true, build: (*App).logoutCommand},
-		{top: "search", common: true, build: (*App).searchCommand},
-		{top: "version", common: true, build: (*App).versionCommand},
-		{group: "system", name: "info", top: "info", common: true, build: (*App).infoCommand},
+		{group: "container", name: "run", top: "run", common: 1, build: runCommand},
+		{group: "container", name: "exec", top: "exec", common: 2, build: execCommand},
+		{group: "container", name: "ls", top: "ps", aliases: []string{"list", "ps"}, common: 3, build: psCommand},
+		{group: "container", name: "attach", top: "attach", build: attachCommand},
+		{group: "container", name: "commit", top: "commit", build: commitCommand},
+		{group: "container", name: "cp", top: "cp", build: cpCommand},
+		{group: "container", name: "create", top: "create", build: createCommand},
+		{group: "container", name: "diff", top: "diff", build: diffCommand},
+		{group: "container", name: "export", top: "export", build: exportCommand},
+		{group: "container", name: "inspect", build: containerInspectCommand},
+		{group: "container", name: "kill", top: "kill", build: killCommand},
+		{group: "container", name: "logs", top: "logs", build: logsCommand},
+		{group: "container", name: "pause", top: "pause", build: pauseCommand},
+		{group: "container", name: "port", top: "port", build: portCommand},
+		{group: "container", name: "prune", build: containerPruneCommand},
+		{group: "container", name: "rename", top: "rename", build: renameCommand},
+		{group: "container", name: "restart", top: "restart", build: restartCommand},
+		{group: "container", name: "rm", top: "rm", aliases: []string{"remove"}, build: rmCommand},
+		{group: "container", name: "start", top: "start", build: startCommand},
+		{group: "container", name: "stats", top: "stats", build: statsCommand},
+		{group: "container", name: "stop", top: "stop", build: stopCommand},
+		{group: "container", name: "top", top: "top", build: topCommand},
+		{group: "container", name: "unpause", top: "unpause", build: unpauseCommand},
+		{group: "container", name: "update", top: "update", build: updateCommand},
+		{group: "container", name: "wait", top: "wait", build: waitCommand},
+	}
+}
 
-		{group: "container", name: "attach", top: "attach", build: (*App).attachCommand},
-		{group: "container", name: "commit", top: "commit", build: (*App).commitCommand},
-		{group: "container", name: "cp", top: "cp", build: (*App).cpCommand},
-		{group: "container", name: "create", top: "create", build: (*App).createCommand},
-		{group: "container", name: "diff", top: "diff", build: (*App).diffCommand},
-		{group: "container", name: "export", top: "export", build: (*App).exportCommand},
-		{group: "container", name: "inspect", build: (*App).containerInspectCommand},
-		{group: "container", name: "kill", top: "kill", build: (*App).killCommand},
-		{group: "container", name: "logs", top: "logs", build: (*App).logsCommand},
-		{group: "container", name: "pause", top: "pause", build: (*App).pauseCommand},
-		{group: "container", name: "port", top: "port", build: (*App).portCommand},
-		{group: "container", name: "prune", build: (*App).containerPruneCommand},
-		{group: "container", name: "rename", top: "rename", build: (*App).renameCommand},
-		{group: "container", name: "restart", top: "restart", build: (*App).restartCommand},
-		{group: "container", name: "rm", top: "rm", aliases: []string{"remove"}, build: (*App).rmCommand},
-		{group: "container", name: "start", top: "start", build: (*App).startCommand},
-		{group: "container", name: "stats", top: "stats", build: (*App).statsCommand},
-		{group: "container", name: "stop", top: "stop", build: (*App).stopCommand},
-		{group: "container", name: "top", top: "top", build: (*App).topCommand},
-		{group: "container", name: "unpause", top: "unpause", build: (*App).unpauseCommand},
-		{group: "container", name: "update", top: "update", build: (*App).updateCommand},
-		{group: "container", name: "wait", top: "wait", build: (*App).waitCommand},
+func imageEntries() []entry {
+	return []entry{
+		{group: "image", name: "build", top: "build", common: 4, build: buildCommand},
+		{group: "builder", name: "build", build: buildCommand},
+		{group: "image", name: "pull", top: "pull", common: 5, build: pullCommand},
+		{group: "image", name: "push", top: "push", common: 6, build: pushCommand},
+		{group: "image", name: "ls", top: "images", aliases: []string{"list"}, common: 7, build: imagesCommand},
+		{group: "image", name: "history", top: "history", build: historyCommand},
+		{group: "image", name: "import", top: "import", build: importCommand},
+		{group: "image", name: "inspect", build: imageInspectCommand},
+		{group: "image", name: "load", top: "load", build: loadCommand},
+		{group: "image", name: "prune", build: imagePruneCommand},
+		{group: "image", name: "rm", top: "rmi", aliases: []string{"rmi", "remove"}, build: rmiCommand},
+		{group: "image", name: "save", top: "save", build: saveCommand},
+		{group: "image", name: "tag", top: "tag", build: tagCommand},
+		{group: "builder", name: "prune", build: builderPruneCommand},
+	}
+}
 
-		{group: "image", name: "history", top: "history", build: (*App).historyCommand},
-		{group: "image", name: "import", top: "import", build: (*App).importCommand},
-		{group: "image", name: "inspect", build: (*App).imageInspectCommand},
-		{group: "image", name: "load", top: "load", build: (*App).loadCommand},
-		{group: "image", name: "prune", build: (*App).imagePruneCommand},
-		{group: "image", name: "rm", top: "rmi", aliases: []string{"rmi", "remove"}, build: (*App).rmiCommand},
-		{group: "image", name: "save", top: "save", build: (*App).saveCommand},
-		{group: "image", name: "tag", top: "tag", build: (*App).tagCommand},
-		{group: "builder", name: "prune", build: (*App).builderPruneCommand},
-
-		{group: "network", name: "connect", build: (*App).networkConnectCommand},
-		{group: "network", name: "create", build: (*App).networkCreateCommand},
-		{group: "network", name: "disconnect", build: (*App).networkDisconnectCommand},
-		{group: "network", name: "inspect", build: (*App).networkInspectCommand},
-		{group: "network", name: "ls", aliases: []string{"list"}, build: (*App).networkLsCommand},
-		{group: "network", name: "prune", build: (*App).networkPruneCommand},
-		{group: "network", name: "rm", aliases: []string{"remove"}, build: (*App).networkRmCommand},
-
-		{group: "volume", name: "create", build: (*App).volumeCreateCommand},
-		{group: "volume", name: "inspect", build: (*App).volumeInspectCommand},
-		{group: "volume", name: "ls", aliases: []string{"list"}, build: (*App).volumeLsCommand},
-		{group: "volume", name: "prune", build: (*App).volumePruneCommand},
-		{group: "volume", name: "rm", aliases: []string{"remove"}, build: (*App).volumeRmCommand},
-
-		{group: "system", name: "df", build: (*App).dfCommand},
-		{group: "system", name: "dial-stdio", hidden: true, build: (*App).dialStdioCommand},
-		{group: "system", name: "events", top: "events", build: (*App).eventsCommand},
-		{group: "system", name: "prune", build: (*App).systemPruneCommand},
-		{top: "inspect", build: (*App).inspectCommand},
-		{top: "doctor", build: (*App).doctorCommand},
-
-		{group: "context", name: "create", build: (*App).contextCreateCommand},
-		{group: "context", name: "export", build: (*App).contextExportCommand},
-		{group: "context", name: "import", build: (*App).contextImportCommand},
-		{group: "context", name: "inspect", build: (*App).contextInspectCommand},
-		{group: "context", name: "ls", aliases: []string{"list"}, build: (*App).contextLsCommand},
-		{group: "context", name: "rm", aliases: []string{"remove"}, build: (*App).contextRmCommand},
-		{group: "context", name: "show", build: (*App).contextShowCommand},
-		{group: "context", name: "update", build: (*App).contextUpdateCommand},
-		{group: "context", name: "use", build: (*App).contextUseCommand},
+func otherEntries() []entry {
+	return []entry{
+		{top: "login", common: 8, build: loginCommand},
+		{top: "logout", common: 9, build: logoutCommand},
+		{top: "search", common: 10, build: searchCommand},
+		{top: "version", common: 11, build: versionCommand},
+		{group: "system", name: "info", top: "info", common: 12, build: infoCommand},
+		{group: "network", name: "connect", build: networkConnectCommand},
+		{group: "network", name: "create", build: networkCreateCommand},
+		{group: "network", name: "disconnect", build: networkDisconnectCommand},
+		{group: "network", name: "inspect", build: networkInspectCommand},
+		{group: "network", name: "ls", aliases: []string{"list"}, build: networkLsCommand},
+		{group: "network", name: "prune", build: networkPruneCommand},
+		{group: "network", name: "rm", aliases: []string{"remove"}, build: networkRmCommand},
+		{group: "volume", name: "create", build: volumeCreateCommand},
+		{group: "volume", name: "inspect", build: volumeInspectCommand},
+		{group: "volume", name: "ls", aliases: []string{"list"}, build: volumeLsCommand},
+		{group: "volume", name: "prune", build: volumePruneCommand},
+		{group: "volume", name: "rm", aliases: []string{"remove"}, build: volumeRmCommand},
+		{group: "system", name: "df", build: dfCommand},
+		{group: "system", name: "dial-stdio", hidden: true, build: dialStdioCommand},
+		{group: "system", name: "events", top: "events", build: eventsCommand},
+		{group: "system", name: "prune", build: systemPruneCommand},
+		{top: "inspect", build: inspectCommand},
+		{top: "doctor", build: doctorCommand},
+		{group: "context", name: "create", build: contextCreateCommand},
+		{group: "context", name: "export", build: contextExportCommand},
+		{group: "context", name: "import", build: contextImportCommand},
+		{group: "context", name: "inspect", build: contextInspectCommand},
+		{group: "context", name: "ls", aliases: []string{"list"}, build: contextLsCommand},
+		{group: "context", name: "rm", aliases: []string{"remove"}, build: contextRmCommand},
+		{group: "context", name: "show", build: contextShowCommand},
+		{group: "context", name: "update", build: contextUpdateCommand},
+		{group: "context", name: "use", build: contextUseCommand},
 	}
 }
 
 // rootCommand makes the root without commands.
-func (a *App) rootCommand() *cobra.Command {
+func rootCommand(a *App) *cobra.Command {
 	root := &cobra.Command{
 		Use: a.name, SilenceUsage: true, SilenceErrors: true, TraverseChildren: true, DisableFlagsInUseLine: true,
 		CompletionOptions: cobra.CompletionOptions{HiddenDefaultCmd: true, DisableDefaultCmd: true},
@@ -129,18 +138,18 @@ func (a *App) rootCommand() *cobra.Command {
 		&cobra.Group{ID: groupOther, Title: "Commands:"})
 	root.SetHelpCommand(&cobra.Command{Use: "help", Hidden: true})
 	root.SetFlagErrorFunc(a.flagError)
-	root.SetHelpFunc(func(cmd *cobra.Command, _ []string) { a.commandHelp(a.Out, cmd) })
-	root.SetUsageFunc(func(cmd *cobra.Command) error { a.commandHelp(a.Err, cmd); return nil })
+	root.SetHelpFunc(func(cmd *cobra.Command, _ []string) { commandHelp(a, a.Out, cmd) })
+	root.SetUsageFunc(func(cmd *cobra.Command) error { commandHelp(a, a.Err, cmd); return nil })
 	return root
 }
 
 // treeFor builds as much of the tree as args need: one command, and its group.
-func (a *App) treeFor(args []string) (*cobra.Command, bool) {
+func treeFor(a *App, args []string) (*cobra.Command, bool) {
 	all := entries()
 	for _, e := range all {
 		if e.top == args[0] {
-			root := a.rootCommand()
-			root.AddCommand(a.makeTop(e))
+			root := rootCommand(a)
+			root.AddCommand(makeTop(a, e))
 			return root, true
 		}
 	}
@@ -148,18 +157,18 @@ func (a *App) treeFor(args []string) (*cobra.Command, bool) {
 		if g.name != args[0] {
 			continue
 		}
-		root := a.rootCommand()
-		gc := a.groupCommand(g)
+		root := rootCommand(a)
+		gc := groupCommand(a, g)
 		root.AddCommand(gc)
 		for _, e := range all {
 			if e.group != g.name {
 				continue
 			}
 			// All of a group only if one of them is not named: help, or a mistake.
-			if len(args) > 1 && !e.named(args[1]) && a.knows(g.name, args[1]) {
+			if len(args) > 1 && !e.named(args[1]) && inGroup(a, g.name, args[1]) {
 				continue
 			}
-			gc.AddCommand(a.make(e, e.name))
+			gc.AddCommand(makeCommand(a, e, e.name))
 		}
 		return root, true
 	}
@@ -178,7 +187,7 @@ func (e entry) named(s string) bool {
 	return false
 }
 
-func (a *App) knows(group, name string) bool {
+func inGroup(a *App, group, name string) bool {
 	for _, e := range entries() {
 		if e.group == group && e.named(name) {
 			return true
@@ -188,28 +197,28 @@ func (a *App) knows(group, name string) bool {
 }
 
 // fullTree builds everything, for help and completion.
-func (a *App) fullTree() *cobra.Command {
-	root := a.rootCommand()
+func fullTree(a *App) *cobra.Command {
+	root := rootCommand(a)
 	for _, g := range groups() {
-		gc := a.groupCommand(g)
+		gc := groupCommand(a, g)
 		root.AddCommand(gc)
 		for _, e := range entries() {
 			if e.group == g.name {
-				gc.AddCommand(a.make(e, e.name))
+				gc.AddCommand(makeCommand(a, e, e.name))
 			}
 		}
 	}
 	for _, e := range entries() {
 		if e.top != "" {
-			root.AddCommand(a.makeTop(e))
+			root.AddCommand(makeTop(a, e))
 		}
 	}
-	root.AddCommand(a.completionCommand(root))
+	root.AddCommand(completionCommand(a, root))
 	return root
 }
 
 // make builds e under the given name.
-func (a *App) make(e entry, name string) *cobra.Command {
+func makeCommand(a *App, e entry, name string) *cobra.Command {
 	cmd := e.build(a)
 	_, rest, _ := strings.Cut(cmd.Use, " ")
 	cmd.Use = strings.TrimSpace(name + " " + rest)
@@ -226,10 +235,10 @@ func (a *App) make(e entry, name string) *cobra.Command {
 }
 
 // makeTop builds e as it stands at the top.
-func (a *App) makeTop(e entry) *cobra.Command {
-	cmd := a.make(e, e.top)
+func makeTop(a *App, e entry) *cobra.Command {
+	cmd := makeCommand(a, e, e.top)
 	cmd.GroupID, cmd.Aliases = groupOther, nil
-	if e.common {
+	if e.common > 0 {
 		cmd.GroupID = groupCommon
 	}
 	return cmd
@@ -263,7 +272,7 @@ func aliasLine(e entry) string {
 	return strings.Join(names, ", ")
 }
 
-func (a *App) groupCommand(g group) *cobra.Command {
+func groupCommand(a *App, g group) *cobra.Command {
 	cmd := &cobra.Command{
 		Use: g.name, Short: g.short, DisableFlagsInUseLine: true, GroupID: groupManagement,
 		Args: func(cmd *cobra.Command, args []string) error {
@@ -276,9 +285,9 @@ func (a *App) groupCommand(g group) *cobra.Command {
 					names = append(names, e.name)
 				}
 			}
-			return a.unknownCommand(cmd.CommandPath()+" "+args[0], cmd.UseLine(), similar(args[0], names))
+			return unknownCommand(a, cmd.CommandPath()+" "+args[0], cmd.UseLine(), similar(args[0], names))
 		},
-		RunE: func(cmd *cobra.Command, _ []string) error { a.commandHelp(a.Out, cmd); return nil },
+		RunE: func(cmd *cobra.Command, _ []string) error { commandHelp(a, a.Out, cmd); return nil },
 	}
 	addHelpFlag(cmd)
 	return cmd

@@ -15,16 +15,16 @@ import (
 )
 
 // help prints the help of the command that path names, of root if path is empty.
-func (a *App) help(ctx context.Context, root *cobra.Command, path []string) error {
+func showHelp(a *App, ctx context.Context, root *cobra.Command, path []string) error {
 	if len(path) == 0 {
-		a.rootHelp(ctx, a.Out, root)
+		rootHelp(a, ctx, a.Out, root)
 		return nil
 	}
 	cmd, rest, err := root.Find(path)
 	if err != nil || cmd == root || len(rest) > 0 && cmd.HasSubCommands() {
 		return fmt.Errorf("unknown help topic: %s", strings.Join(path, " "))
 	}
-	a.commandHelp(a.Out, cmd)
+	commandHelp(a, a.Out, cmd)
 	return nil
 }
 
@@ -35,12 +35,12 @@ func width() int {
 	return 80
 }
 
-func (a *App) rootHelp(ctx context.Context, w io.Writer, root *cobra.Command) {
+func rootHelp(a *App, ctx context.Context, w io.Writer, root *cobra.Command) {
 	fmt.Fprintf(w, "Usage:  %s [OPTIONS] COMMAND\n\nA self-sufficient runtime for containers\n", a.name)
 	byGroup := map[string][]*cobra.Command{}
 	order := map[string]int{}
-	for i, e := range entries() {
-		order[e.top] = i
+	for _, e := range entries() {
+		order[e.top] = e.common
 	}
 	for _, c := range root.Commands() {
 		if c.IsAvailableCommand() {
@@ -53,14 +53,14 @@ func (a *App) rootHelp(ctx context.Context, w io.Writer, root *cobra.Command) {
 			if g.ID == groupCommon {
 				sort.Slice(list, func(i, j int) bool { return order[list[i].Name()] < order[list[j].Name()] })
 			}
-			a.listCommands(w, list)
+			listCommands(a, w, list)
 		}
 	}
-	a.pluginHelp(ctx, w)
+	pluginHelp(a, ctx, w)
 	fmt.Fprintf(w, "\nGlobal Options:\n%s\nRun '%s COMMAND --help' for more information on a command.\n", a.globals().FlagUsagesWrapped(width()-1), a.name)
 }
 
-func (a *App) listCommands(w io.Writer, list []*cobra.Command) {
+func listCommands(a *App, w io.Writer, list []*cobra.Command) {
 	for _, c := range list {
 		fmt.Fprintf(w, "  %-11s %s\n", c.Name(), c.Short)
 	}
@@ -74,7 +74,7 @@ func usageText(cmd *cobra.Command) string {
 	return cmd.UseLine()
 }
 
-func (a *App) commandHelp(w io.Writer, cmd *cobra.Command) {
+func commandHelp(a *App, w io.Writer, cmd *cobra.Command) {
 	fmt.Fprintf(w, "Usage:  %s\n\n", usageText(cmd))
 	text := cmd.Long
 	if text == "" {
@@ -95,7 +95,7 @@ func (a *App) commandHelp(w io.Writer, cmd *cobra.Command) {
 				list = append(list, c)
 			}
 		}
-		a.listCommands(w, list)
+		listCommands(a, w, list)
 		fmt.Fprintf(w, "\nRun '%s COMMAND --help' for more information on a command.\n", cmd.CommandPath())
 		return
 	}
@@ -116,7 +116,7 @@ func flagUsages(fs *pflag.FlagSet) string {
 
 // unknownCommand is the error for a name that is no command, with what was
 // probably meant.
-func (a *App) unknownCommand(path, usage string, near []string) error {
+func unknownCommand(a *App, path, usage string, near []string) error {
 	var b strings.Builder
 	fmt.Fprintf(&b, "%s: unknown command: %s\n", a.name, path)
 	if len(near) > 0 {

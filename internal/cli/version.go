@@ -40,16 +40,16 @@ type clientVersion struct {
 	Context           string
 }
 
-func (a *App) versionCommand() *cobra.Command {
+func versionCommand(a *App) *cobra.Command {
 	var format string
 	cmd := leaf("version [OPTIONS]", "Show the "+title(a.name)+" version information", noArgs, func(cmd *cobra.Command, _ []string) error {
-		return a.version(cmd.Context(), format)
+		return showVersion(a, cmd.Context(), format)
 	})
 	cmd.Flags().StringVarP(&format, "format", "f", "", inspectFormatUsage)
 	return cmd
 }
 
-func (a *App) version(ctx context.Context, format string) error {
+func showVersion(a *App, ctx context.Context, format string) error {
 	v := versionInfo{Client: clientVersion{
 		Version: a.build.Version, DefaultAPIVersion: client.MaxVersion, APIVersion: client.MaxVersion, GitCommit: a.build.Commit,
 		GoVersion: runtime.Version(), Os: runtime.GOOS, Arch: runtime.GOARCH, BuildTime: a.build.Time, Context: conf.DefaultContext,
@@ -69,13 +69,13 @@ func (a *App) version(ctx context.Context, format string) error {
 		}
 		return err
 	}
-	if perr := a.printVersion(v); perr != nil {
+	if perr := printVersion(a, v); perr != nil {
 		return perr
 	}
 	return err
 }
 
-func (a *App) printVersion(v versionInfo) error {
+func printVersion(a *App, v versionInfo) error {
 	w := tabwriter.NewWriter(a.Out, 20, 1, 1, ' ', 0)
 	c := v.Client
 	fmt.Fprintf(w, "Client:\n Version:\t%s\n API version:\t%s", c.Version, c.APIVersion)
@@ -134,16 +134,16 @@ type infoValue struct {
 	}
 }
 
-func (a *App) infoCommand() *cobra.Command {
+func infoCommand(a *App) *cobra.Command {
 	var format string
 	cmd := leaf("info [OPTIONS]", "Display system-wide information", noArgs, func(cmd *cobra.Command, _ []string) error {
-		return a.info(cmd.Context(), format)
+		return showInfo(a, cmd.Context(), format)
 	})
 	cmd.Flags().StringVarP(&format, "format", "f", "", inspectFormatUsage)
 	return cmd
 }
 
-func (a *App) info(ctx context.Context, format string) error {
+func showInfo(a *App, ctx context.Context, format string) error {
 	v := infoValue{}
 	v.ClientInfo.Debug, v.ClientInfo.Version, v.ClientInfo.Context = a.global.Debug, a.build.Version, conf.DefaultContext
 	v.ClientInfo.Plugins = []pluginInfo{}
@@ -166,8 +166,8 @@ func (a *App) info(ctx context.Context, format string) error {
 		}
 		return err
 	}
-	v.ClientInfo.Plugins = a.plugins(ctx)
-	a.printClientInfo(v)
+	v.ClientInfo.Plugins = listPlugins(a, ctx)
+	printClientInfo(a, v)
 	fmt.Fprintln(a.Out, "\nServer:")
 	if err != nil {
 		for _, s := range v.ServerErrors {
@@ -182,7 +182,7 @@ func (a *App) info(ctx context.Context, format string) error {
 	return nil
 }
 
-func (a *App) printClientInfo(v infoValue) {
+func printClientInfo(a *App, v infoValue) {
 	fmt.Fprintf(a.Out, "Client:\n Version:    %s\n Context:    %s\n Debug Mode: %v\n", v.ClientInfo.Version, v.ClientInfo.Context, v.ClientInfo.Debug)
 	if len(v.ClientInfo.Plugins) > 0 {
 		fmt.Fprintln(a.Out, " Plugins:")

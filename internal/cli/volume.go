@@ -14,7 +14,7 @@ import (
 	"gantry/internal/wire"
 )
 
-func (a *App) volumeCreateCommand() *cobra.Command {
+func volumeCreateCommand(a *App) *cobra.Command {
 	var name, driver string
 	var opts opt.Map
 	labels := opt.List{Check: opt.Label}
@@ -46,7 +46,7 @@ func (a *App) volumeCreateCommand() *cobra.Command {
 	return cmd
 }
 
-func (a *App) volumeLsCommand() *cobra.Command {
+func volumeLsCommand(a *App) *cobra.Command {
 	var quiet bool
 	var format string
 	var filter opt.Filter
@@ -68,7 +68,7 @@ func (a *App) volumeLsCommand() *cobra.Command {
 			}
 			return nil
 		}
-		return formatter.VolumeTable().Render(a.Out, a.listFormat(format, "volumesFormat", quiet), formatter.Volumes(res.Volumes))
+		return formatter.VolumeTable().Render(a.Out, listFormat(a, format, "volumesFormat", quiet), formatter.Volumes(res.Volumes))
 	})
 	cmd.Flags().BoolVarP(&quiet, "quiet", "q", false, "Only display volume names")
 	cmd.Flags().StringVar(&format, "format", "", formatUsage)
@@ -78,7 +78,7 @@ func (a *App) volumeLsCommand() *cobra.Command {
 	return cmd
 }
 
-func (a *App) volumeRmCommand() *cobra.Command {
+func volumeRmCommand(a *App) *cobra.Command {
 	var force bool
 	return withFlags(leaf("rm [OPTIONS] VOLUME [VOLUME...]", "Remove one or more volumes", minArgs(1), func(cmd *cobra.Command, args []string) error {
 		c, err := a.client()
@@ -100,7 +100,7 @@ func withFlags(cmd *cobra.Command, add func(*cobra.Command)) *cobra.Command {
 	return cmd
 }
 
-func (a *App) networkLsCommand() *cobra.Command {
+func networkLsCommand(a *App) *cobra.Command {
 	var quiet, noTrunc bool
 	var format string
 	var filter opt.Filter
@@ -120,7 +120,7 @@ func (a *App) networkLsCommand() *cobra.Command {
 		if quiet {
 			return quietIDs(a, rows)
 		}
-		return formatter.NetworkTable().Render(a.Out, a.listFormat(format, "networksFormat", quiet), rows)
+		return formatter.NetworkTable().Render(a.Out, listFormat(a, format, "networksFormat", quiet), rows)
 	})
 	cmd.Flags().BoolVarP(&quiet, "quiet", "q", false, "Only display network IDs")
 	cmd.Flags().BoolVar(&noTrunc, "no-trunc", false, "Do not truncate the output")
@@ -129,7 +129,7 @@ func (a *App) networkLsCommand() *cobra.Command {
 	return cmd
 }
 
-func (a *App) networkRmCommand() *cobra.Command {
+func networkRmCommand(a *App) *cobra.Command {
 	var force bool
 	return withFlags(leaf("rm NETWORK [NETWORK...]", "Remove one or more networks", minArgs(1), func(cmd *cobra.Command, args []string) error {
 		c, err := a.client()
