@@ -7,7 +7,6 @@ import (
 	"time"
 
 	"gantry/internal/launch"
-	"gantry/internal/network"
 	"gantry/internal/wire"
 )
 
@@ -17,7 +16,7 @@ type snapshot struct {
 	rec     *Record
 	state   State
 	pid     int
-	sandbox *network.Sandbox // while it is up
+	sandbox *launch.Sandbox // while it is up
 	netIDs  map[string]string
 	health  *wire.Health // nil: it has no health check, or never ran
 }

@@ -50,13 +50,12 @@ import (
 	"log/slog"
 	"sync"
 
-	"gantry/internal/cgroup"
 	"gantry/internal/errs"
-	"gantry/internal/event"
 	"gantry/internal/launch"
-	"gantry/internal/ociruntime/job"
 	"gantry/internal/plan"
 	"gantry/internal/store"
+	"gantry/internal/volume"
+	"gantry/internal/wire"
 )
 
 // Images is what the engine needs of package image.
@@ -77,7 +76,7 @@ type Images interface {
 type Volumes interface {
 	// Claim finds or makes a volume and notes that the container uses it.
 	// It returns the name, which for an anonymous one it chooses.
-	Claim(ctx context.Context, containerID string, v VolumeClaim) (name string, err error)
+	Claim(ctx context.Context, containerID string, v volume.Claim) (name string, err error)
 	// Path returns where a volume's directory is, "" if it is unknown.
 	Path(ctx context.Context, name string) string
 	// Forget ends every use by a container and returns the names of
@@ -86,15 +85,7 @@ type Volumes interface {
 	// Claimants returns the containers that use volumes.
 	Claimants(ctx context.Context) ([]string, error)
 	// Remove removes a volume that nobody uses.
-	Remove(ctx context.Context, name string) error
-}
-
-// VolumeClaim is a volume that a container wants.
-type VolumeClaim struct {
-	Name            string // empty for a new anonymous one
-	Driver          string
-	Options, Labels map[string]string
-	Anonymous       bool
+	Remove(ctx context.Context, name string, o volume.RemoveOptions) error
 }
 
 // Launcher is what the engine needs of package launch.
@@ -105,10 +96,13 @@ type Launcher interface {
 	Teardown(ctx context.Context, id string) error
 	Destroy(ctx context.Context, id string) error
 	Sweep(ctx context.Context, known, up []string) error
-	Process(ctx context.Context, in launch.Input, pid int, p *plan.ExecPlan) (*job.Process, error)
-	Cgroup(id string, p *plan.Plan) *cgroup.Group
+	Process(ctx context.Context, in launch.Input, pid int, p *plan.ExecPlan) (*launch.ExecProcess, error)
+	Cgroup(id string, p *plan.Plan) *launch.Group
 	Limit(ctx context.Context, id string, p *plan.Plan) error
 }
+
+// Events is where facts for others go.
+type Events interface{ Publish(wire.Event) }
 
 // Options is what an engine works with.
 type Options struct {
@@ -116,7 +110,7 @@ type Options struct {
 	Images   Images
 	Volumes  Volumes
 	Launcher Launcher
-	Events   *event.Bus
+	Events   Events
 	// Defaults is asked at each create, so that a reloaded configuration holds.
 	Defaults func() plan.Defaults
 	Root     string // data root, absolute

@@ -13,6 +13,7 @@ import (
 	"gantry/internal/id"
 	"gantry/internal/plan"
 	"gantry/internal/store"
+	"gantry/internal/volume"
 	"gantry/internal/wire"
 )
 
@@ -122,7 +123,7 @@ func (c *core) claimAll(ctx context.Context, rec *Record) error {
 		if m.Type != "volume" {
 			continue
 		}
-		v := VolumeClaim{Name: m.Name, Driver: m.Driver, Options: m.DriverOptions, Labels: m.VolumeLabels, Anonymous: m.Anonymous}
+		v := volume.Claim{Name: m.Name, Driver: m.Driver, Options: m.DriverOptions, Labels: m.VolumeLabels, Anonymous: m.Anonymous}
 		name, err := c.o.Volumes.Claim(ctx, rec.ID, v)
 		if err != nil {
 			return err
@@ -141,7 +142,7 @@ func (c *core) claimAll(ctx context.Context, rec *Record) error {
 func (c *core) dropClaims(ctx context.Context, containerID string) error {
 	anonymous, err := c.o.Volumes.Forget(ctx, containerID)
 	for _, name := range anonymous {
-		err = errors.Join(err, c.o.Volumes.Remove(ctx, name))
+		err = errors.Join(err, c.o.Volumes.Remove(ctx, name, volume.RemoveOptions{}))
 	}
 	return errors.Join(err, c.o.Images.Unpin(ctx, containerID))
 }

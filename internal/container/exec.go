@@ -12,7 +12,7 @@ import (
 
 	"gantry/internal/errs"
 	"gantry/internal/id"
-	"gantry/internal/ociruntime/job"
+	"gantry/internal/launch"
 	"gantry/internal/plan"
 	"gantry/internal/shim"
 	"gantry/internal/wire"
@@ -36,7 +36,7 @@ type execution struct {
 	id    string
 	actor *actor
 	plan  *plan.ExecPlan
-	job   *job.Process
+	job   *launch.ExecProcess
 	ready chan struct{} // closed when it has been started, or has failed to
 	over  chan struct{} // closed when it has ended
 

@@ -327,13 +327,20 @@ func nextDown(s State, p Policy) (State, []Effect) {
 	}
 	s.Told = false
 	down := []Effect{{Do: Save}, {Do: NotifyExit}, {Do: Release, Lot: UntilDown}}
-	switch {
-	case s.Gone, p.AutoRemove && !s.Again:
-		s.Phase, s.GoneVolumes = Removing, s.GoneVolumes || p.AutoRemove
-		return s, append(append(effects, down...), Effect{Do: Remove})
-	case s.Again:
+	if s.Again && !s.Gone {
+		if s.StopAsked {
+			s.StopAsked = false
+			down = append(down, Effect{Do: Persist})
+		}
 		s.Phase, s.Restarts, s.Pause = Starting, 0, 0
 		return s, append(append(effects, down...), Effect{Do: Launch})
+	}
+	// A restart that a later stop has overruled.
+	down = append(down, Effect{Do: Release, Lot: UntilUp, Refusal: Interrupted})
+	switch {
+	case s.Gone, p.AutoRemove:
+		s.Phase, s.GoneVolumes = Removing, s.GoneVolumes || p.AutoRemove
+		return s, append(append(effects, down...), Effect{Do: Remove})
 	case p.wantsRestart(s):
 		s.Phase, s.Pause = Restarting, nextPause(s.Pause, s.FinishedAt.Sub(s.StartedAt))
 		return s, append(append(effects, down...), Effect{Do: RestartTimer, After: s.Pause})

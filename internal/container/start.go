@@ -8,6 +8,7 @@ import (
 	"gantry/internal/launch"
 	"gantry/internal/plan"
 	"gantry/internal/store"
+	"gantry/internal/volume"
 )
 
 // start launches a container: everything is prepared, then the clients that
@@ -28,9 +29,6 @@ func (c *core) start(ctx context.Context, a *actor, rec *Record) (*launch.Runnin
 	if err := c.o.Launcher.Release(ctx, r); err != nil {
 		a.late.end()
 		return nil, err
-	}
-	for _, s := range r.Steps {
-		c.log.Debug("launch", "id", rec.ID, "step", s.Step, "took", s.Took)
 	}
 	return r, nil
 }
@@ -103,7 +101,7 @@ func (c *core) removeAll(ctx context.Context, rec *Record, volumes bool) error {
 	}
 	if volumes {
 		for _, name := range anonymous {
-			if err := c.o.Volumes.Remove(ctx, name); err != nil && !errs.Is(err, errs.NotFound) {
+			if err := c.o.Volumes.Remove(ctx, name, volume.RemoveOptions{}); err != nil && !errs.Is(err, errs.NotFound) {
 				c.log.Warn("anonymous volume stays", "id", rec.ID, "volume", name, "error", err)
 			}
 		}

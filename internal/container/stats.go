@@ -10,8 +10,8 @@ import (
 	"strings"
 	"time"
 
-	"gantry/internal/cgroup"
 	"gantry/internal/errs"
+	"gantry/internal/launch"
 	"gantry/internal/wire"
 )
 
@@ -136,7 +136,7 @@ func parseHost(stat, meminfo string) hostUsage {
 }
 
 // fillStats turns a group's usage into the API's words. It is pure.
-func fillStats(w *wire.Stats, s *cgroup.Stats, host hostUsage) {
+func fillStats(w *wire.Stats, s *launch.Usage, host hostUsage) {
 	w.CPUStats = wire.CPUStats{
 		CPUUsage:    wire.CPUUsage{TotalUsage: s.CPU.Total, PercpuUsage: s.CPU.PerCPU, UsageInKernelmode: s.CPU.System, UsageInUsermode: s.CPU.User},
 		SystemUsage: host.cpu, OnlineCPUs: host.cpus,
@@ -157,7 +157,7 @@ func fillStats(w *wire.Stats, s *cgroup.Stats, host hostUsage) {
 	}
 }
 
-func ioEntries(in []cgroup.IOEntry) []wire.BlkioStatEntry {
+func ioEntries(in []launch.UsageIO) []wire.BlkioStatEntry {
 	out := make([]wire.BlkioStatEntry, 0, len(in))
 	for _, e := range in {
 		out = append(out, wire.BlkioStatEntry{Major: e.Major, Minor: e.Minor, Op: e.Op, Value: e.Value})

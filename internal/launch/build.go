@@ -182,6 +182,9 @@ func networkMode(p *plan.Plan, j Joins) string {
 var files = [...]string{"hosts", "hostname", "resolv.conf"}
 
 func (b *build) writeFiles(context.Context) error {
+	if b.in.Joins.Network != "" {
+		return nil // it has the other container's
+	}
 	p := b.in.Plan
 	hostname := b.hostname()
 	f := network.HostFiles{
@@ -190,10 +193,7 @@ func (b *build) writeFiles(context.Context) error {
 	}
 	content := map[string][]byte{"hostname": []byte(hostname + "\n")}
 	var err error
-	if content["hosts"], err = b.l.o.Networks.Hosts(b.sandbox, f); err != nil {
-		return err
-	}
-	if content["resolv.conf"], err = b.l.o.Networks.Resolv(b.sandbox, f); err != nil {
+	if content["hosts"], content["resolv.conf"], err = b.l.o.Networks.Files(b.sandbox, f); err != nil {
 		return err
 	}
 	for _, name := range files {
@@ -211,6 +211,15 @@ func keepOrWrite(path string, content []byte) error {
 		return nil
 	}
 	return durable.Replace(path, content, 0o644)
+}
+
+// filesDir is where the container's files of /etc are: its own directory, or
+// that of the container whose network it joins.
+func (b *build) filesDir() string {
+	if b.in.Joins.Network != "" {
+		return b.l.dir(b.in.Joins.Network)
+	}
+	return b.l.dir(b.in.ID)
 }
 
 // hostname is the container's own host name.

@@ -56,7 +56,7 @@ func (b *build) overlay() *job.Overlay {
 }
 
 func (b *build) inputs() (ocispec.Inputs, error) {
-	p, dir := b.in.Plan, b.l.dir(b.in.ID)
+	p, dir := b.in.Plan, b.filesDir()
 	in := ocispec.Inputs{
 		ID: b.in.ID, Hostname: b.hostname(), RootPath: "rootfs",
 		CgroupPath: b.l.cgroupPath(b.in.ID, p), CgroupV2: b.l.o.Cgroups.Mode == cgroup.V2,

@@ -13,6 +13,7 @@ package launch
 import (
 	"context"
 	"errors"
+	"log/slog"
 	"path"
 	"path/filepath"
 	"time"
@@ -21,6 +22,7 @@ import (
 	"gantry/internal/errs"
 	"gantry/internal/launch/lookup"
 	"gantry/internal/network"
+	"gantry/internal/ociruntime/job"
 	"gantry/internal/plan"
 	"gantry/internal/shim"
 	"gantry/internal/volume"
@@ -51,6 +53,15 @@ type Running struct {
 	Steps   []Timing         // how long each step took; empty if it was adopted
 }
 
+// The parts of other packages that callers of launch meet.
+type (
+	Sandbox     = network.Sandbox
+	Group       = cgroup.Group
+	Usage       = cgroup.Stats
+	UsageIO     = cgroup.IOEntry
+	ExecProcess = job.Process
+)
+
 // Timing is the duration of one step.
 type Timing struct {
 	Step string
@@ -62,10 +73,9 @@ type Networks interface {
 	Attach(ctx context.Context, r network.AttachRequest) (*network.Sandbox, error)
 	Detach(ctx context.Context, id string) error
 	Sandbox(id string) (*network.Sandbox, bool)
-	// Hosts and Resolv render /etc/hosts and /etc/resolv.conf for a
-	// container with the given sandbox.
-	Hosts(s *network.Sandbox, f network.HostFiles) ([]byte, error)
-	Resolv(s *network.Sandbox, f network.HostFiles) ([]byte, error)
+	// Files renders /etc/hosts and /etc/resolv.conf for a container with a
+	// sandbox of its own.
+	Files(s *network.Sandbox, f network.HostFiles) (hosts, resolv []byte, err error)
 }
 
 // Volumes is what launch needs of package volume.
@@ -93,6 +103,7 @@ type Options struct {
 	// Runtimes gives, by name, the program and arguments of other OCI
 	// runtimes. A name that is not there is our own.
 	Runtimes map[string][]string
+	Log      *slog.Logger // for how long each step takes; nil for nowhere
 	// Fail is called before each step is done ("network") and undone
 	// ("undo network"); an error makes it fail there. For crash tests only.
 	Fail func(point string) error
@@ -109,6 +120,9 @@ type Launcher struct {
 func New(o Options) *Launcher {
 	if o.CgroupParent == "" {
 		o.CgroupParent = "/gantry"
+	}
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
 	}
 	return &Launcher{o: o, filters: lookup.NewFilters()}
 }
@@ -158,6 +172,9 @@ func (l *Launcher) Release(ctx context.Context, r *Running) error {
 	}
 	r.Steps = append(r.Steps, Timing{"start", time.Since(began)})
 	if err == nil {
+		for _, s := range r.Steps {
+			l.o.Log.Debug("launched", "id", r.ID, "step", s.Step, "took", s.Took)
+		}
 		return nil
 	}
 	err = startError(err)
