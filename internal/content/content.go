@@ -1,0 +1,149 @@
+// Package content owns what images are made of: blobs by digest, the names that
+// keep them, the directories that layers are unpacked to, and the collector of
+// what nothing keeps any more. The stores are those of containerd, opened in
+// this process: blobs below <root>/content, overlay snapshots below
+// <root>/snapshots.
+//
+// Package image gives them their meaning, and the builder works on the same
+// stores. It must not know of containers beyond the owner ids of pins.
+//
+// Durability: a blob or layer directory is on disk before the record that
+// names it. What a crash leaves behind belongs to a hold of that process, and
+// the next Open drops it.
+package content
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	blobs "github.com/containerd/containerd/v2/core/content"
+	"github.com/containerd/containerd/v2/core/images"
+	"github.com/containerd/containerd/v2/core/leases"
+	"github.com/containerd/containerd/v2/core/metadata"
+	"github.com/containerd/containerd/v2/core/snapshots"
+	"github.com/containerd/containerd/v2/pkg/namespaces"
+	"github.com/containerd/containerd/v2/plugins/content/local"
+	"github.com/containerd/containerd/v2/plugins/snapshots/overlay"
+	"github.com/containerd/errdefs"
+	bolt "go.etcd.io/bbolt"
+
+	"gantry/internal/errs"
+	"gantry/internal/keyed"
+	"gantry/internal/layer"
+)
+
+// Namespace is the containerd namespace of everything in the stores.
+const Namespace = "gantry"
+
+// SnapshotterName is the name that snapshots are filed under.
+const SnapshotterName = "overlayfs"
+
+// Options says where the stores are and what they accept.
+type Options struct {
+	Root   string       // data root, absolute; created with mode 0700
+	Limits layer.Limits // of a layer; zero for the defaults
+}
+
+// A Store is the open stores. It is safe for concurrent use.
+type Store struct {
+	limits  layer.Limits
+	meta    *metadata.DB
+	overlay snapshots.Snapshotter // below meta's
+	leases  leases.Manager
+	images  images.Store
+	layers  string // directory of the layers' directories
+
+	unpacks keyed.Flight[string, struct{}]
+	dirs    sync.Map // chain ID → directory, of layers that are committed
+}
+
+// Open opens the stores below o.Root, or makes them. Only one process may do so
+// at a time: errs.Unavailable otherwise. What a crash has left half-made is
+// removed.
+func Open(ctx context.Context, o Options) (_ *Store, err error) {
+	defer func() {
+		if err != nil {
+			err = fmt.Errorf("open image store in %s: %w", o.Root, err)
+		}
+	}()
+	blobDir, snapDir := filepath.Join(o.Root, "content"), filepath.Join(o.Root, "snapshots")
+	for _, dir := range []string{o.Root, blobDir, snapDir} {
+		if err := os.MkdirAll(dir, 0o700); err != nil {
+			return nil, err
+		}
+	}
+	db, err := bolt.Open(filepath.Join(blobDir, "metadata.db"), 0o600, &bolt.Options{Timeout: 2 * time.Second, FreelistType: bolt.FreelistMapType})
+	if errors.Is(err, bolt.ErrTimeout) {
+		return nil, errs.New(errs.Unavailable, "another process uses it")
+	} else if err != nil {
+		return nil, err
+	}
+	s := &Store{limits: o.Limits, layers: filepath.Join(snapDir, "snapshots")}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, db.Close())
+		}
+	}()
+	raw, err := local.NewStore(blobDir)
+	if err != nil {
+		return nil, err
+	}
+	s.overlay, err = overlay.NewSnapshotter(snapDir, overlay.WithUpperdirLabel)
+	if err != nil {
+		return nil, err
+	}
+	s.meta = metadata.NewDB(db, raw, map[string]snapshots.Snapshotter{SnapshotterName: s.overlay}, metadata.WithPolicyIsolated)
+	s.leases, s.images = metadata.NewLeaseManager(s.meta), metadata.NewImageStore(s.meta)
+	ctx = Namespaced(ctx)
+	if err := s.meta.Init(ctx); err != nil {
+		return nil, errors.Join(err, s.overlay.Close())
+	}
+	if err := s.dropHolds(ctx); err != nil {
+		return nil, errors.Join(err, s.overlay.Close())
+	}
+	return s, nil
+}
+
+// Close closes the stores. Nothing may be using them.
+func (s *Store) Close() error { return errors.Join(s.overlay.Close(), s.meta.Close()) }
+
+// Namespaced returns ctx for calls of the stores that the methods below return.
+// The methods of Store do it themselves.
+func Namespaced(ctx context.Context) context.Context {
+	return namespaces.WithNamespace(ctx, Namespace)
+}
+
+// Blobs returns the store of blobs.
+func (s *Store) Blobs() blobs.Store { return s.meta.ContentStore() }
+
+// Images returns the store of names.
+func (s *Store) Images() images.Store { return s.images }
+
+// Leases returns the manager of leases.
+func (s *Store) Leases() leases.Manager { return s.leases }
+
+// Snapshots returns the store of unpacked layers, named by chain ID.
+func (s *Store) Snapshots() snapshots.Snapshotter { return s.meta.Snapshotter(SnapshotterName) }
+
+// Metadata returns the database of the stores.
+func (s *Store) Metadata() *metadata.DB { return s.meta }
+
+// kind gives an error of the stores one of our kinds.
+func kind(err error) error {
+	switch {
+	case err == nil, errs.KindOf(err) != errs.Unknown:
+		return err
+	case errdefs.IsNotFound(err):
+		return errs.With(errs.NotFound, err)
+	case errdefs.IsAlreadyExists(err):
+		return errs.With(errs.Conflict, err)
+	case errdefs.IsInvalidArgument(err), errdefs.IsFailedPrecondition(err):
+		return errs.With(errs.Invalid, err)
+	}
+	return err
+}
