@@ -260,16 +260,14 @@ func TestParallel(t *testing.T) {
 		})
 	}
 	wg.Wait()
-	published, err := b.rules.Published()
+	published, err := b.stage.bridge.Published()
 	if err != nil || len(published) != many {
 		t.Errorf("%d published, %v", len(published), err)
 	}
-	b.mu.RLock()
 	var owners []string
-	for o := range b.sandboxes {
-		owners = append(owners, o)
+	for _, e := range b.book.Entries() {
+		owners = append(owners, e.ID)
 	}
-	b.mu.RUnlock()
 	for _, o := range owners {
 		wg.Go(func() {
 			if err := b.Detach(context.Background(), o); err != nil {

@@ -1,6 +1,7 @@
 package network
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -9,43 +10,51 @@ import (
 
 	"gantry/internal/errs"
 	"gantry/internal/network/hostfiles"
+	"gantry/internal/network/ledger"
 )
 
 const (
-	hostsPath       = "/etc/hosts"
-	resolvPath      = "/etc/resolv.conf"
-	resolvedPath    = "/run/systemd/resolve/resolv.conf"
-	errNoSuchFormat = "no sandbox of container %s"
+	resolvPath   = "/etc/resolv.conf"
+	resolvedPath = "/run/systemd/resolve/resolv.conf"
 )
 
-// Files returns the content of /etc/hosts and /etc/resolv.conf for the
+// HostFiles is what a container reads of names: /etc/hosts and /etc/resolv.conf.
+type HostFiles struct {
+	Hostname, Domainname string
+	ExtraHosts           []string // "name:address" or "name=address"; host-gateway allowed
+	DNS                  []netip.Addr
+	DNSSearch            []string
+	DNSOptions           []string
+}
+
+// HostFiles returns the content of /etc/hosts and /etc/resolv.conf for the
 // container of sandbox s, which Attach has returned. A container that joins
 // another's sandbox shares that one's files: for it the error is
 // errs.Unsupported.
-func (n *Networks) Files(s *Sandbox, h HostFiles) (hosts, resolv []byte, err error) {
-	n.mu.RLock()
-	rec := n.sandboxes[s.ID]
-	mode := ""
-	if rec != nil {
-		mode = rec.Mode
-	}
-	n.mu.RUnlock()
-	switch mode {
-	case "":
-		return nil, nil, errs.New(errs.NotFound, errNoSuchFormat, s.ID)
-	case modeContainer:
-		return nil, nil, errs.New(errs.Unsupported, "container %s shares the files of container %s", s.ID, rec.SharedWith)
+func (n *Networks) HostFiles(_ context.Context, s *Sandbox, h HostFiles) (hosts, resolv []byte, err error) {
+	e := n.book.Get(s.ID)
+	switch {
+	case e == nil:
+		return nil, nil, errs.New(errs.NotFound, "no sandbox of container %s", s.ID)
+	case e.Mode == ledger.ModeContainer:
+		return nil, nil, errs.New(errs.Unsupported, "container %s shares the files of container %s", s.ID, e.SharedWith)
 	}
 	extra, err := hostfiles.Extra(h.ExtraHosts, n.hostGateway())
 	if err != nil {
 		return nil, nil, err
 	}
-	r := hostfiles.Resolv{DNS: h.DNS, Search: h.DNSSearch, Options: h.DNSOptions, HostNetwork: mode == modeHost}
-	if r.HostPath, r.HostFile, err = hostResolv(r.HostNetwork); err != nil {
+	r := hostfiles.Resolv{DNS: h.DNS, Search: h.DNSSearch, Options: h.DNSOptions, HostNetwork: e.Mode == ledger.ModeHost}
+	if r.HostPath, r.HostFile, err = hostResolv(); err != nil {
 		return nil, nil, err
 	}
-	if mode == modeHost {
-		own, err := readOptional(hostsPath)
+	if e.Mode == ledger.ModeHost { // where the stub resolver answers, too
+		r.HostPath = resolvPath
+		if r.HostFile, err = readOptional(resolvPath); err != nil {
+			return nil, nil, err
+		}
+	}
+	if e.Mode == ledger.ModeHost {
+		own, err := readOptional("/etc/hosts")
 		return hostfiles.HostsOfHost(own, extra), r.Render(), err
 	}
 	var addrs []netip.Addr
@@ -66,20 +75,19 @@ func (n *Networks) hostGateway() []netip.Addr {
 	if n.opts.HostGateway.IsValid() {
 		return []netip.Addr{n.opts.HostGateway}
 	}
-	n.mu.RLock()
-	defer n.mu.RUnlock()
-	if w := n.named(defaultNetwork); w != nil {
-		if gw := w.rec.plan().Gateway; gw.IsValid() {
+	if w, err := n.book.Find(ledger.Bridge); err == nil {
+		if gw := w.Plan().Gateway; gw.IsValid() {
 			return []netip.Addr{gw}
 		}
 	}
 	return nil
 }
 
-// hostResolv reads the file that says where the host's resolvers are.
-func hostResolv(hostNetwork bool) (string, []byte, error) {
+// hostResolv reads the file that says where the host's resolvers are, as others
+// than the host itself reach them.
+func hostResolv() (string, []byte, error) {
 	data, err := readOptional(resolvPath)
-	if err != nil || hostNetwork || !hostfiles.OnlySystemdStub(data) {
+	if err != nil || !hostfiles.OnlySystemdStub(data) {
 		return resolvPath, data, err
 	}
 	real, err := readOptional(resolvedPath)

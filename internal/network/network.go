@@ -1,23 +1,13 @@
-// Package network owns the networks of this daemon: their records, their
-// addresses, and what stands for them in the kernel (bridges, veth pairs,
-// network namespaces, nftables elements). Drivers live in its children.
+// Package network gives containers their networks: namespaces, addresses,
+// published ports, names.
 //
-// The engine's launch package attaches and detaches containers; the API lists
-// and inspects. Every kernel object carries its owner's id in its name or
-// comment, so that what no record owns can be found and removed. It must not
-// know of containers beyond their ids, names and endpoint settings.
-//
-// It writes two kinds of record. A network is a decision that outlives the
-// machine's uptime: bucket "networks" of the database. A sandbox lives and dies
-// with the kernel objects it lists, so its record lies beside them in the run
-// directory, which a reboot empties as it empties the kernel:
-//
-//	<run>/sandbox/<container id>.json   addresses, ports, names of links
-//	<run>/netns/<container id>          the bound namespace
-//
-// The record is written before the first kernel object is made and removed
-// after the last is gone. So whatever happens in between, the record tells what
-// may exist, and no address is given out twice.
+// The engine's launch package attaches and detaches containers; the API lists,
+// inspects, creates. Its child ledger keeps the books and decides; drivers
+// (bridge) make what was decided out of kernel objects; this package drives
+// both and keeps their order: first on the books, then in the kernel; out of the
+// kernel, then off the books. Every kernel object carries its owner's id in its
+// name or comment, so that what no record owns can be found and removed. It
+// must not know of containers beyond their ids, names and endpoint settings.
 package network
 
 import (
@@ -25,21 +15,29 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
-	"os"
-	"path/filepath"
-	"sync"
+	"time"
 
 	"gantry/internal/errs"
 	"gantry/internal/event"
+	"gantry/internal/filter"
 	"gantry/internal/keyed"
 	"gantry/internal/network/bridge"
 	"gantry/internal/network/driver"
 	"gantry/internal/network/ipam"
 	"gantry/internal/network/kernel"
-	"gantry/internal/network/nat"
-	"gantry/internal/network/ports"
+	"gantry/internal/network/ledger"
 	"gantry/internal/store"
 	"gantry/internal/wire"
+)
+
+// The values of this package are those on the books.
+type (
+	// Sandbox is a container's network namespace and all its endpoints.
+	Sandbox = ledger.Sandbox
+	// Endpoint is one container's place in one network.
+	Endpoint = ledger.Endpoint
+	// AttachRequest asks for a sandbox.
+	AttachRequest = ledger.AttachRequest
 )
 
 // Options configure the networks of a daemon. The zero value of a field means
@@ -77,70 +75,70 @@ type Options struct {
 	HostGateway netip.Addr
 }
 
-// Networks are the networks and sandboxes of one daemon.
+// Networks are the networks and sandboxes of one daemon. It is safe for
+// concurrent use.
 type Networks struct {
-	opts    Options
-	host    *kernel.Host
-	rules   *nat.Rules
-	drivers map[string]driver.Driver
-	bridge  *bridge.Driver
-	ports   *ports.Table
+	opts  Options
+	book  *ledger.Book
+	stage *stage
 
-	// making serialises work on one container, raising work on one network.
-	making, raising keyed.Mutex[string]
-
-	mu        sync.RWMutex // guards what follows; never held over I/O
-	networks  map[string]*network
-	sandboxes map[string]*sandbox
+	making keyed.Mutex[string] // work on one container at a time
 }
 
-// network is a record with what is derived from it.
-type network struct {
-	rec   record
-	pool  *ipam.Pool // nil without IPv4 addresses
-	up    bool       // its driver has made it
-	gone  bool       // removed: nobody may raise it again
-	users int        // endpoints, also of sandboxes in the making
-}
-
-// Open reads the records and adopts what runs: it holds the addresses and host
+// Open reads the books and adopts what runs: it holds the addresses and host
 // ports of existing sandboxes and puts the packet rules they need in place. On
 // a host without containers it changes nothing.
 func Open(ctx context.Context, o Options) (_ *Networks, err error) {
-	o = o.withDefaults()
-	n := &Networks{opts: o, networks: map[string]*network{}, sandboxes: map[string]*sandbox{}}
-	for _, d := range []string{n.netnsDir(), n.sandboxDir()} {
-		if err := os.MkdirAll(d, 0o711); err != nil {
-			return nil, fmt.Errorf("open networks: %w", err)
+	defer func() {
+		if err != nil {
+			err = fmt.Errorf("open networks: %w", err)
 		}
+	}()
+	o = o.withDefaults()
+	host, err := kernel.Open()
+	if err != nil {
+		return nil, err
 	}
-	if n.host, err = kernel.Open(); err != nil {
-		return nil, fmt.Errorf("open networks: %w", err)
-	}
+	s := &stage{host: host, run: o.RunDir, noForward: o.NoIPForward, up: map[string]bool{}}
+	n := &Networks{opts: o, stage: s}
 	defer func() {
 		if err != nil {
 			n.release()
 		}
 	}()
-	if n.rules, err = nat.Open(o.table()); err != nil {
-		return nil, fmt.Errorf("open networks: %w", err)
+	routes, err := host.Routes(o.Bridge)
+	if err != nil {
+		return nil, err
 	}
 	r, _ := kernel.Sysctl("net/ipv4/ip_local_port_range")
-	n.ports = ports.New(ports.ParseEphemeral(r))
-	n.bridge = bridge.New(bridge.Options{Host: n.host, Rules: n.rules, Table: o.table(), Closed: n.readClosed()})
-	n.drivers = map[string]driver.Driver{"bridge": n.bridge}
-	if err := n.load(); err != nil {
-		return nil, fmt.Errorf("open networks: %w", err)
+	n.book, err = ledger.Open(ledger.Options{
+		Store: o.Store, RunDir: o.RunDir, Pools: o.Pools, Routes: routes, Ephemeral: ledger.ParseEphemeral(r),
+		Default: ledger.Default{
+			Off: o.Bridge == "none", Link: o.Bridge, Subnet: o.Subnet, Range: o.Range, MTU: o.MTU,
+			Isolated: o.IsolateDefault, NoNAT: o.NoMasquerade, HostIP: o.HostIP,
+		},
+	})
+	if err != nil {
+		return nil, err
 	}
-	if err := n.adopt(ctx); err != nil {
-		return nil, fmt.Errorf("open networks: %w", err)
+	s.book = n.book
+	if s.bridge, err = bridge.Open(bridge.Options{Host: host, Table: o.table(), Closed: s.readClosed()}); err != nil {
+		return nil, err
+	}
+	s.drivers = map[string]driver.Driver{"bridge": s.bridge}
+	for _, w := range n.book.Networks() {
+		if _, users := n.book.On(w.ID); users > 0 && w.Linked() {
+			if err := s.raise(ctx, w.ID); err != nil {
+				return nil, err
+			}
+		}
 	}
 	return n, nil
 }
 
 func (o Options) withDefaults() Options {
 	if o.Bridge == "" {
-		o.Bridge = instanceName("gantry0", o.Instance)
+		o.Bridge = ledger.InstanceName("gantry0", o.Instance)
 	}
 	if !o.HostIP.IsValid() {
 		o.HostIP = netip.IPv4Unspecified()
@@ -158,9 +156,6 @@ func (o Options) table() string {
 	return "gantry-" + o.Instance
 }
 
-func (n *Networks) netnsDir() string   { return filepath.Join(n.opts.RunDir, "netns") }
-func (n *Networks) sandboxDir() string { return filepath.Join(n.opts.RunDir, "sandbox") }
-
 // CloseOptions say what Close leaves.
 type CloseOptions struct {
 	// Remove takes bridges that no sandbox uses, and the packet rules if none
@@ -173,101 +168,92 @@ type CloseOptions struct {
 func (n *Networks) Close(ctx context.Context, o CloseOptions) error {
 	var all []error
 	if o.Remove {
-		n.mu.RLock()
-		var idle []*network
-		for _, w := range n.networks {
-			if w.users == 0 && n.drivers[w.rec.Driver] != nil {
-				idle = append(idle, w)
+		for _, w := range n.book.Networks() {
+			if w.Linked() {
+				all = append(all, n.stage.lower(ctx, w))
 			}
 		}
-		n.mu.RUnlock()
-		for _, w := range idle {
-			all = append(all, n.lower(ctx, w))
-		}
-		all = append(all, n.reopen())
+		all = append(all, n.stage.stopForwarding())
 	}
 	n.release()
 	return errors.Join(all...)
 }
 
 func (n *Networks) release() {
-	if n.host != nil {
-		n.host.Close()
+	n.stage.host.Close()
+	if n.stage.bridge != nil {
+		n.stage.bridge.Close()
 	}
-	if n.rules != nil {
-		n.rules.Close()
-	}
-	if n.ports != nil {
-		n.ports.Close()
+	if n.book != nil {
+		n.book.Close()
 	}
 }
 
-// raise makes the network exist in the kernel, once.
-func (n *Networks) raise(ctx context.Context, w *network) error {
-	n.mu.RLock()
-	up := w.up
-	n.mu.RUnlock()
-	if up {
-		return nil
+// Inspect returns the network called ref, or with this ID or prefix of it, with
+// its containers and address usage. An unknown one is errs.NotFound.
+func (n *Networks) Inspect(_ context.Context, ref string) (wire.NetworkInspect, error) {
+	return n.book.Inspect(ref)
+}
+
+// List returns the networks that pass the filters, oldest first, with the
+// containers in them.
+func (n *Networks) List(_ context.Context, f filter.Args) ([]wire.NetworkInspect, error) {
+	return n.book.List(f)
+}
+
+// Create makes a network. It takes form on the host with its first container.
+func (n *Networks) Create(_ context.Context, c wire.NetworkCreate) (wire.NetworkCreated, error) {
+	routes, err := n.stage.host.Routes()
+	if err != nil {
+		return wire.NetworkCreated{}, err
 	}
-	unlock, err := n.raising.Lock(ctx, w.rec.ID)
+	w, err := n.book.Create(c, routes)
+	if err != nil {
+		return wire.NetworkCreated{}, err
+	}
+	n.tell(wire.Event{Action: "create"}, w, "")
+	return wire.NetworkCreated{ID: w.ID}, nil
+}
+
+// Remove removes a network that no container is on; others are errs.Denied.
+func (n *Networks) Remove(ctx context.Context, ref string) error {
+	w, err := n.book.Delete(ref)
 	if err != nil {
 		return err
 	}
-	defer unlock()
-	if w.up {
-		return nil
+	if err := n.stage.lower(ctx, w); err != nil {
+		return fmt.Errorf("remove network %s: %w", w.Name, err)
 	}
-	if w.gone {
-		return notFound(w.rec.Name)
-	}
-	d := n.drivers[w.rec.Driver]
-	if err := n.forwarding(); err != nil {
-		return err
-	}
-	n.mu.RLock()
-	var adopted []driver.Endpoint
-	for _, s := range n.sandboxes {
-		for _, l := range s.Links {
-			if l.Network == w.rec.ID && s.complete {
-				adopted = append(adopted, l)
-			}
-		}
-	}
-	n.mu.RUnlock()
-	if err := d.Ensure(ctx, w.rec.plan(), adopted); err != nil {
-		return err
-	}
-	n.mu.Lock()
-	w.up = true
-	n.mu.Unlock()
+	n.tell(wire.Event{Action: "destroy"}, w, "")
 	return nil
 }
 
-// lower takes a network off the kernel, if nobody uses it.
-func (n *Networks) lower(ctx context.Context, w *network) error {
-	unlock, err := n.raising.Lock(ctx, w.rec.ID)
+// Prune removes the networks that no container is on and that pass the filters.
+func (n *Networks) Prune(ctx context.Context, f filter.Args) (wire.NetworksPruned, error) {
+	var out wire.NetworksPruned
+	names, err := n.book.Unused(f, time.Now())
 	if err != nil {
-		return err
+		return out, err
 	}
-	defer unlock()
-	n.mu.Lock()
-	busy, up := w.users > 0, w.up
-	if !busy {
-		w.up = false
+	for _, name := range names {
+		err := n.Remove(ctx, name)
+		if errs.Is(err, errs.Denied) || errs.Is(err, errs.NotFound) {
+			continue // joined or removed in the meantime
+		}
+		if err != nil {
+			return out, err
+		}
+		out.NetworksDeleted = append(out.NetworksDeleted, name)
 	}
-	n.mu.Unlock()
-	if busy || !up {
-		return nil
+	if n.opts.Events != nil {
+		n.opts.Events.Publish(wire.Event{Type: "network", Action: "prune", Actor: wire.EventActor{Attributes: map[string]string{"reclaimed": "0"}}})
 	}
-	return n.drivers[w.rec.Driver].Remove(ctx, w.rec.plan())
+	return out, nil
 }
-
-func notFound(ref string) error { return errs.New(errs.NotFound, "network %s not found", ref) }
 
 // tell puts an event about a network on the bus: e names the action, container
 // is who comes or leaves, if anyone.
-func (n *Networks) tell(e wire.Event, w *record, container string) {
+func (n *Networks) tell(e wire.Event, w ledger.Record, container string) {
 	if n.opts.Events == nil {
 		return
 	}
@@ -282,11 +268,8 @@ func (n *Networks) tell(e wire.Event, w *record, container string) {
 // tellAll puts one event for each endpoint of a sandbox on the bus.
 func (n *Networks) tellAll(e wire.Event, endpoints []Endpoint, container string) {
 	for _, ep := range endpoints {
-		n.mu.RLock()
-		w := n.networks[ep.NetworkID]
-		n.mu.RUnlock()
-		if w != nil {
-			n.tell(e, &w.rec, container)
+		if w, err := n.book.Network(ep.NetworkID); err == nil {
+			n.tell(e, w, container)
 		}
 	}
 }

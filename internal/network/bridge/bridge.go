@@ -46,16 +46,30 @@ type active struct {
 // Options configure a driver.
 type Options struct {
 	Host  *kernel.Host
-	Rules *nat.Rules
-	Table string
+	Table string // of nftables
 	// Closed are the interfaces between which forwarding stays off.
 	Closed []string
 }
 
-// New returns a driver without networks. It touches nothing yet.
-func New(o Options) *Driver {
-	return &Driver{host: o.Host, rules: o.Rules, table: o.Table, closed: o.Closed, nets: map[string]active{}, ports: map[string][]nat.Port{}}
+// Open returns a driver without networks. It changes nothing yet.
+func Open(o Options) (*Driver, error) {
+	rules, err := nat.Open(o.Table)
+	if err != nil {
+		return nil, err
+	}
+	return &Driver{host: o.Host, rules: rules, table: o.Table, closed: o.Closed, nets: map[string]active{}, ports: map[string][]nat.Port{}}, nil
 }
+
+// Close ends the connection to the packet filter. The networks stay.
+func (d *Driver) Close() { d.rules.Close() }
+
+// Published returns the ports in the kernel, or errs.NotFound if there is no
+// table.
+func (d *Driver) Published() ([]nat.Port, error) { return d.rules.Published() }
+
+// DropsForwarding returns the chains of other programs that drop forwarded
+// packets unless told otherwise.
+func (d *Driver) DropsForwarding() ([]string, error) { return d.rules.DropsForwarding() }
 
 // Ensure implements driver.Driver.
 func (d *Driver) Ensure(ctx context.Context, n driver.Network, adopted []driver.Endpoint) error {

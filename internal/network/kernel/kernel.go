@@ -247,17 +247,23 @@ func (h *Host) Links(prefixes ...string) ([]Link, error) {
 	return out, nil
 }
 
-// Routes returns the destinations of the host's IPv4 and IPv6 routes, default
-// routes left out. A device that is gone by now is left out too.
-func (h *Host) Routes() ([]netip.Prefix, error) {
+// Routes returns the destinations of the host's IPv4 and IPv6 routes. Left out
+// are default routes and those through one of the links except.
+func (h *Host) Routes(except ...string) ([]netip.Prefix, error) {
 	nlh := &netlink.Handle{}
 	all, err := nlh.RouteList(nil, netlink.FAMILY_ALL)
 	if err != nil {
 		return nil, fmt.Errorf("list routes: %w", err)
 	}
+	skip := map[int]bool{}
+	for _, e := range except {
+		if i, err := h.index(e); err == nil {
+			skip[i] = true
+		}
+	}
 	var out []netip.Prefix
 	for _, r := range all {
-		if r.Dst == nil {
+		if r.Dst == nil || skip[r.LinkIndex] {
 			continue
 		}
 		a, ok := netip.AddrFromSlice(r.Dst.IP)

@@ -53,6 +53,9 @@ type Port struct {
 	Owner     string // container ID
 }
 
+// String returns the port as "address:port/protocol".
+func (p Port) String() string { return fmt.Sprintf("%s:%d/%s", p.HostIP, p.HostPort, p.Proto) }
+
 // Proto is an IP protocol number.
 type Proto uint8
 

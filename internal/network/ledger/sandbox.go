@@ -1,4 +1,4 @@
-package network
+package ledger
 
 import (
 	"net/netip"
@@ -48,30 +48,26 @@ type AttachRequest struct {
 	Sysctls map[string]string
 }
 
-// HostFiles is what a container reads of names: /etc/hosts and /etc/resolv.conf.
-type HostFiles struct {
-	Hostname, Domainname string
-	ExtraHosts           []string // "name:address" or "name=address"; host-gateway allowed
-	DNS                  []netip.Addr
-	DNSSearch            []string
-	DNSOptions           []string
-}
-
-// sandbox is a sandbox's record.
-type sandbox struct {
+// Entry is a sandbox on the books. It is never changed: what changes is replaced.
+type Entry struct {
 	Sandbox
 	Name       string            // of the container
 	Mode       string            // host, none, container or bridge (anything with links)
 	SharedWith string            `json:",omitempty"`
 	Links      []driver.Endpoint `json:",omitempty"`
 
-	complete bool // everything is in the kernel
+	// Complete is true once everything is in the kernel. An entry that a
+	// restart finds on disk is taken as complete.
+	Complete bool `json:"-"`
 }
+
+// HasNamespace reports whether the sandbox has a namespace of its own.
+func (e *Entry) HasNamespace() bool { return e.Mode == ModeNone || e.Mode == ModeLinks }
 
 // The modes of a sandbox's record.
 const (
-	modeHost      = "host"
-	modeNone      = "none"
-	modeContainer = "container"
-	modeLinks     = "links"
+	ModeHost      = "host"
+	ModeNone      = "none"
+	ModeContainer = "container"
+	ModeLinks     = "links"
 )

@@ -1,0 +1,235 @@
+package ledger
+
+import (
+	"fmt"
+	"net/netip"
+	"strconv"
+	"strings"
+	"time"
+
+	"gantry/internal/errs"
+	"gantry/internal/filter"
+	"gantry/internal/id"
+	"gantry/internal/network/ipam"
+	"gantry/internal/store"
+	"gantry/internal/wire"
+)
+
+// Create puts a new network on the books. Its subnet, if it names none, is one
+// that neither another network nor one of routes has. Errors carry Docker's
+// texts: errs.Conflict for a name that is taken, errs.Denied for an overlap or a
+// predefined name, errs.NotFound for an unknown driver, errs.Invalid for what
+// can't be.
+func (b *Book) Create(c wire.NetworkCreate, routes []netip.Prefix) (Record, error) {
+	r, err := requested(c)
+	if err != nil {
+		return r, err
+	}
+	b.writing.Lock()
+	defer b.writing.Unlock()
+	b.mu.RLock()
+	err = b.admit(&r, routes)
+	b.mu.RUnlock()
+	if err != nil {
+		return r, err
+	}
+	return r, b.put(r)
+}
+
+// requested is the record that a request describes, as far as it can be told
+// without the other networks. Pure but for its identity.
+func requested(c wire.NetworkCreate) (Record, error) {
+	r := newRecord(c.Name, c.Driver)
+	if r.Driver == "" {
+		r.Driver = "bridge"
+	}
+	if err := checkRequest(c, r.Driver); err != nil {
+		return r, err
+	}
+	r.Internal, r.Attachable, r.IPAM.Options = c.Internal, c.Attachable, nil
+	if c.IPAM != nil {
+		r.IPAM.Options = c.IPAM.Options
+		if c.IPAM.Driver != "" && c.IPAM.Driver != "default" {
+			return r, errs.New(errs.NotFound, "plugin %q not found", c.IPAM.Driver)
+		}
+		r.IPAM.Config = c.IPAM.Config
+	}
+	if c.Options != nil {
+		r.Options = c.Options
+	}
+	if c.Labels != nil {
+		r.Labels = c.Labels
+	}
+	for _, opt := range []string{optMTU} {
+		if v, ok := r.Options[opt]; ok {
+			if _, err := strconv.Atoi(v); err != nil {
+				return r, errs.New(errs.Invalid, "failed to parse %s value: %s (%w)", opt, v, err)
+			}
+		}
+	}
+	var pools []ipam.Config
+	for _, p := range r.IPAM.Config {
+		pools = append(pools, poolConfig(p))
+		if p.Subnet.IsValid() && p.Subnet.Addr().Is6() {
+			return r, errs.New(errs.Unsupported, "IPv6 subnet %s: networks with IPv6 are not supported by this version of Gantry", p.Subnet)
+		}
+	}
+	if err := ipam.Check(pools); err != nil {
+		return r, err
+	}
+	r.Link = r.Options[optName]
+	if r.Link == "" {
+		r.Link = BridgePrefix + r.ID[:12]
+	}
+	if len(r.Link) > 15 || strings.ContainsAny(r.Link, "/ \t\n\"") || r.Link == "." || r.Link == ".." {
+		return r, errs.New(errs.Invalid, "invalid bridge name %q", r.Link)
+	}
+	return r, nil
+}
+
+func checkRequest(c wire.NetworkCreate, driver string) error {
+	switch {
+	case strings.TrimSpace(c.Name) == "":
+		return errs.New(errs.Invalid, "invalid name: name is empty")
+	case Predefined(c.Name) || c.Name == "default":
+		return errs.New(errs.Denied, "operation is not permitted on predefined %s network ", c.Name)
+	case driver == "host" || driver == "null":
+		return errs.New(errs.Denied, "only one instance of %q network is allowed", driver)
+	case c.Ingress:
+		return errs.New(errs.Denied, "Ingress network can only be global scope network")
+	case c.Scope == "swarm":
+		return errs.New(errs.Denied, "cannot create a swarm scoped network when swarm is not active")
+	case driver == "overlay":
+		return errs.New(errs.Denied, "This node is not a swarm manager. Use \"docker swarm init\" or \"docker swarm join\" to connect this node to swarm and try again.")
+	case c.EnableIPv4 != nil && !*c.EnableIPv4 && (c.EnableIPv6 == nil || !*c.EnableIPv6):
+		return errs.New(errs.Invalid, "IPv4 or IPv6 must be enabled")
+	case c.EnableIPv6 != nil && *c.EnableIPv6:
+		return errs.New(errs.Unsupported, "networks with IPv6 are not supported by this version of Gantry")
+	case c.ConfigOnly || c.ConfigFrom != nil:
+		return errs.New(errs.Unsupported, "config-only networks are not supported by this version of Gantry")
+	case driver == "macvlan" || driver == "ipvlan":
+		return errs.New(errs.Unsupported, "network driver %q is not supported by this version of Gantry", driver)
+	case driver != "bridge":
+		return errs.New(errs.NotFound, "plugin %q not found", driver)
+	}
+	return nil
+}
+
+// admit checks a new record against the others and completes its addresses. The
+// lock is held.
+func (b *Book) admit(r *Record, routes []netip.Prefix) error {
+	for _, w := range b.networks {
+		if w.rec.Name == r.Name {
+			return errs.New(errs.Conflict, "network with name %s already exists", r.Name)
+		}
+		if w.rec.Link == r.Link {
+			return errs.New(errs.Denied, "cannot create network %s (%s): conflicts with network %s (%s): networks have same bridge name", r.ID, r.Link, w.rec.ID, w.rec.Link)
+		}
+	}
+	others := b.subnets("")
+	if len(r.IPAM.Config) == 0 || !r.IPAM.Config[0].Subnet.IsValid() {
+		s, err := ipam.Choose(b.pools, append(others, routes...))
+		if err != nil {
+			return err
+		}
+		r.Chosen, r.IPAM.Config = true, []wire.IPAMConfig{{Subnet: s}}
+	}
+	for i := range r.IPAM.Config {
+		c := &r.IPAM.Config[i]
+		if ipam.Overlaps(c.Subnet, others) {
+			return ipam.ErrOverlap
+		}
+		if !c.Gateway.IsValid() {
+			c.Gateway = ipam.First(c.Subnet)
+		}
+	}
+	return nil
+}
+
+// Delete takes a network off the books. One with endpoints is errs.Denied.
+func (b *Book) Delete(ref string) (Record, error) {
+	b.writing.Lock()
+	defer b.writing.Unlock()
+	b.mu.Lock()
+	w, err := b.find(ref)
+	if err == nil {
+		err = b.removable(w)
+	}
+	if err == nil {
+		delete(b.networks, w.rec.ID) // from now on nobody joins it
+	}
+	b.mu.Unlock()
+	if err != nil {
+		return Record{}, err
+	}
+	err = b.store.Update(func(tx *store.Tx) error { return bucket.Delete(tx, w.rec.ID) })
+	if err != nil {
+		b.mu.Lock()
+		b.networks[w.rec.ID] = w
+		b.mu.Unlock()
+	}
+	return w.rec, err
+}
+
+func (b *Book) removable(w *network) error {
+	if Predefined(w.rec.Name) {
+		return errs.New(errs.Denied, "%s is a pre-defined network and cannot be removed", w.rec.Name)
+	}
+	if w.users == 0 {
+		return nil
+	}
+	var by []string
+	for _, s := range b.entries {
+		for _, e := range s.Endpoints {
+			if e.NetworkID == w.rec.ID {
+				by = append(by, fmt.Sprintf("name:%q id:%q", s.Name, id.Short(e.ID)))
+			}
+		}
+	}
+	return errs.New(errs.Denied, "error while removing network: network %s has active endpoints (%s)", w.rec.Name, strings.Join(by, ", "))
+}
+
+// Unused returns the names of the networks that users made, that no container
+// is on and that pass the filters of a prune.
+func (b *Book) Unused(f filter.Args, now time.Time) ([]string, error) {
+	if err := f.Check(filter.NetworksPrune); err != nil {
+		return nil, err
+	}
+	before, err := until(f.Values("until"), now)
+	if err != nil {
+		return nil, err
+	}
+	b.mu.RLock()
+	defer b.mu.RUnlock()
+	var out []string
+	for _, w := range b.sorted() {
+		if w.users == 0 && !Predefined(w.rec.Name) && f.Labels(w.rec.Labels) && (before.IsZero() || w.rec.Created.Before(before)) {
+			out = append(out, w.rec.Name)
+		}
+	}
+	return out, nil
+}
+
+// until reads the filter of that name: a duration before now, or a Unix time,
+// with fraction or not. None is the zero time. Pure.
+func until(values []string, now time.Time) (time.Time, error) {
+	if len(values) == 0 {
+		return time.Time{}, nil
+	}
+	if len(values) > 1 {
+		return time.Time{}, errs.New(errs.Invalid, "more than one until filter specified")
+	}
+	if d, err := time.ParseDuration(values[0]); err == nil {
+		return now.Add(-d), nil
+	}
+	sec, frac, _ := strings.Cut(values[0], ".")
+	s, err := strconv.ParseInt(sec, 10, 64)
+	if err != nil {
+		return time.Time{}, errs.New(errs.Invalid, "invalid until filter %q", values[0])
+	}
+	ns, err := strconv.ParseInt((frac + "000000000")[:9], 10, 64)
+	if err != nil {
+		return time.Time{}, errs.New(errs.Invalid, "invalid until filter %q", values[0])
+	}
+	return time.Unix(s, ns), nil
+}

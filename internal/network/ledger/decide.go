@@ -1,0 +1,285 @@
+package ledger
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"maps"
+	"net"
+	"net/netip"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+
+	"gantry/internal/errs"
+	"gantry/internal/id"
+	"gantry/internal/network/driver"
+	"gantry/internal/network/ipam"
+	"gantry/internal/network/nat"
+	"gantry/internal/network/ports"
+	"gantry/internal/wire"
+)
+
+// Decide chooses everything for a container's sandbox, holds it, and writes the
+// record. The container must have none. Errors carry Docker's texts.
+func (b *Book) Decide(r AttachRequest) (*Entry, error) {
+	s, err := b.decide(r)
+	if err != nil {
+		return nil, err
+	}
+	if err := b.write(s); err != nil {
+		return nil, errors.Join(err, b.Strike(s.ID))
+	}
+	return s, nil
+}
+
+func (b *Book) decide(r AttachRequest) (*Entry, error) {
+	s := &Entry{Sandbox: Sandbox{ID: r.ID}, Name: r.Name}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	kind, _, _ := strings.Cut(r.Mode, ":")
+	switch {
+	case kind == "container":
+		t := b.entries[r.SharedWith]
+		if t == nil || !t.Complete {
+			return nil, errs.New(errs.Conflict, "cannot join network namespace of a non running container: %s", r.SharedWith)
+		}
+		s.Mode, s.SharedWith, s.Path = ModeContainer, r.SharedWith, t.Path
+	case r.Mode == Host, r.Mode == None:
+		s.Mode = r.Mode
+		w := b.named(r.Mode)
+		s.Endpoints = []Endpoint{{NetworkID: w.rec.ID, NetworkName: w.rec.Name, ID: id.New()}}
+	default:
+		s.Mode = ModeLinks
+		if err := b.decideLinks(s, r); err != nil {
+			b.drop(s.Links)
+			return nil, err
+		}
+	}
+	if s.HasNamespace() {
+		s.Path = filepath.Join(b.NamespaceDir(), s.ID)
+	}
+	b.entries[s.ID] = s
+	return s, nil
+}
+
+// wish is one network that a container asks for.
+type wish struct {
+	net      *network
+	settings *wire.EndpointSettings
+}
+
+// wishes resolves the networks of a request: the mode's first, then the others
+// by name. The lock is held.
+func (b *Book) wishes(r AttachRequest) ([]wish, error) {
+	mode := r.Mode
+	if mode == "" || mode == "default" {
+		mode = Bridge
+	}
+	first, err := b.find(mode)
+	if err != nil {
+		return nil, err
+	}
+	out := []wish{{net: first, settings: &wire.EndpointSettings{}}}
+	for _, ref := range slices.Sorted(maps.Keys(r.Endpoints)) {
+		set := r.Endpoints[ref]
+		if set == nil {
+			set = &wire.EndpointSettings{}
+		}
+		if ref == "default" {
+			ref = Bridge
+		}
+		w, err := b.find(ref)
+		if err != nil && set.NetworkID != "" { // renamed or made anew under its ID
+			w, err = b.find(set.NetworkID)
+		}
+		switch {
+		case err != nil:
+			return nil, err
+		case w == first:
+			out[0].settings = set
+		case !w.rec.Linked():
+			return nil, errs.New(errs.Invalid, "container cannot be connected to multiple networks with one of the networks in private (none) mode")
+		default:
+			out = append(out, wish{w, set})
+		}
+	}
+	return out, nil
+}
+
+func (b *Book) decideLinks(s *Entry, r AttachRequest) error {
+	ws, err := b.wishes(r)
+	if err != nil {
+		return err
+	}
+	gw := gatewayOf(ws)
+	for i, w := range ws {
+		if err := b.decideLink(s, w, i, i == gw); err != nil {
+			return err
+		}
+	}
+	if gw < 0 {
+		return nil
+	}
+	e, l := &s.Endpoints[gw], &s.Links[gw]
+	if err := b.decidePorts(e, l, ws[gw].net, r); err != nil {
+		return fmt.Errorf("driver failed programming external connectivity on endpoint %s (%s): %w", r.Name, e.ID, err)
+	}
+	return nil
+}
+
+// gatewayOf returns the index of the network that gives the default route: the
+// highest priority, then the first by name; never an internal one. Pure.
+func gatewayOf(ws []wish) int {
+	best := -1
+	for i, w := range ws {
+		if w.net.rec.Internal {
+			continue
+		}
+		if best < 0 || cmp.Or(cmp.Compare(ws[best].settings.GwPriority, w.settings.GwPriority),
+			cmp.Compare(w.net.rec.Name, ws[best].net.rec.Name)) < 0 {
+			best = i
+		}
+	}
+	return best
+}
+
+func (b *Book) decideLink(s *Entry, w wish, index int, gateway bool) error {
+	rec := &w.net.rec
+	p := rec.Plan()
+	if w.net.pool == nil {
+		return errs.New(errs.Unsupported, "network %s has no IPv4 addresses", rec.Name)
+	}
+	addr, err := b.address(s.ID, w)
+	if err != nil {
+		return err
+	}
+	w.net.users++
+	e := Endpoint{
+		NetworkID: rec.ID, NetworkName: rec.Name, ID: id.New(), Interface: ifPrefix(rec) + strconv.Itoa(index),
+		IPv4: netip.PrefixFrom(addr, p.Subnet.Bits()),
+	}
+	l := driver.Endpoint{Owner: s.ID, Network: rec.ID, Interface: e.Interface, HostLink: hostLink(s.ID, index), Addr: e.IPv4, MAC: ipam.MAC(addr)}
+	if m := w.settings.MacAddress; len(m) > 0 {
+		l.MAC = m
+	}
+	e.MAC = net.HardwareAddr(l.MAC).String()
+	if !rec.Internal {
+		e.Gateway4 = p.Gateway
+	}
+	if gateway {
+		l.Gateway = e.Gateway4
+	}
+	s.Endpoints, s.Links = append(s.Endpoints, e), append(s.Links, l)
+	return nil
+}
+
+func ifPrefix(r *Record) string {
+	if p := r.Options[optIfPrefix]; p != "" {
+		return p
+	}
+	return "eth"
+}
+
+// address takes the wished address, or any.
+func (b *Book) address(owner string, w wish) (netip.Addr, error) {
+	if c := w.settings.IPAMConfig; c != nil && c.IPv4Address.IsValid() {
+		if w.net.rec.Name == Bridge {
+			return netip.Addr{}, errOwnAddress
+		}
+		return c.IPv4Address, w.net.pool.Claim(c.IPv4Address, owner)
+	}
+	a, err := w.net.pool.Allocate(owner)
+	if err != nil {
+		return a, errs.New(errs.Denied, "no available IPv4 addresses on this network's address pools: %s (%s)", w.net.rec.Name, w.net.rec.ID)
+	}
+	return a, nil
+}
+
+var errOwnAddress = errs.New(errs.Invalid, "invalid config for network bridge: invalid endpoint settings:\nuser-specified IP address is supported on user-defined networks only")
+
+// LinkPrefix begins the host's end of every veth pair, BridgePrefix the bridges
+// of networks that users made.
+const (
+	LinkPrefix   = "gt"
+	BridgePrefix = "gb"
+)
+
+// hostLink names the host's end of a container's n-th interface, in the 15
+// bytes that a name has.
+func hostLink(owner string, n int) string {
+	return fmt.Sprintf("%s%.11s%s", LinkPrefix, owner, strconv.FormatInt(int64(n), 36))
+}
+
+// decidePorts holds host ports for what shall be published.
+func (b *Book) decidePorts(e *Endpoint, l *driver.Endpoint, w *network, r AttachRequest) error {
+	e.Ports = wire.PortMap{}
+	for p := range r.Exposed {
+		e.Ports[p] = nil
+	}
+	for _, x := range bindings(r) {
+		proto := nat.ParseProto(string(x.port.Proto()))
+		if proto == 0 {
+			return errs.New(errs.Invalid, "invalid protocol %q", x.port.Proto())
+		}
+		ip := x.HostIP
+		if !ip.IsValid() {
+			ip = b.hostIP
+			if a, err := netip.ParseAddr(w.rec.Options[optHostIP]); err == nil {
+				ip = a
+			}
+		}
+		if ip = ip.Unmap(); ip.Is6() {
+			return errs.New(errs.Unsupported, "Bind for [%s]:%s failed: network %s has no IPv6", ip, x.HostPort, w.rec.Name)
+		}
+		want, err := ports.Parse(x.HostPort)
+		if err != nil {
+			return err
+		}
+		got, err := b.ports.Reserve(proto.String(), ip, want)
+		if err != nil {
+			return err
+		}
+		l.Ports = append(l.Ports, nat.Port{Proto: proto, HostIP: ip, HostPort: got, Container: netip.AddrPortFrom(l.Addr.Addr(), x.port.Num()), Owner: l.Owner})
+		e.Ports[x.port] = append(e.Ports[x.port], wire.PortBinding{HostIP: ip, HostPort: strconv.Itoa(int(got))})
+	}
+	return nil
+}
+
+type binding struct {
+	port wire.Port
+	wire.PortBinding
+}
+
+// bindings lists what a request publishes: fixed host ports first, so that no
+// ephemeral choice takes one of them, then by container port. Pure.
+func bindings(r AttachRequest) []binding {
+	var out []binding
+	for p, bs := range r.Ports {
+		for _, b := range bs {
+			out = append(out, binding{p, b})
+		}
+	}
+	if r.PublishAll {
+		for p := range r.Exposed {
+			if len(r.Ports[p]) == 0 {
+				out = append(out, binding{p, wire.PortBinding{}})
+			}
+		}
+	}
+	slices.SortStableFunc(out, func(a, b binding) int {
+		return cmp.Or(rank(a.HostPort)-rank(b.HostPort), cmp.Compare(a.port.Num(), b.port.Num()), cmp.Compare(a.port.Proto(), b.port.Proto()))
+	})
+	return out
+}
+
+func rank(hostPort string) int {
+	switch {
+	case hostPort == "" || hostPort == "0":
+		return 2
+	case strings.Contains(hostPort, "-"):
+		return 1
+	}
+	return 0
+}

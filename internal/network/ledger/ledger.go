@@ -1,0 +1,395 @@
+// Package ledger keeps the books of the networks: which exist, which container
+// has which address, host port and link. It decides; what it decided is then
+// made by others.
+//
+// Package network calls it. It writes two kinds of record. A network outlives
+// the machine's uptime: bucket "networks" of the database. A sandbox lives and
+// dies with the kernel objects it lists, so its record lies beside them in the
+// run directory, which a reboot empties as it empties the kernel:
+//
+//	<run>/sandbox/<container id>.json   addresses, ports, names of links
+//	<run>/netns/<container id>          the bound namespace (made by others)
+//
+// The record is written before the first kernel object is made and removed
+// after the last is gone. So whatever happens in between, the record tells what
+// may exist, and no address is given out twice. The package must not know how
+// any of it is made.
+package ledger
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+
+	"gantry/internal/durable"
+	"gantry/internal/errs"
+	"gantry/internal/network/driver"
+	"gantry/internal/network/ipam"
+	"gantry/internal/network/ports"
+	"gantry/internal/store"
+)
+
+// Options say where the books are and what they start with.
+type Options struct {
+	Store   *store.DB
+	RunDir  string
+	Default Default
+	Pools   []ipam.Source // what networks without a subnet are cut from
+	// Routes are the host's, Default.Link's own left out: new subnets avoid
+	// them.
+	Routes    []netip.Prefix
+	Ephemeral ports.Range
+}
+
+// ParseEphemeral reads net.ipv4.ip_local_port_range.
+func ParseEphemeral(s string) ports.Range { return ports.ParseEphemeral(s) }
+
+// A Book is the books of one daemon. It is safe for concurrent use; no lock is
+// held over I/O except the database's own.
+type Book struct {
+	store   *store.DB
+	run     string
+	pools   []ipam.Source
+	hostIP  netip.Addr
+	ports   *ports.Table
+	writing sync.Mutex // one change of the set of networks at a time
+
+	mu       sync.RWMutex
+	networks map[string]*network
+	entries  map[string]*Entry
+}
+
+// network is a record with what follows from it.
+type network struct {
+	rec   Record
+	pool  *ipam.Pool // nil without IPv4 addresses
+	users int        // endpoints, also of sandboxes in the making
+}
+
+func newNetwork(r Record) *network { return &network{rec: r, pool: r.pool()} }
+
+// Open reads the books, makes the three networks that always exist, and holds
+// the addresses and host ports of the sandboxes it finds.
+func Open(o Options) (*Book, error) {
+	b := &Book{
+		store: o.Store, run: o.RunDir, pools: o.Pools, hostIP: o.Default.HostIP, ports: ports.New(o.Ephemeral),
+		networks: map[string]*network{}, entries: map[string]*Entry{},
+	}
+	for _, d := range []string{b.NamespaceDir(), b.recordDir()} {
+		if err := os.MkdirAll(d, 0o711); err != nil {
+			return nil, err
+		}
+	}
+	err := b.load(o)
+	if err == nil {
+		err = b.adopt()
+	}
+	if err != nil {
+		b.Close()
+		return nil, err
+	}
+	return b, nil
+}
+
+// Close lets go of the sockets that hold host ports. The records stay.
+func (b *Book) Close() { b.ports.Close() }
+
+// NamespaceDir is where namespaces are bound.
+func (b *Book) NamespaceDir() string { return filepath.Join(b.run, "netns") }
+
+func (b *Book) recordDir() string { return filepath.Join(b.run, "sandbox") }
+
+func (b *Book) load(o Options) error {
+	err := b.store.View(func(tx *store.Tx) error {
+		for _, r := range bucket.All(tx) {
+			b.networks[r.ID] = newNetwork(r)
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	var changed []Record
+	for _, w := range []struct{ name, driver string }{{Host, "host"}, {None, "null"}} {
+		if b.named(w.name) == nil {
+			changed = append(changed, newRecord(w.name, w.driver))
+		}
+	}
+	if !o.Default.Off {
+		var old *Record
+		except := ""
+		if w := b.named(Bridge); w != nil {
+			old, except = &w.rec, w.rec.ID
+		}
+		r, err := o.Default.record(old, o.Pools, append(b.subnets(except), o.Routes...))
+		if err != nil {
+			return err
+		}
+		if old == nil || !sameRecord(*old, r) {
+			changed = append(changed, r)
+		}
+	}
+	return b.put(changed...)
+}
+
+// put writes records and takes them into use.
+func (b *Book) put(rs ...Record) error {
+	if len(rs) == 0 {
+		return nil
+	}
+	err := b.store.Update(func(tx *store.Tx) error {
+		for _, r := range rs {
+			if err := bucket.Put(tx, r.ID, r); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for _, r := range rs {
+		b.networks[r.ID] = newNetwork(r)
+	}
+	return nil
+}
+
+// subnets are those of all networks but one. The lock is held, or nobody else
+// has the book yet.
+func (b *Book) subnets(except string) []netip.Prefix {
+	var out []netip.Prefix
+	for _, w := range b.networks {
+		for _, c := range w.rec.IPAM.Config {
+			if w.rec.ID != except && c.Subnet.IsValid() {
+				out = append(out, c.Subnet)
+			}
+		}
+	}
+	return out
+}
+
+// adopt reads the records of sandboxes and holds what they have.
+func (b *Book) adopt() error {
+	files, err := os.ReadDir(b.recordDir())
+	if err != nil {
+		return err
+	}
+	for _, f := range files {
+		owner, ok := strings.CutSuffix(f.Name(), ".json")
+		var e *Entry
+		if ok {
+			e, err = b.read(owner)
+		}
+		if !ok || err != nil {
+			// A temporary file, or one cut short: nothing was made after it.
+			_ = os.Remove(filepath.Join(b.recordDir(), f.Name()))
+			continue
+		}
+		b.entries[owner] = e
+		for _, l := range e.Links {
+			b.hold(l)
+		}
+	}
+	return nil
+}
+
+func (b *Book) read(owner string) (*Entry, error) {
+	data, err := os.ReadFile(b.file(owner))
+	if err != nil {
+		return nil, err
+	}
+	e := &Entry{Complete: true}
+	if err := json.Unmarshal(data, e); err != nil || e.ID != owner {
+		return nil, fmt.Errorf("sandbox record of %s: %w", owner, errors.Join(err, fs.ErrInvalid))
+	}
+	return e, nil
+}
+
+func (b *Book) file(owner string) string { return filepath.Join(b.recordDir(), owner+".json") }
+
+// hold claims the address and the host ports of an endpoint from before.
+func (b *Book) hold(l driver.Endpoint) {
+	if w := b.networks[l.Network]; w != nil {
+		w.users++
+		if w.pool != nil {
+			_ = w.pool.Claim(l.Addr.Addr(), l.Owner) // outside after a change of subnet: nobody gets it either
+		}
+	}
+	for _, p := range l.Ports {
+		b.ports.Claim(ports.Key{Proto: p.Proto.String(), IP: p.HostIP, Port: p.HostPort})
+	}
+}
+
+// drop gives them back. The lock is held.
+func (b *Book) drop(links []driver.Endpoint) {
+	for _, l := range links {
+		if w := b.networks[l.Network]; w != nil {
+			w.users--
+			if w.pool != nil {
+				w.pool.Release(l.Addr.Addr(), l.Owner)
+			}
+		}
+		for _, p := range l.Ports {
+			b.ports.Release(ports.Key{Proto: p.Proto.String(), IP: p.HostIP, Port: p.HostPort})
+		}
+	}
+}
+
+// write makes the record of a sandbox survive this process.
+func (b *Book) write(e *Entry) error {
+	data, err := json.Marshal(e)
+	if err != nil {
+		return err
+	}
+	return durable.Replace(b.file(e.ID), data, 0o600)
+}
+
+// Get returns the sandbox of a container, or nil.
+func (b *Book) Get(owner string) *Entry {
+	b.mu.RLock()
+	defer b.mu.RUnlock()
+	return b.entries[owner]
+}
+
+// Entries returns all sandboxes.
+func (b *Book) Entries() []*Entry {
+	b.mu.RLock()
+	defer b.mu.RUnlock()
+	out := make([]*Entry, 0, len(b.entries))
+	for _, e := range b.entries {
+		out = append(out, e)
+	}
+	return out
+}
+
+// Complete notes that all of a sandbox is in the kernel, and returns the entry
+// as it is now.
+func (b *Book) Complete(owner string) *Entry {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	old := b.entries[owner]
+	if old == nil {
+		return nil
+	}
+	e := *old
+	e.Complete = true
+	b.entries[owner] = &e
+	return &e
+}
+
+// Strike takes a sandbox off the books: its addresses and ports are free.
+func (b *Book) Strike(owner string) error {
+	if err := os.Remove(b.file(owner)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if e := b.entries[owner]; e != nil {
+		b.drop(e.Links)
+		delete(b.entries, owner)
+	}
+	return nil
+}
+
+// Network returns the record of a network by its ID.
+func (b *Book) Network(networkID string) (Record, error) {
+	b.mu.RLock()
+	defer b.mu.RUnlock()
+	if w := b.networks[networkID]; w != nil {
+		return w.rec, nil
+	}
+	return Record{}, notFound(networkID)
+}
+
+// Networks returns the records of all networks, oldest first.
+func (b *Book) Networks() []Record {
+	b.mu.RLock()
+	defer b.mu.RUnlock()
+	var out []Record
+	for _, w := range b.sorted() {
+		out = append(out, w.rec)
+	}
+	return out
+}
+
+// Find returns the record of the network with this ID, name or unique prefix of
+// an ID.
+func (b *Book) Find(ref string) (Record, error) {
+	b.mu.RLock()
+	defer b.mu.RUnlock()
+	w, err := b.find(ref)
+	if err != nil {
+		return Record{}, err
+	}
+	return w.rec, nil
+}
+
+// On returns the endpoints on a network, those of sandboxes in the making left
+// out, and how many there are with those.
+func (b *Book) On(networkID string) (links []driver.Endpoint, users int) {
+	b.mu.RLock()
+	defer b.mu.RUnlock()
+	for _, e := range b.entries {
+		for _, l := range e.Links {
+			if e.Complete && l.Network == networkID {
+				links = append(links, l)
+			}
+		}
+	}
+	if w := b.networks[networkID]; w != nil {
+		users = w.users
+	}
+	return links, users
+}
+
+// Leases returns who has which address.
+func (b *Book) Leases() map[netip.Addr]string {
+	b.mu.RLock()
+	defer b.mu.RUnlock()
+	out := map[netip.Addr]string{}
+	for _, w := range b.networks {
+		if w.pool == nil {
+			continue
+		}
+		for a, owner := range w.pool.Leases() {
+			out[a] = owner
+		}
+	}
+	return out
+}
+
+// named returns the network called name, or nil. The lock is held.
+func (b *Book) named(name string) *network {
+	for _, w := range b.networks {
+		if w.rec.Name == name {
+			return w
+		}
+	}
+	return nil
+}
+
+// sorted returns the networks, oldest first. The lock is held.
+func (b *Book) sorted() []*network {
+	all := make([]*network, 0, len(b.networks))
+	for _, w := range b.networks {
+		all = append(all, w)
+	}
+	slices.SortFunc(all, func(a, b *network) int {
+		if c := a.rec.Created.Compare(b.rec.Created); c != 0 {
+			return c
+		}
+		return strings.Compare(a.rec.Name, b.rec.Name)
+	})
+	return all
+}
+
+func notFound(ref string) error { return errs.New(errs.NotFound, "network %s not found", ref) }

@@ -1,0 +1,264 @@
+package network
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+
+	"gantry/internal/durable"
+	"gantry/internal/errs"
+	"gantry/internal/keyed"
+	"gantry/internal/network/bridge"
+	"gantry/internal/network/driver"
+	"gantry/internal/network/kernel"
+	"gantry/internal/network/ledger"
+)
+
+// stage is the side of the kernel: it makes what the books say, through the
+// drivers, and remembers which networks it has raised.
+type stage struct {
+	host      *kernel.Host
+	book      *ledger.Book
+	bridge    *bridge.Driver
+	drivers   map[string]driver.Driver
+	run       string
+	noForward bool
+
+	raising keyed.Mutex[string] // work on one network at a time
+	mu      sync.Mutex
+	up      map[string]bool // by network ID; changed under raising too
+}
+
+func (s *stage) isUp(id string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.up[id]
+}
+
+func (s *stage) noteUp(id string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.up[id] = true
+}
+
+func (s *stage) noteDown(id string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.up, id)
+}
+
+// raise makes a network exist in the kernel, once.
+func (s *stage) raise(ctx context.Context, id string) error {
+	if s.isUp(id) {
+		return nil
+	}
+	unlock, err := s.raising.Lock(ctx, id)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	if s.isUp(id) {
+		return nil
+	}
+	w, err := s.book.Network(id)
+	if err != nil {
+		return err
+	}
+	if err := s.startForwarding(); err != nil {
+		return err
+	}
+	adopted, _ := s.book.On(id)
+	if err := s.drivers[w.Driver].Ensure(ctx, w.Plan(), adopted); err != nil {
+		return err
+	}
+	s.noteUp(id)
+	return nil
+}
+
+// lower takes a network off the kernel, if nobody uses it.
+func (s *stage) lower(ctx context.Context, w ledger.Record) error {
+	unlock, err := s.raising.Lock(ctx, w.ID)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	// Whoever joins is on the books before it raises: it comes after us.
+	if _, users := s.book.On(w.ID); users > 0 || !s.isUp(w.ID) {
+		return nil
+	}
+	if err := s.drivers[w.Driver].Remove(ctx, w.Plan()); err != nil {
+		return err
+	}
+	s.noteDown(w.ID)
+	return nil
+}
+
+// make puts a decided sandbox into the kernel.
+func (s *stage) make(ctx context.Context, e *ledger.Entry, sysctls map[string]string) error {
+	if !e.HasNamespace() {
+		return nil
+	}
+	ns, err := kernel.CreateNamespace(e.Path)
+	if err != nil {
+		return err
+	}
+	defer ns.Close()
+	for _, l := range e.Links {
+		if err := s.join(ctx, ns, l); err != nil {
+			return err
+		}
+	}
+	return applySysctls(ns, sysctls)
+}
+
+// join makes one endpoint, raising its network if need be.
+func (s *stage) join(ctx context.Context, ns *kernel.Namespace, l driver.Endpoint) error {
+	w, err := s.book.Network(l.Network)
+	if err != nil {
+		return err
+	}
+	if err := s.raise(ctx, w.ID); err != nil {
+		return err
+	}
+	return s.drivers[w.Driver].Join(ctx, ns, l)
+}
+
+func applySysctls(ns *kernel.Namespace, sysctls map[string]string) error {
+	if len(sysctls) == 0 {
+		return nil
+	}
+	return ns.Do(func() error {
+		for _, k := range slices.Sorted(maps.Keys(sysctls)) {
+			key := strings.ReplaceAll(k, ".", "/")
+			if !strings.HasPrefix(filepath.Clean(key), "net/") {
+				return errs.New(errs.Invalid, "sysctl %q is not of the network namespace", k)
+			}
+			if err := kernel.SetSysctl(key, sysctls[k]); err != nil {
+				return errs.New(errs.Invalid, "sysctl %s: %w", k, err)
+			}
+		}
+		return nil
+	})
+}
+
+// unmake takes all of a sandbox out of the kernel.
+func (s *stage) unmake(ctx context.Context, e *ledger.Entry) error {
+	var all []error
+	for _, l := range e.Links {
+		all = append(all, s.leave(ctx, l))
+	}
+	if e.HasNamespace() {
+		all = append(all, kernel.RemoveNamespace(e.Path))
+	}
+	return errors.Join(all...)
+}
+
+func (s *stage) leave(ctx context.Context, l driver.Endpoint) error {
+	w, err := s.book.Network(l.Network)
+	if err != nil { // its network is gone: the link's name is all it takes
+		return s.bridge.Leave(ctx, l)
+	}
+	return s.drivers[w.Driver].Leave(ctx, l)
+}
+
+const ipForward = "net/ipv4/ip_forward"
+
+// startForwarding makes the host forward packets, which published ports and the
+// way out of a bridge need. A host that did not forward before must not become
+// a router between the networks it is in: the interfaces of that moment are
+// written down, and the packet rules drop what would go from one of them to
+// another. Interfaces made later, by whatever program, are not concerned.
+func (s *stage) startForwarding() error {
+	if s.noForward {
+		return nil
+	}
+	if v, err := kernel.Sysctl(ipForward); err != nil || v == "1" {
+		return err
+	}
+	closed, err := s.foreignLinks()
+	if err != nil {
+		return err
+	}
+	data, err := json.Marshal(closed)
+	if err != nil {
+		return err
+	}
+	if err := durable.Replace(s.closedFile(), data, 0o600); err != nil {
+		return err
+	}
+	s.bridge.SetClosed(closed)
+	if err := kernel.SetSysctl(ipForward, "1"); err != nil {
+		return errs.New(errs.Unsupported, "switch IP forwarding on: %w", err)
+	}
+	return nil
+}
+
+// stopForwarding switches forwarding off again if this daemon switched it on
+// and nothing seems to need it: no network is up, and no interface has appeared
+// since that another program might route through.
+func (s *stage) stopForwarding() error {
+	before := s.readClosed()
+	if before == nil {
+		return nil
+	}
+	now, err := s.foreignLinks()
+	if err != nil {
+		return err
+	}
+	s.mu.Lock()
+	busy := len(s.up) > 0
+	s.mu.Unlock()
+	if busy || slices.ContainsFunc(now, func(l string) bool { return !slices.Contains(before, l) }) {
+		return nil
+	}
+	if err := kernel.SetSysctl(ipForward, "0"); err != nil {
+		return fmt.Errorf("switch IP forwarding off: %w", err)
+	}
+	if err := os.Remove(s.closedFile()); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	s.bridge.SetClosed(nil)
+	return nil
+}
+
+// foreignLinks returns the interfaces that no Gantry made, loopback left out.
+func (s *stage) foreignLinks() ([]string, error) {
+	all, err := s.host.Links("")
+	if err != nil {
+		return nil, err
+	}
+	own := map[string]bool{}
+	for _, w := range s.book.Networks() {
+		own[w.Link] = true
+	}
+	names := []string{}
+	for _, l := range all {
+		if l.Name != "lo" && !own[l.Name] && !ours(l.Name) {
+			names = append(names, l.Name)
+		}
+	}
+	return names, nil
+}
+
+func (s *stage) closedFile() string { return filepath.Join(s.run, "forwarding.json") }
+
+// readClosed returns the interfaces that forwarding was switched on under, or
+// nil if this daemon has not done so since the last boot.
+func (s *stage) readClosed() []string {
+	data, err := os.ReadFile(s.closedFile())
+	if err != nil {
+		return nil
+	}
+	closed := []string{}
+	if json.Unmarshal(data, &closed) != nil {
+		return nil
+	}
+	return closed
+}

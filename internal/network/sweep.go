@@ -1,0 +1,211 @@
+package network
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+
+	"gantry/internal/id"
+	"gantry/internal/network/kernel"
+	"gantry/internal/network/ledger"
+)
+
+// Kinds of resource.
+const (
+	KindLink      = "link"
+	KindNamespace = "netns"
+	KindPort      = "nft-element"
+	KindTable     = "nft-table"
+	KindLease     = "ip-lease"
+)
+
+// Resource is one thing that exists, or should, on behalf of an owner.
+type Resource struct {
+	Kind  string
+	Name  string
+	Owner string // container ID, network name, or as much of it as the name tells
+}
+
+// Reconcile removes the sandboxes of all containers that are not alive, and
+// what stands in the kernel under our names without any record. Call it after
+// Open, before anything is attached.
+func (n *Networks) Reconcile(ctx context.Context, alive []string) error {
+	keep := map[string]bool{}
+	for _, a := range alive {
+		keep[a] = true
+	}
+	var all []error
+	for _, e := range n.book.Entries() {
+		if !keep[e.ID] {
+			all = append(all, n.Detach(ctx, e.ID))
+		}
+	}
+	strays, err := n.Strays(ctx)
+	all = append(all, err)
+	for _, r := range strays {
+		all = append(all, n.RemoveStray(ctx, r))
+	}
+	return errors.Join(all...)
+}
+
+// Owned returns what the books say should exist.
+func (n *Networks) Owned(context.Context) ([]Resource, error) {
+	var out []Resource
+	for _, e := range n.book.Entries() {
+		if e.HasNamespace() {
+			out = append(out, Resource{KindNamespace, e.Path, e.ID})
+		}
+		for _, l := range e.Links {
+			out = append(out, Resource{KindLink, l.HostLink, e.ID}, Resource{KindLease, l.Addr.Addr().String(), e.ID})
+			for _, p := range l.Ports {
+				out = append(out, Resource{KindPort, p.String(), e.ID})
+			}
+		}
+	}
+	up := false
+	for _, w := range n.book.Networks() {
+		if n.stage.isUp(w.ID) {
+			up = true
+			out = append(out, Resource{KindLink, w.Link, w.Name})
+		}
+	}
+	if up {
+		out = append(out, Resource{KindTable, n.opts.table(), ""})
+	}
+	return out, nil
+}
+
+// Existing returns what is there under our names: links, namespaces, the table
+// and its elements, and leases.
+func (n *Networks) Existing(context.Context) ([]Resource, error) {
+	out, err := n.links()
+	if err != nil {
+		return nil, err
+	}
+	files, err := os.ReadDir(n.book.NamespaceDir())
+	if err != nil {
+		return nil, err
+	}
+	for _, f := range files {
+		out = append(out, Resource{KindNamespace, n.book.NamespaceDir() + "/" + f.Name(), f.Name()})
+	}
+	if published, err := n.stage.bridge.Published(); err == nil {
+		out = append(out, Resource{KindTable, n.opts.table(), ""})
+		for _, p := range published {
+			out = append(out, Resource{KindPort, p.String(), p.Owner})
+		}
+	}
+	for a, owner := range n.book.Leases() {
+		out = append(out, Resource{KindLease, a.String(), owner})
+	}
+	return out, nil
+}
+
+// links returns the bridges and the veth pairs of this daemon. A pair that is
+// neither on the books nor on one of our bridges could be another daemon's.
+func (n *Networks) links() ([]Resource, error) {
+	links, err := n.stage.host.Links("")
+	if err != nil {
+		return nil, err
+	}
+	bridges, known, masters := n.bridges(), map[string]bool{}, map[int]bool{}
+	for _, e := range n.book.Entries() {
+		for _, l := range e.Links {
+			known[l.HostLink] = true
+		}
+	}
+	var out []Resource
+	for _, l := range links {
+		if name, ok := bridges[l.Name]; ok && l.Kind == "bridge" {
+			masters[l.Index] = true
+			out = append(out, Resource{KindLink, l.Name, name})
+		}
+	}
+	for _, l := range links {
+		if isVeth(l.Name) && l.Kind == "veth" && (masters[l.Master] || known[l.Name]) {
+			out = append(out, Resource{KindLink, l.Name, strings.TrimPrefix(l.Name, ledger.LinkPrefix)[:11]})
+		}
+	}
+	return out, nil
+}
+
+// bridges returns the links of this daemon's networks with the networks' names.
+func (n *Networks) bridges() map[string]string {
+	m := map[string]string{}
+	for _, w := range n.book.Networks() {
+		if w.Link != "" {
+			m[w.Link] = w.Name
+		}
+	}
+	return m
+}
+
+// Strays returns what exists without an owner on the books. The bridge of an
+// idle network counts as owned: it stays until Close.
+func (n *Networks) Strays(ctx context.Context) ([]Resource, error) {
+	there, err := n.Existing(ctx)
+	if err != nil {
+		return nil, err
+	}
+	owned, err := n.Owned(ctx)
+	if err != nil {
+		return nil, err
+	}
+	have := map[[2]string]bool{}
+	for _, r := range owned {
+		have[[2]string{r.Kind, r.Name}] = true
+	}
+	bridges := n.bridges()
+	var out []Resource
+	for _, r := range there {
+		if _, isBridge := bridges[r.Name]; r.Kind == KindTable || (r.Kind == KindLink && isBridge) || have[[2]string{r.Kind, r.Name}] {
+			continue
+		}
+		out = append(out, r)
+	}
+	return out, nil
+}
+
+// RemoveStray removes what Strays has found, unless its owner has come onto the
+// books since.
+func (n *Networks) RemoveStray(_ context.Context, r Resource) error {
+	if n.book.Get(r.Owner) != nil {
+		return nil
+	}
+	switch r.Kind {
+	case KindLink:
+		return n.stage.host.RemoveLink(r.Name)
+	case KindNamespace:
+		return kernel.RemoveNamespace(r.Name)
+	case KindPort:
+		return n.stage.bridge.Reassert()
+	}
+	return nil
+}
+
+// Warnings returns, in sentences, what on this host keeps containers from
+// being reached although our own rules would let them.
+func (n *Networks) Warnings(context.Context) ([]string, error) {
+	var out []string
+	if v, err := kernel.Sysctl(ipForward); err == nil && v == "0" && n.opts.NoIPForward {
+		out = append(out, "IPv4 forwarding is disabled: containers reach nothing beyond this host")
+	}
+	chains, err := n.stage.bridge.DropsForwarding()
+	for _, c := range chains {
+		out = append(out, fmt.Sprintf("packet filter chain %s drops forwarded packets by default: containers are not reachable from elsewhere, nor reach it, unless it accepts their bridges", c))
+	}
+	return out, err
+}
+
+func ours(link string) bool {
+	return isVeth(link) || hexAfter(link, ledger.BridgePrefix) || strings.HasPrefix(link, "gantry")
+}
+
+func isVeth(link string) bool { return hexAfter(link, ledger.LinkPrefix) }
+
+func hexAfter(link, prefix string) bool {
+	rest, ok := strings.CutPrefix(link, prefix)
+	return ok && len(rest) == 12 && id.ValidPrefix(rest[:11])
+}
