@@ -72,8 +72,9 @@ func (c *conn) awaitHangUp() {
 // header: stream number, three zeros, length.
 const frameHeader = 8
 
-// chunkSize is the most payload of one frame, that of Docker's copying.
-const chunkSize = 32 << 10
+// chunkSize is the most payload of one frame: about that of Docker's copying,
+// and with the header one of the sizes that the allocator has.
+const chunkSize = 32<<10 - frameHeader
 
 // buffers lends out memory for chunks. A reader that waits holds none; one is
 // kept for the next that has something to read.

@@ -3,11 +3,13 @@ package server
 import (
 	"bytes"
 	"os"
+	goruntime "runtime"
 	"runtime/debug"
 	"strconv"
 	"sync"
 	"syscall"
 	"time"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
@@ -16,11 +18,17 @@ import (
 // short-lived containers never pay for it.
 const trimAfter = time.Second
 
+// garbage is how many bytes of heap are worth a collection. The first one costs
+// memory that is never given back, 4 to 6 KiB for each size of object that there
+// is, and a shim that only starts its container allocates less than that saves.
+const garbage = 512 << 10
+
 // A trimmer gives the memory of past work back to the kernel, since a shim is
 // idle most of its life and there are many.
 type trimmer struct {
 	mu      sync.Mutex
 	pending bool
+	single  bool // singlePages has been called
 }
 
 // later trims once, trimAfter from the first call on.
@@ -31,23 +39,38 @@ func (t *trimmer) later(b *buffers) {
 		return
 	}
 	t.pending = true
-	time.AfterFunc(trimAfter, func() {
-		t.mu.Lock()
-		t.pending = false
-		t.mu.Unlock()
-		b.drop()
-		debug.FreeOSMemory()
-		dropProgram()
-	})
+	time.AfterFunc(trimAfter, func() { t.trim(b) })
 }
 
-// dropProgram unmaps the pages of the program that were needed to get here.
-// They stay in the page cache, which the sealed file is, and come back one by
-// one as they are needed (madvise(2), MADV_DONTNEED on a private file mapping).
-func dropProgram() {
+func (t *trimmer) trim(b *buffers) {
+	b.drop()
+	var m goruntime.MemStats
+	if goruntime.ReadMemStats(&m); m.HeapAlloc > garbage {
+		debug.FreeOSMemory()
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.pending = false
+	text := program()
+	if !t.single {
+		t.single = true
+		singlePages(text)
+	}
+	for _, s := range text {
+		// They stay in the page cache, which the sealed file is, and come
+		// back one by one as they are needed.
+		syscall.RawSyscall(unix.SYS_MADVISE, uintptr(s.from), uintptr(s.size), unix.MADV_DONTNEED)
+	}
+}
+
+type section struct{ from, size uint64 }
+
+// program returns where the program's text and constants are in memory
+// (proc(5), maps).
+func program() (sections []section) {
 	maps, err := os.ReadFile("/proc/self/maps")
 	if err != nil {
-		return
+		return nil
 	}
 	for line := range bytes.Lines(maps) {
 		// 00400000-004f5000 r-xp 00000000 00:01 1234   /memfd:gantry-shim (deleted)
@@ -59,7 +82,35 @@ func dropProgram() {
 		a, err1 := strconv.ParseUint(string(from), 16, 64)
 		b, err2 := strconv.ParseUint(string(to), 16, 64)
 		if ok && err1 == nil && err2 == nil && a < b {
-			syscall.RawSyscall(unix.SYS_MADVISE, uintptr(a), uintptr(b-a), unix.MADV_DONTNEED)
+			sections = append(sections, section{a, b - a})
 		}
+	}
+	return sections
+}
+
+// The userfaultfd(2) interface, of linux/userfaultfd.h.
+const (
+	uffdUserModeOnly = 1
+	uffdAPI          = 0xaa
+	uffdModeWP       = 2
+	ioctlUffdAPI     = 0xc018aa3f
+	ioctlUffdReg     = 0xc020aa00
+)
+
+// singlePages makes the kernel map one page at each fault in the sections, and
+// not the 16 around it, of which a shim would need two or three. There is no
+// advice for that; but the kernel does so where somebody might want to know of
+// writes, and in these there never are any. The descriptor stays open: it is
+// the registration. Where it fails, a shim is 0.8 MB heavier.
+func singlePages(sections []section) {
+	fd, _, errno := syscall.RawSyscall(unix.SYS_USERFAULTFD, unix.O_CLOEXEC|unix.O_NONBLOCK|uffdUserModeOnly, 0, 0)
+	if errno != 0 {
+		return
+	}
+	api := [3]uint64{uffdAPI, 0, 0}
+	syscall.RawSyscall(unix.SYS_IOCTL, fd, ioctlUffdAPI, uintptr(unsafe.Pointer(&api)))
+	for _, s := range sections {
+		reg := [4]uint64{s.from, s.size, uffdModeWP, 0}
+		syscall.RawSyscall(unix.SYS_IOCTL, fd, ioctlUffdReg, uintptr(unsafe.Pointer(&reg)))
 	}
 }
