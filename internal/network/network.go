@@ -23,7 +23,6 @@ import (
 	"gantry/internal/keyed"
 	"gantry/internal/network/bridge"
 	"gantry/internal/network/driver"
-	"gantry/internal/network/ipam"
 	"gantry/internal/network/kernel"
 	"gantry/internal/network/ledger"
 	"gantry/internal/store"
@@ -64,7 +63,7 @@ type Options struct {
 	// 0.0.0.0 by default.
 	HostIP netip.Addr
 	// Pools are what networks without a subnet are cut from.
-	Pools []ipam.Source
+	Pools []ledger.Source
 
 	IsolateDefault bool // containers of the default network do not reach each other
 	NoMasquerade   bool
@@ -99,7 +98,7 @@ func Open(ctx context.Context, o Options) (_ *Networks, err error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &stage{host: host, run: o.RunDir, noForward: o.NoIPForward, up: map[string]bool{}}
+	s := &stage{host: host, noForward: o.NoIPForward, up: map[string]bool{}}
 	n := &Networks{opts: o, stage: s}
 	defer func() {
 		if err != nil {
@@ -122,7 +121,7 @@ func Open(ctx context.Context, o Options) (_ *Networks, err error) {
 		return nil, err
 	}
 	s.book = n.book
-	if s.bridge, err = bridge.Open(bridge.Options{Host: host, Table: o.table(), Closed: s.readClosed()}); err != nil {
+	if s.bridge, err = bridge.Open(bridge.Options{Host: host, Table: o.table(), Closed: n.book.Closed()}); err != nil {
 		return nil, err
 	}
 	s.drivers = map[string]driver.Driver{"bridge": s.bridge}
@@ -142,9 +141,6 @@ func (o Options) withDefaults() Options {
 	}
 	if !o.HostIP.IsValid() {
 		o.HostIP = netip.IPv4Unspecified()
-	}
-	if o.Pools == nil {
-		o.Pools = ipam.Defaults()
 	}
 	return o
 }

@@ -2,17 +2,14 @@ package network
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"maps"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
 
-	"gantry/internal/durable"
 	"gantry/internal/errs"
 	"gantry/internal/keyed"
 	"gantry/internal/network/bridge"
@@ -28,7 +25,6 @@ type stage struct {
 	book      *ledger.Book
 	bridge    *bridge.Driver
 	drivers   map[string]driver.Driver
-	run       string
 	noForward bool
 
 	raising keyed.Mutex[string] // work on one network at a time
@@ -186,11 +182,7 @@ func (s *stage) startForwarding() error {
 	if err != nil {
 		return err
 	}
-	data, err := json.Marshal(closed)
-	if err != nil {
-		return err
-	}
-	if err := durable.Replace(s.closedFile(), data, 0o600); err != nil {
+	if err := s.book.SetClosed(closed); err != nil {
 		return err
 	}
 	s.bridge.SetClosed(closed)
@@ -204,7 +196,7 @@ func (s *stage) startForwarding() error {
 // and nothing seems to need it: no network is up, and no interface has appeared
 // since that another program might route through.
 func (s *stage) stopForwarding() error {
-	before := s.readClosed()
+	before := s.book.Closed()
 	if before == nil {
 		return nil
 	}
@@ -221,11 +213,8 @@ func (s *stage) stopForwarding() error {
 	if err := kernel.SetSysctl(ipForward, "0"); err != nil {
 		return fmt.Errorf("switch IP forwarding off: %w", err)
 	}
-	if err := os.Remove(s.closedFile()); err != nil && !errors.Is(err, os.ErrNotExist) {
-		return err
-	}
 	s.bridge.SetClosed(nil)
-	return nil
+	return s.book.SetClosed(nil)
 }
 
 // foreignLinks returns the interfaces that no Gantry made, loopback left out.
@@ -240,25 +229,48 @@ func (s *stage) foreignLinks() ([]string, error) {
 	}
 	names := []string{}
 	for _, l := range all {
-		if l.Name != "lo" && !own[l.Name] && !ours(l.Name) {
+		if l.Name != "lo" && !own[l.Name] && !ledger.IsOurs(l.Name) {
 			names = append(names, l.Name)
 		}
 	}
 	return names, nil
 }
 
-func (s *stage) closedFile() string { return filepath.Join(s.run, "forwarding.json") }
-
-// readClosed returns the interfaces that forwarding was switched on under, or
-// nil if this daemon has not done so since the last boot.
-func (s *stage) readClosed() []string {
-	data, err := os.ReadFile(s.closedFile())
+// links returns the bridges and the veth pairs of this daemon. A pair that is
+// neither on the books nor on one of our bridges could be another daemon's.
+func (s *stage) links() ([]Resource, error) {
+	links, err := s.host.Links("")
 	if err != nil {
-		return nil
+		return nil, err
 	}
-	closed := []string{}
-	if json.Unmarshal(data, &closed) != nil {
-		return nil
+	bridges, known, masters := s.bridges(), map[string]bool{}, map[int]bool{}
+	for _, e := range s.book.Entries() {
+		for _, l := range e.Links {
+			known[l.HostLink] = true
+		}
 	}
-	return closed
+	var out []Resource
+	for _, l := range links {
+		if name, ok := bridges[l.Name]; ok && l.Kind == "bridge" {
+			masters[l.Index] = true
+			out = append(out, Resource{KindLink, l.Name, name})
+		}
+	}
+	for _, l := range links {
+		if ledger.IsPair(l.Name) && l.Kind == "veth" && (masters[l.Master] || known[l.Name]) {
+			out = append(out, Resource{KindLink, l.Name, strings.TrimPrefix(l.Name, ledger.LinkPrefix)[:11]})
+		}
+	}
+	return out, nil
+}
+
+// bridges returns the links of this daemon's networks with the networks' names.
+func (s *stage) bridges() map[string]string {
+	m := map[string]string{}
+	for _, w := range s.book.Networks() {
+		if w.Link != "" {
+			m[w.Link] = w.Name
+		}
+	}
+	return m
 }

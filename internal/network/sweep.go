@@ -5,11 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"strings"
 
-	"gantry/internal/id"
 	"gantry/internal/network/kernel"
-	"gantry/internal/network/ledger"
 )
 
 // Kinds of resource.
@@ -80,7 +77,7 @@ func (n *Networks) Owned(context.Context) ([]Resource, error) {
 // Existing returns what is there under our names: links, namespaces, the table
 // and its elements, and leases.
 func (n *Networks) Existing(context.Context) ([]Resource, error) {
-	out, err := n.links()
+	out, err := n.stage.links()
 	if err != nil {
 		return nil, err
 	}
@@ -103,45 +100,6 @@ func (n *Networks) Existing(context.Context) ([]Resource, error) {
 	return out, nil
 }
 
-// links returns the bridges and the veth pairs of this daemon. A pair that is
-// neither on the books nor on one of our bridges could be another daemon's.
-func (n *Networks) links() ([]Resource, error) {
-	links, err := n.stage.host.Links("")
-	if err != nil {
-		return nil, err
-	}
-	bridges, known, masters := n.bridges(), map[string]bool{}, map[int]bool{}
-	for _, e := range n.book.Entries() {
-		for _, l := range e.Links {
-			known[l.HostLink] = true
-		}
-	}
-	var out []Resource
-	for _, l := range links {
-		if name, ok := bridges[l.Name]; ok && l.Kind == "bridge" {
-			masters[l.Index] = true
-			out = append(out, Resource{KindLink, l.Name, name})
-		}
-	}
-	for _, l := range links {
-		if isVeth(l.Name) && l.Kind == "veth" && (masters[l.Master] || known[l.Name]) {
-			out = append(out, Resource{KindLink, l.Name, strings.TrimPrefix(l.Name, ledger.LinkPrefix)[:11]})
-		}
-	}
-	return out, nil
-}
-
-// bridges returns the links of this daemon's networks with the networks' names.
-func (n *Networks) bridges() map[string]string {
-	m := map[string]string{}
-	for _, w := range n.book.Networks() {
-		if w.Link != "" {
-			m[w.Link] = w.Name
-		}
-	}
-	return m
-}
-
 // Strays returns what exists without an owner on the books. The bridge of an
 // idle network counts as owned: it stays until Close.
 func (n *Networks) Strays(ctx context.Context) ([]Resource, error) {
@@ -157,7 +115,7 @@ func (n *Networks) Strays(ctx context.Context) ([]Resource, error) {
 	for _, r := range owned {
 		have[[2]string{r.Kind, r.Name}] = true
 	}
-	bridges := n.bridges()
+	bridges := n.stage.bridges()
 	var out []Resource
 	for _, r := range there {
 		if _, isBridge := bridges[r.Name]; r.Kind == KindTable || (r.Kind == KindLink && isBridge) || have[[2]string{r.Kind, r.Name}] {
@@ -197,15 +155,4 @@ func (n *Networks) Warnings(context.Context) ([]string, error) {
 		out = append(out, fmt.Sprintf("packet filter chain %s drops forwarded packets by default: containers are not reachable from elsewhere, nor reach it, unless it accepts their bridges", c))
 	}
 	return out, err
-}
-
-func ours(link string) bool {
-	return isVeth(link) || hexAfter(link, ledger.BridgePrefix) || strings.HasPrefix(link, "gantry")
-}
-
-func isVeth(link string) bool { return hexAfter(link, ledger.LinkPrefix) }
-
-func hexAfter(link, prefix string) bool {
-	rest, ok := strings.CutPrefix(link, prefix)
-	return ok && len(rest) == 12 && id.ValidPrefix(rest[:11])
 }

@@ -16,17 +16,17 @@ func (b *Book) Add(owner, ref string, settings *wire.EndpointSettings) (*Entry, 
 	if settings == nil {
 		settings = &wire.EndpointSettings{}
 	}
+	b.mu.Lock()
 	e, l, err := b.add(owner, ref, settings)
+	b.mu.Unlock()
 	if err != nil {
 		return nil, l, err
 	}
-	return e, l, b.write(e)
+	return e, l, b.records.write(e)
 }
 
-func (b *Book) add(owner, ref string, settings *wire.EndpointSettings) (*Entry, driver.Endpoint, error) {
+func (b *state) add(owner, ref string, settings *wire.EndpointSettings) (*Entry, driver.Endpoint, error) {
 	var none driver.Endpoint
-	b.mu.Lock()
-	defer b.mu.Unlock()
 	w, err := b.find(ref)
 	if err != nil {
 		return nil, none, err
@@ -84,5 +84,5 @@ func (b *Book) Subtract(owner, networkID string) error {
 	b.drop(gone)
 	b.entries[owner] = &e
 	b.mu.Unlock()
-	return b.write(&e)
+	return b.records.write(&e)
 }

@@ -117,7 +117,7 @@ func checkRequest(c wire.NetworkCreate, driver string) error {
 
 // admit checks a new record against the others and completes its addresses. The
 // lock is held.
-func (b *Book) admit(r *Record, routes []netip.Prefix) error {
+func (b *state) admit(r *Record, routes []netip.Prefix) error {
 	for _, w := range b.networks {
 		if w.rec.Name == r.Name {
 			return errs.New(errs.Conflict, "network with name %s already exists", r.Name)
@@ -171,7 +171,7 @@ func (b *Book) Delete(ref string) (Record, error) {
 	return w.rec, err
 }
 
-func (b *Book) removable(w *network) error {
+func (b *state) removable(w *network) error {
 	if Predefined(w.rec.Name) {
 		return errs.New(errs.Denied, "%s is a pre-defined network and cannot be removed", w.rec.Name)
 	}

@@ -24,20 +24,20 @@ import (
 // Decide chooses everything for a container's sandbox, holds it, and writes the
 // record. The container must have none. Errors carry Docker's texts.
 func (b *Book) Decide(r AttachRequest) (*Entry, error) {
-	s, err := b.decide(r)
+	b.mu.Lock()
+	s, err := b.decide(r, b.NamespaceDir())
+	b.mu.Unlock()
 	if err != nil {
 		return nil, err
 	}
-	if err := b.write(s); err != nil {
+	if err := b.records.write(s); err != nil {
 		return nil, errors.Join(err, b.Strike(s.ID))
 	}
 	return s, nil
 }
 
-func (b *Book) decide(r AttachRequest) (*Entry, error) {
+func (b *state) decide(r AttachRequest, namespaces string) (*Entry, error) {
 	s := &Entry{Sandbox: Sandbox{ID: r.ID}, Name: r.Name}
-	b.mu.Lock()
-	defer b.mu.Unlock()
 	kind, _, _ := strings.Cut(r.Mode, ":")
 	switch {
 	case kind == "container":
@@ -58,7 +58,7 @@ func (b *Book) decide(r AttachRequest) (*Entry, error) {
 		}
 	}
 	if s.HasNamespace() {
-		s.Path = filepath.Join(b.NamespaceDir(), s.ID)
+		s.Path = filepath.Join(namespaces, s.ID)
 	}
 	b.entries[s.ID] = s
 	return s, nil
@@ -72,7 +72,7 @@ type wish struct {
 
 // wishes resolves the networks of a request: the mode's first, then the others
 // by name. The lock is held.
-func (b *Book) wishes(r AttachRequest) ([]wish, error) {
+func (b *state) wishes(r AttachRequest) ([]wish, error) {
 	mode := r.Mode
 	if mode == "" || mode == "default" {
 		mode = Bridge
@@ -108,7 +108,7 @@ func (b *Book) wishes(r AttachRequest) ([]wish, error) {
 	return out, nil
 }
 
-func (b *Book) decideLinks(s *Entry, r AttachRequest) error {
+func (b *state) decideLinks(s *Entry, r AttachRequest) error {
 	ws, err := b.wishes(r)
 	if err != nil {
 		return err
@@ -145,7 +145,7 @@ func gatewayOf(ws []wish) int {
 	return best
 }
 
-func (b *Book) decideLink(s *Entry, w wish, index int, gateway bool) error {
+func (b *state) decideLink(s *Entry, w wish, index int, gateway bool) error {
 	rec := &w.net.rec
 	p := rec.Plan()
 	if w.net.pool == nil {
@@ -183,7 +183,7 @@ func ifPrefix(r *Record) string {
 }
 
 // address takes the wished address, or any.
-func (b *Book) address(owner string, w wish) (netip.Addr, error) {
+func (b *state) address(owner string, w wish) (netip.Addr, error) {
 	if c := w.settings.IPAMConfig; c != nil && c.IPv4Address.IsValid() {
 		if w.net.rec.Name == Bridge {
 			return netip.Addr{}, errOwnAddress
@@ -206,6 +206,19 @@ const (
 	BridgePrefix = "gb"
 )
 
+// IsPair reports whether a link is called like the host's end of a veth pair.
+func IsPair(link string) bool { return hexAfter(link, LinkPrefix) }
+
+// IsOurs reports whether a link is called like one that Gantry makes.
+func IsOurs(link string) bool {
+	return IsPair(link) || hexAfter(link, BridgePrefix) || strings.HasPrefix(link, "gantry")
+}
+
+func hexAfter(link, prefix string) bool {
+	rest, ok := strings.CutPrefix(link, prefix)
+	return ok && len(rest) == 12 && id.ValidPrefix(rest[:11])
+}
+
 // hostLink names the host's end of a container's n-th interface, in the 15
 // bytes that a name has.
 func hostLink(owner string, n int) string {
@@ -213,7 +226,7 @@ func hostLink(owner string, n int) string {
 }
 
 // decidePorts holds host ports for what shall be published.
-func (b *Book) decidePorts(e *Endpoint, l *driver.Endpoint, w *network, r AttachRequest) error {
+func (b *state) decidePorts(e *Endpoint, l *driver.Endpoint, w *network, r AttachRequest) error {
 	e.Ports = wire.PortMap{}
 	for p := range r.Exposed {
 		e.Ports[p] = nil

@@ -13,7 +13,7 @@ import (
 
 // find returns the network with this ID, name or unique prefix of an ID, in
 // this order. The lock is held.
-func (b *Book) find(ref string) (*network, error) {
+func (b *state) find(ref string) (*network, error) {
 	if w := b.networks[ref]; w != nil {
 		return w, nil
 	}
@@ -50,7 +50,7 @@ func (b *Book) Inspect(ref string) (wire.NetworkInspect, error) {
 	return b.inspect(w), nil
 }
 
-func (b *Book) inspect(w *network) wire.NetworkInspect {
+func (b *state) inspect(w *network) wire.NetworkInspect {
 	out := wire.NetworkInspect{Network: w.rec.Network, Containers: map[string]wire.EndpointResource{}, Status: &wire.NetworkStatus{}}
 	out.Options, out.Labels = maps.Clone(w.rec.Options), maps.Clone(w.rec.Labels)
 	for _, s := range b.entries {

@@ -17,10 +17,6 @@
 package ledger
 
 import (
-	"encoding/json"
-	"errors"
-	"fmt"
-	"io/fs"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -28,7 +24,6 @@ import (
 	"strings"
 	"sync"
 
-	"gantry/internal/durable"
 	"gantry/internal/errs"
 	"gantry/internal/network/driver"
 	"gantry/internal/network/ipam"
@@ -41,12 +36,15 @@ type Options struct {
 	Store   *store.DB
 	RunDir  string
 	Default Default
-	Pools   []ipam.Source // what networks without a subnet are cut from
+	Pools   []Source // what networks without a subnet are cut from; nil: the usual ones
 	// Routes are the host's, Default.Link's own left out: new subnets avoid
 	// them.
 	Routes    []netip.Prefix
 	Ephemeral ports.Range
 }
+
+// Source is a block of addresses that subnets are cut from.
+type Source = ipam.Source
 
 // ParseEphemeral reads net.ipv4.ip_local_port_range.
 func ParseEphemeral(s string) ports.Range { return ports.ParseEphemeral(s) }
@@ -56,12 +54,19 @@ func ParseEphemeral(s string) ports.Range { return ports.ParseEphemeral(s) }
 type Book struct {
 	store   *store.DB
 	run     string
-	pools   []ipam.Source
-	hostIP  netip.Addr
-	ports   *ports.Table
+	records records
 	writing sync.Mutex // one change of the set of networks at a time
 
-	mu       sync.RWMutex
+	mu sync.RWMutex
+	state
+}
+
+// state is what is on the books. Its methods want the book's lock held, and
+// change nothing but these fields.
+type state struct {
+	pools    []ipam.Source
+	hostIP   netip.Addr
+	ports    *ports.Table
 	networks map[string]*network
 	entries  map[string]*Entry
 }
@@ -78,11 +83,14 @@ func newNetwork(r Record) *network { return &network{rec: r, pool: r.pool()} }
 // Open reads the books, makes the three networks that always exist, and holds
 // the addresses and host ports of the sandboxes it finds.
 func Open(o Options) (*Book, error) {
-	b := &Book{
-		store: o.Store, run: o.RunDir, pools: o.Pools, hostIP: o.Default.HostIP, ports: ports.New(o.Ephemeral),
+	b := &Book{store: o.Store, run: o.RunDir, records: records(filepath.Join(o.RunDir, "sandbox")), state: state{
+		pools: o.Pools, hostIP: o.Default.HostIP, ports: ports.New(o.Ephemeral),
 		networks: map[string]*network{}, entries: map[string]*Entry{},
+	}}
+	if b.pools == nil {
+		b.pools = ipam.Defaults()
 	}
-	for _, d := range []string{b.NamespaceDir(), b.recordDir()} {
+	for _, d := range []string{b.NamespaceDir(), string(b.records)} {
 		if err := os.MkdirAll(d, 0o711); err != nil {
 			return nil, err
 		}
@@ -103,8 +111,6 @@ func (b *Book) Close() { b.ports.Close() }
 
 // NamespaceDir is where namespaces are bound.
 func (b *Book) NamespaceDir() string { return filepath.Join(b.run, "netns") }
-
-func (b *Book) recordDir() string { return filepath.Join(b.run, "sandbox") }
 
 func (b *Book) load(o Options) error {
 	err := b.store.View(func(tx *store.Tx) error {
@@ -128,7 +134,7 @@ func (b *Book) load(o Options) error {
 		if w := b.named(Bridge); w != nil {
 			old, except = &w.rec, w.rec.ID
 		}
-		r, err := o.Default.record(old, o.Pools, append(b.subnets(except), o.Routes...))
+		r, err := o.Default.record(old, b.pools, append(b.subnets(except), o.Routes...))
 		if err != nil {
 			return err
 		}
@@ -165,7 +171,7 @@ func (b *Book) put(rs ...Record) error {
 
 // subnets are those of all networks but one. The lock is held, or nobody else
 // has the book yet.
-func (b *Book) subnets(except string) []netip.Prefix {
+func (b *state) subnets(except string) []netip.Prefix {
 	var out []netip.Prefix
 	for _, w := range b.networks {
 		for _, c := range w.rec.IPAM.Config {
@@ -179,7 +185,7 @@ func (b *Book) subnets(except string) []netip.Prefix {
 
 // adopt reads the records of sandboxes and holds what they have.
 func (b *Book) adopt() error {
-	files, err := os.ReadDir(b.recordDir())
+	files, err := os.ReadDir(string(b.records))
 	if err != nil {
 		return err
 	}
@@ -187,11 +193,11 @@ func (b *Book) adopt() error {
 		owner, ok := strings.CutSuffix(f.Name(), ".json")
 		var e *Entry
 		if ok {
-			e, err = b.read(owner)
+			e, err = b.records.read(owner)
 		}
 		if !ok || err != nil {
 			// A temporary file, or one cut short: nothing was made after it.
-			_ = os.Remove(filepath.Join(b.recordDir(), f.Name()))
+			_ = os.Remove(filepath.Join(string(b.records), f.Name()))
 			continue
 		}
 		b.entries[owner] = e
@@ -202,22 +208,8 @@ func (b *Book) adopt() error {
 	return nil
 }
 
-func (b *Book) read(owner string) (*Entry, error) {
-	data, err := os.ReadFile(b.file(owner))
-	if err != nil {
-		return nil, err
-	}
-	e := &Entry{Complete: true}
-	if err := json.Unmarshal(data, e); err != nil || e.ID != owner {
-		return nil, fmt.Errorf("sandbox record of %s: %w", owner, errors.Join(err, fs.ErrInvalid))
-	}
-	return e, nil
-}
-
-func (b *Book) file(owner string) string { return filepath.Join(b.recordDir(), owner+".json") }
-
 // hold claims the address and the host ports of an endpoint from before.
-func (b *Book) hold(l driver.Endpoint) {
+func (b *state) hold(l driver.Endpoint) {
 	if w := b.networks[l.Network]; w != nil {
 		w.users++
 		if w.pool != nil {
@@ -230,7 +222,7 @@ func (b *Book) hold(l driver.Endpoint) {
 }
 
 // drop gives them back. The lock is held.
-func (b *Book) drop(links []driver.Endpoint) {
+func (b *state) drop(links []driver.Endpoint) {
 	for _, l := range links {
 		if w := b.networks[l.Network]; w != nil {
 			w.users--
@@ -242,15 +234,6 @@ func (b *Book) drop(links []driver.Endpoint) {
 			b.ports.Release(ports.Key{Proto: p.Proto.String(), IP: p.HostIP, Port: p.HostPort})
 		}
 	}
-}
-
-// write makes the record of a sandbox survive this process.
-func (b *Book) write(e *Entry) error {
-	data, err := json.Marshal(e)
-	if err != nil {
-		return err
-	}
-	return durable.Replace(b.file(e.ID), data, 0o600)
 }
 
 // Get returns the sandbox of a container, or nil.
@@ -288,7 +271,7 @@ func (b *Book) Complete(owner string) *Entry {
 
 // Strike takes a sandbox off the books: its addresses and ports are free.
 func (b *Book) Strike(owner string) error {
-	if err := os.Remove(b.file(owner)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	if err := b.records.remove(owner); err != nil {
 		return err
 	}
 	b.mu.Lock()
@@ -368,7 +351,7 @@ func (b *Book) Leases() map[netip.Addr]string {
 }
 
 // named returns the network called name, or nil. The lock is held.
-func (b *Book) named(name string) *network {
+func (b *state) named(name string) *network {
 	for _, w := range b.networks {
 		if w.rec.Name == name {
 			return w
@@ -378,7 +361,7 @@ func (b *Book) named(name string) *network {
 }
 
 // sorted returns the networks, oldest first. The lock is held.
-func (b *Book) sorted() []*network {
+func (b *state) sorted() []*network {
 	all := make([]*network, 0, len(b.networks))
 	for _, w := range b.networks {
 		all = append(all, w)
