@@ -35,8 +35,8 @@ func (c *child) become() error {
 	}
 	unix.Umask(int(p.Umask))
 	inside, err := c.chdir()
-	if err != nil {
-		return err
+	if err != nil && !errors.Is(err, os.ErrPermission) {
+		return c.cwdError(err)
 	}
 	if err := c.ids(); err != nil {
 		return err
@@ -44,7 +44,7 @@ func (c *child) become() error {
 	if !inside {
 		// Root may have been denied what the user is allowed (a directory of
 		// a network file system).
-		if err := unix.Chdir(p.Cwd); err != nil {
+		if inside, err = c.chdir(); !inside {
 			return c.cwdError(err)
 		}
 	}
@@ -67,21 +67,22 @@ func (c *child) become() error {
 }
 
 func (c *child) cwdError(err error) error {
-	return &ExecError{Code: 126, Text: fmt.Sprintf("chdir to cwd (%q) set in config.json failed: %s", c.proc.Cwd, errnoText(err))}
+	var errno unix.Errno
+	if errors.As(err, &errno) {
+		err = errno // without the name, which the text has already
+	}
+	return &ExecError{Code: 126, Text: fmt.Sprintf("chdir to cwd (%q) set in config.json failed: %s", c.proc.Cwd, err)}
 }
 
-// chdir enters the working directory, with a link resolved in the container's
-// root and nowhere else. It reports whether that worked; being denied is no
-// error yet.
+// chdir enters the working directory. It is resolved in the container's root
+// without following magic links, so no descriptor of ours can be one (row S1).
 func (c *child) chdir() (inside bool, err error) {
-	err = unix.Chdir(c.proc.Cwd)
-	if err == unix.EPERM || err == unix.EACCES {
-		return false, nil
+	fd, err := c.root.OpenFd(c.proc.Cwd, unix.O_PATH|unix.O_DIRECTORY, 0)
+	if err == nil {
+		defer unix.Close(fd)
+		err = unix.Fchdir(fd)
 	}
-	if err != nil {
-		return false, c.cwdError(err)
-	}
-	return true, nil
+	return err == nil, err
 }
 
 // label asks for the label that execve(2) will give. A label that can't be set

@@ -48,6 +48,10 @@ func mask(target, empty int) (int, error) {
 		if err := checkDevice(fd, unix.S_IFCHR, unix.Mkdev(1, 3)); err != nil {
 			return empty, fmt.Errorf("/dev/null: %w", err)
 		}
+		a := unix.MountAttr{Attr_set: unix.MOUNT_ATTR_NOSUID | unix.MOUNT_ATTR_NOEXEC}
+		if err := unix.MountSetattr(fd, "", unix.AT_EMPTY_PATH, &a); err != nil {
+			return empty, fmt.Errorf("/dev/null: %w", err)
+		}
 		return empty, attach(fd, target, 0)
 	}
 	if empty >= 0 {

@@ -52,18 +52,16 @@ func (c *child) executable(file string) error {
 		if err == unix.ENOENT || err == unix.ENOTDIR {
 			code = 127
 		}
-		return &ExecError{Code: code, Text: fmt.Sprintf("exec: %q: stat %s: %s", file, file, errnoText(err))}
+		return &ExecError{Code: code, Text: fmt.Sprintf("exec: %q: stat %s: %s", file, file, err)}
 	}
 	if st.Mode&unix.S_IFMT == unix.S_IFDIR {
 		return &ExecError{Code: 126, Text: fmt.Sprintf("exec: %q: is a directory: permission denied", file)}
 	}
 	if err := unix.Faccessat(unix.AT_FDCWD, file, unix.X_OK, unix.AT_EACCESS); err != nil {
-		return &ExecError{Code: 126, Text: fmt.Sprintf("exec: %q: %s", file, errnoText(err))}
+		return &ExecError{Code: 126, Text: fmt.Sprintf("exec: %q: %s", file, err)}
 	}
 	return nil
 }
-
-func errnoText(err error) string { return err.Error() }
 
 // vectors makes the arguments and environment of the program for execve(2).
 // HOME is added if it is missing, from the container's own passwd file.
@@ -156,7 +154,7 @@ func execError(name, path string, err error) *ExecError {
 		}
 		return &ExecError{Code: 127, Text: text}
 	}
-	return &ExecError{Code: 126, Text: fmt.Sprintf("exec %s: %s", path, errnoText(err))}
+	return &ExecError{Code: 126, Text: fmt.Sprintf("exec %s: %s", path, err)}
 }
 
 // interpreter is what a script's first line or an ELF file's PT_INTERP asks

@@ -9,6 +9,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"gantry/internal/errs"
 	"gantry/internal/ociruntime/job"
 )
 
@@ -52,6 +53,11 @@ func (l *launch) createPlan() error {
 	user := l.job.Namespace(unix.CLONE_NEWUSER)
 	newUser := user != nil && user.Path == ""
 	joinUser := user != nil && user.Path != ""
+	// What is made must belong to a joined user namespace, and a time namespace
+	// takes effect for children only: then the raw child clones once more.
+	if t := l.job.Namespace(unix.CLONE_NEWTIME); joinUser || t != nil && t.Path == "" {
+		l.args.second = true
+	}
 	var create uintptr
 	for _, n := range l.job.Namespaces {
 		if n.Path == "" {
@@ -68,6 +74,9 @@ func (l *launch) createPlan() error {
 			}
 			continue
 		}
+		if n.Type == unix.CLONE_NEWPID && newUser && l.args.second {
+			return errs.New(errs.Unsupported, "a new user and a new time namespace can't be had with an existing pid namespace")
+		}
 		fd, err := l.openNamespace(n)
 		if err != nil {
 			return err
@@ -82,10 +91,8 @@ func (l *launch) createPlan() error {
 	case joinUser:
 		l.args.becomeRoot = true
 	}
-	if joinUser || l.args.timeNS {
-		// What is made must belong to the joined user namespace, and a time
-		// namespace takes effect for children only.
-		l.args.second, l.args.flags2 = true, create
+	if l.args.second {
+		l.args.flags2 = create
 	} else {
 		l.args.flags |= create
 	}
@@ -94,14 +101,17 @@ func (l *launch) createPlan() error {
 	return nil
 }
 
-// join arranges for one existing namespace to be joined at the right place.
+// join arranges for one existing namespace to be joined at the right place. The
+// pid namespace takes children only: the parent's, or, if the raw child clones
+// once more, that one's; joined earlier, it would make the raw child see its own
+// child's pid as it is in there.
 func (l *launch) join(fd int, flag uint32, newUser bool) { //nolint:revive // newUser is a fact, not a mode
 	j := nsJoin{uintptr(fd), uintptr(flag)}
 	switch {
 	case flag == unix.CLONE_NEWNS:
 		l.setup.mountNS = l.pass(fd)
 		l.setup.joinMount = true
-	case flag == unix.CLONE_NEWPID, newUser && flag != unix.CLONE_NEWUSER && flag != unix.CLONE_NEWTIME:
+	case flag == unix.CLONE_NEWPID && !l.args.second, newUser && flag != unix.CLONE_NEWUSER && flag != unix.CLONE_NEWTIME:
 		l.args.threadJoins = append(l.args.threadJoins, j)
 	default:
 		l.args.joins[l.args.njoins] = j
