@@ -52,24 +52,52 @@ func (n *Networks) attach(ctx context.Context, r AttachRequest) (*ledger.Entry, 
 	return n.book.Complete(e.ID), nil
 }
 
-// Detach removes the sandbox of a container, also a half-made one. One that
-// does not exist is no error.
+// Detach takes the sandbox of a container away, also a half-made one. When it
+// returns, nothing leads to the container any more and its host ports are free;
+// the kernel may still be busy removing its links, and until it has done so the
+// addresses are not given to others. One that does not exist is no error.
 func (n *Networks) Detach(ctx context.Context, container string) error {
+	if e := n.book.Get(container); e == nil || e.Retired {
+		return nil
+	}
 	unlock, err := n.making.Lock(ctx, container)
 	if err != nil {
 		return err
 	}
-	defer unlock()
-	return n.detach(ctx, container)
+	e := n.book.Get(container)
+	if e == nil || e.Retired {
+		unlock()
+		return nil
+	}
+	ctx = context.WithoutCancel(ctx) // half a removal helps nobody
+	if err := n.stage.leave(ctx, e); err != nil {
+		unlock()
+		return fmt.Errorf("remove networking of container %s: %w", container, err)
+	}
+	n.book.Retire(container)
+	// Whoever attaches the same container anew waits for the lock.
+	n.reaping.Go(func() {
+		defer unlock()
+		if n.stage.reap(ctx, e) == nil {
+			_ = n.book.Strike(container)
+		} // else it stays on the books, for Reconcile
+	})
+	if e.Complete {
+		n.tellAll(wire.Event{Action: "disconnect"}, e.Endpoints, container)
+	}
+	return nil
 }
 
-// detach is Detach with the container's lock held.
+// Settle returns when nothing of the sandboxes that were detached before is
+// left.
+func (n *Networks) Settle() { n.reaping.Wait() }
+
+// detach is Detach to the end, with the container's lock held.
 func (n *Networks) detach(ctx context.Context, container string) error {
 	e := n.book.Get(container)
 	if e == nil {
 		return nil
 	}
-	// Half a removal helps nobody: once begun it is not cancelled.
 	if err := n.unmake(context.WithoutCancel(ctx), e); err != nil {
 		return fmt.Errorf("remove networking of container %s: %w", container, err)
 	}
@@ -80,10 +108,9 @@ func (n *Networks) detach(ctx context.Context, container string) error {
 }
 
 // unmake takes everything of a sandbox out of the kernel, then off the books.
-// It is the one teardown: of a failed attach, of a detach and of a crash. If
-// part of it fails the record stays, for the next one to try again.
+// If part of it fails the record stays, for the next one to try again.
 func (n *Networks) unmake(ctx context.Context, e *ledger.Entry) error {
-	if err := n.stage.unmake(ctx, e); err != nil {
+	if err := errors.Join(n.stage.leave(ctx, e), n.stage.reap(ctx, e)); err != nil {
 		return err
 	}
 	return n.book.Strike(e.ID)
@@ -118,8 +145,7 @@ func (n *Networks) Connect(ctx context.Context, ref, container string, settings 
 		ns.Close()
 	}
 	if err != nil {
-		undo := n.stage.leave(context.WithoutCancel(ctx), l)
-		return nil, errors.Join(err, undo, n.book.Subtract(container, l.Network))
+		return nil, errors.Join(err, n.stage.quit(context.WithoutCancel(ctx), l), n.book.Subtract(container, l.Network))
 	}
 	ep := e.Endpoints[len(e.Endpoints)-1]
 	n.tellAll(wire.Event{Action: "connect"}, []Endpoint{ep}, container)
@@ -146,7 +172,7 @@ func (n *Networks) Disconnect(ctx context.Context, ref, container string) error 
 			if l.Network != w.ID {
 				continue
 			}
-			if err := n.stage.leave(context.WithoutCancel(ctx), l); err != nil {
+			if err := n.stage.quit(context.WithoutCancel(ctx), l); err != nil {
 				return err
 			}
 			if err := n.book.Subtract(container, w.ID); err != nil {

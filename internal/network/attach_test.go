@@ -60,6 +60,9 @@ func open(t testing.TB, change func(*Options)) *bench {
 // reopen plays a daemon that starts while the old one's things are there.
 func (b *bench) reopen(t testing.TB) {
 	t.Helper()
+	if b.Networks != nil {
+		b.book.Close() // the kernel closes a dead process's sockets
+	}
 	n, err := Open(context.Background(), b.opts)
 	if err != nil {
 		t.Fatal(err)
@@ -84,6 +87,7 @@ func kernelLinks() (string, error) {
 // clean checks that nothing exists for a container.
 func (b *bench) clean(t testing.TB) {
 	t.Helper()
+	b.Settle()
 	there, err := b.Existing(context.Background())
 	if err != nil {
 		t.Error(err)
@@ -112,6 +116,9 @@ func (b *bench) detach(t testing.TB, owner string) {
 	t.Helper()
 	if err := b.Detach(context.Background(), owner); err != nil {
 		t.Fatal(err)
+	}
+	if _, err := b.Sandbox(context.Background(), owner); err == nil {
+		t.Error("a detached sandbox is still there")
 	}
 }
 

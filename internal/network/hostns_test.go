@@ -28,6 +28,10 @@ func TestMain(m *testing.M) {
 			fmt.Fprintln(os.Stderr, err)
 			os.Exit(1)
 		}
+		if out, err := exec.Command("ip", "link", "set", "lo", "up").CombinedOutput(); err != nil {
+			fmt.Fprintln(os.Stderr, err, string(out))
+			os.Exit(1)
+		}
 	}
 	os.Exit(m.Run())
 }

@@ -15,6 +15,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"sync"
 	"time"
 
 	"gantry/internal/errs"
@@ -81,7 +82,8 @@ type Networks struct {
 	book  *ledger.Book
 	stage *stage
 
-	making keyed.Mutex[string] // work on one container at a time
+	making  keyed.Mutex[string] // work on one container at a time
+	reaping sync.WaitGroup
 }
 
 // Open reads the books and adopts what runs: it holds the addresses and host
@@ -162,6 +164,7 @@ type CloseOptions struct {
 // Close ends the daemon's part. Running containers keep their networking: only
 // sockets are given back, those that hold host ports included.
 func (n *Networks) Close(ctx context.Context, o CloseOptions) error {
+	n.Settle()
 	var all []error
 	if o.Remove {
 		for _, w := range n.book.Networks() {

@@ -144,11 +144,12 @@ func applySysctls(ns *kernel.Namespace, sysctls map[string]string) error {
 	})
 }
 
-// unmake takes all of a sandbox out of the kernel.
-func (s *stage) unmake(ctx context.Context, e *ledger.Entry) error {
+// leave makes a sandbox unreachable and lets go of its namespace. What is left
+// of it, reap waits for.
+func (s *stage) leave(ctx context.Context, e *ledger.Entry) error {
 	var all []error
 	for _, l := range e.Links {
-		all = append(all, s.leave(ctx, l))
+		all = append(all, s.driver(l).Leave(ctx, l))
 	}
 	if e.HasNamespace() {
 		all = append(all, kernel.RemoveNamespace(e.Path))
@@ -156,12 +157,27 @@ func (s *stage) unmake(ctx context.Context, e *ledger.Entry) error {
 	return errors.Join(all...)
 }
 
-func (s *stage) leave(ctx context.Context, l driver.Endpoint) error {
-	w, err := s.book.Network(l.Network)
-	if err != nil { // its network is gone: the link's name is all it takes
-		return s.bridge.Leave(ctx, l)
+// reap returns when nothing of a sandbox is in the kernel any more.
+func (s *stage) reap(ctx context.Context, e *ledger.Entry) error {
+	var all []error
+	for _, l := range e.Links {
+		all = append(all, s.driver(l).Reap(ctx, l))
 	}
-	return s.drivers[w.Driver].Leave(ctx, l)
+	return errors.Join(all...)
+}
+
+// quit removes one endpoint of a sandbox that lives on.
+func (s *stage) quit(ctx context.Context, l driver.Endpoint) error {
+	return errors.Join(s.driver(l).Leave(ctx, l), s.host.RemoveLink(l.HostLink))
+}
+
+// driver returns who makes endpoints like l; if its network is gone already, the
+// one that knows links by their names.
+func (s *stage) driver(l driver.Endpoint) driver.Driver {
+	if w, err := s.book.Network(l.Network); err == nil {
+		return s.drivers[w.Driver]
+	}
+	return s.bridge
 }
 
 const ipForward = "net/ipv4/ip_forward"

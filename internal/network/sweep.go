@@ -35,9 +35,15 @@ func (n *Networks) Reconcile(ctx context.Context, alive []string) error {
 	}
 	var all []error
 	for _, e := range n.book.Entries() {
-		if !keep[e.ID] {
-			all = append(all, n.Detach(ctx, e.ID))
+		if keep[e.ID] {
+			continue
 		}
+		unlock, err := n.making.Lock(ctx, e.ID)
+		if err != nil {
+			return err
+		}
+		all = append(all, n.detach(ctx, e.ID))
+		unlock()
 	}
 	strays, err := n.Strays(ctx)
 	all = append(all, err)

@@ -16,6 +16,7 @@ import (
 	"os"
 	"slices"
 	"sync"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -155,7 +156,29 @@ func (d *Driver) Leave(_ context.Context, e driver.Endpoint) error {
 	delete(d.ports, key(e))
 	err := d.rules.Delete(e.Ports)
 	d.mu.Unlock()
-	return errors.Join(err, d.host.RemoveLink(e.HostLink), forget(e.Ports, e.Addr.Addr()))
+	return errors.Join(err, forget(e.Ports, e.Addr.Addr()))
+}
+
+// patience is how long Reap lets the kernel remove a pair with its namespace
+// before it does so itself. The kernel does that for all namespaces that die at
+// the same time in one go, which is many times cheaper than pair by pair.
+const patience = 150 * time.Millisecond
+
+// Reap implements driver.Driver.
+func (d *Driver) Reap(ctx context.Context, e driver.Endpoint) error {
+	deadline := time.After(patience)
+	for wait := 2 * time.Millisecond; ; wait = min(2*wait, 16*time.Millisecond) {
+		if _, err := d.host.Index(e.HostLink); errors.Is(err, unix.ENODEV) {
+			return nil
+		}
+		select {
+		case <-time.After(wait):
+		case <-deadline:
+			return d.host.RemoveLink(e.HostLink)
+		case <-ctx.Done():
+			return errors.Join(context.Cause(ctx), d.host.RemoveLink(e.HostLink))
+		}
+	}
 }
 
 // forget drops the datagram flows through ports that reply answers, or, if

@@ -48,8 +48,11 @@ type Driver interface {
 	Ensure(ctx context.Context, n Network, adopted []Endpoint) error
 	// Join makes the endpoint in ns. If it fails nothing of it is left.
 	Join(ctx context.Context, ns *kernel.Namespace, e Endpoint) error
-	// Leave removes an endpoint, also a half-made one.
+	// Leave takes the endpoint's ports back and whatever else leads to it.
 	Leave(ctx context.Context, e Endpoint) error
+	// Reap returns when nothing of an endpoint that has left is there any more,
+	// also of a half-made one. Its namespace is on its way out already.
+	Reap(ctx context.Context, e Endpoint) error
 	// Remove removes a network without endpoints.
 	Remove(ctx context.Context, n Network) error
 }

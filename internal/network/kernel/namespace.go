@@ -189,10 +189,8 @@ func (h *Host) Connect(ctx context.Context, n *Namespace, v Veth) (err error) {
 	if _, err := h.do(unix.RTM_NEWLINK, 0, msg, name(v.Host)); err != nil {
 		return err
 	}
-	if v.Isolated {
-		if err := h.isolate(v.Host); err != nil {
-			return err
-		}
+	if err := h.port(v); err != nil {
+		return err
 	}
 	index, err := n.index(v.Inside)
 	if err != nil {
@@ -240,18 +238,31 @@ func (h *Host) pair(n *Namespace, v Veth) error {
 	return err
 }
 
-// isolate sets the port flag that keeps isolated ports of a bridge apart
-// (IFLA_BRPORT_ISOLATED of <linux/if_link.h>).
-func (h *Host) isolate(link string) error {
-	const brportIsolated = 33
-	i, err := h.index(link)
+// port sets the flags of a bridge port (IFLA_BRPORT_* of <linux/if_link.h>).
+//
+// Where bridged frames run through the packet filter (br_netfilter), a container
+// that calls its own published port is answered by the bridge, not by the
+// router: the frame must be allowed out of the port that it came in by.
+// Elsewhere that flag would only reflect every broadcast to its sender.
+func (h *Host) port(v Veth) error {
+	const hairpin, isolated = 4, 33
+	info := attr(unix.IFLA_PROTINFO|unix.NLA_F_NESTED, nil)
+	filtered, _ := Sysctl("net/bridge/bridge-nf-call-iptables")
+	if filtered == "1" {
+		info.AddRtAttr(hairpin, []byte{1})
+	}
+	if v.Isolated {
+		info.AddRtAttr(isolated, []byte{1})
+	}
+	if v.Bridge == 0 || filtered != "1" && !v.Isolated {
+		return nil
+	}
+	i, err := h.index(v.Host)
 	if err != nil {
 		return err
 	}
 	msg := nl.NewIfInfomsg(unix.AF_BRIDGE)
 	msg.Index = int32(i)
-	info := attr(unix.IFLA_PROTINFO|unix.NLA_F_NESTED, nil)
-	info.AddRtAttr(brportIsolated, []byte{1})
 	_, err = h.do(unix.RTM_SETLINK, 0, msg, info)
 	return err
 }

@@ -181,7 +181,7 @@ func (b *state) removable(w *network) error {
 	var by []string
 	for _, s := range b.entries {
 		for _, e := range s.Endpoints {
-			if e.NetworkID == w.rec.ID {
+			if e.NetworkID == w.rec.ID && !s.Retired {
 				by = append(by, fmt.Sprintf("name:%q id:%q", s.Name, id.Short(e.ID)))
 			}
 		}

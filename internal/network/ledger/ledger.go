@@ -221,17 +221,30 @@ func (b *state) hold(l driver.Endpoint) {
 	}
 }
 
-// drop gives them back. The lock is held.
+// drop gives endpoints back.
 func (b *state) drop(links []driver.Endpoint) {
+	b.retire(links)
+	b.release(links)
+}
+
+// retire gives back what an endpoint's successor may need at once: host ports,
+// and the claim that keeps its network.
+func (b *state) retire(links []driver.Endpoint) {
 	for _, l := range links {
 		if w := b.networks[l.Network]; w != nil {
 			w.users--
-			if w.pool != nil {
-				w.pool.Release(l.Addr.Addr(), l.Owner)
-			}
 		}
 		for _, p := range l.Ports {
 			b.ports.Release(ports.Key{Proto: p.Proto.String(), IP: p.HostIP, Port: p.HostPort})
+		}
+	}
+}
+
+// release frees the addresses of endpoints.
+func (b *state) release(links []driver.Endpoint) {
+	for _, l := range links {
+		if w := b.networks[l.Network]; w != nil && w.pool != nil {
+			w.pool.Release(l.Addr.Addr(), l.Owner)
 		}
 	}
 }
@@ -269,6 +282,22 @@ func (b *Book) Complete(owner string) *Entry {
 	return &e
 }
 
+// Retire notes that a container has done with its sandbox, and returns the entry
+// as it was; nil if there is none or it was retired before.
+func (b *Book) Retire(owner string) *Entry {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	old := b.entries[owner]
+	if old == nil || old.Retired {
+		return nil
+	}
+	e := *old
+	e.Complete, e.Retired = false, true
+	b.entries[owner] = &e
+	b.retire(e.Links)
+	return old
+}
+
 // Strike takes a sandbox off the books: its addresses and ports are free.
 func (b *Book) Strike(owner string) error {
 	if err := b.records.remove(owner); err != nil {
@@ -277,7 +306,10 @@ func (b *Book) Strike(owner string) error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if e := b.entries[owner]; e != nil {
-		b.drop(e.Links)
+		if !e.Retired {
+			b.retire(e.Links)
+		}
+		b.release(e.Links)
 		delete(b.entries, owner)
 	}
 	return nil

@@ -59,6 +59,9 @@ type Entry struct {
 	// Complete is true once everything is in the kernel. An entry that a
 	// restart finds on disk is taken as complete.
 	Complete bool `json:"-"`
+	// Retired is true once the container has no use of it any more: its ports
+	// are free, its addresses are held until the links have gone.
+	Retired bool `json:"-"`
 }
 
 // HasNamespace reports whether the sandbox has a namespace of its own.
