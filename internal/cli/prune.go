@@ -194,7 +194,6 @@ func imagePruneCommand(a *App) *cobra.Command     { return pruneCommand(a, image
 func builderPruneCommand(a *App) *cobra.Command {
 	cmd := pruneCommand(a, buildPruner())
 	cmd.Flags().Var(new(opt.Bytes), "keep-storage", "Amount of disk space to keep for cache")
-	_ = cmd.Flags().MarkHidden("keep-storage")
 	return cmd
 }
 
