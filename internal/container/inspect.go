@@ -61,7 +61,7 @@ func (c *core) logPath(rec *Record) string {
 // sandbox while the container is up, else only what was asked for.
 func (s *snapshot) networkSettings() *wire.NetworkSettings {
 	w := &wire.NetworkSettings{Ports: wire.PortMap{}, Networks: s.endpoints()}
-	if s.sandbox == nil || !s.state.Phase.Up() {
+	if s.sandbox == nil || !s.state.up() {
 		return w
 	}
 	w.SandboxID, w.SandboxKey = s.sandbox.ID, s.sandbox.Path
@@ -85,7 +85,7 @@ func (s *snapshot) endpoints() map[string]*wire.EndpointSettings {
 		c.NetworkID = s.netIDs[name]
 		out[name] = c
 	}
-	if s.sandbox == nil || !s.state.Phase.Up() {
+	if s.sandbox == nil || !s.state.up() {
 		return out
 	}
 	for _, e := range s.sandbox.Endpoints {

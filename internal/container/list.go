@@ -73,7 +73,7 @@ func (c *core) summary(ctx context.Context, s *snapshot, now time.Time) wire.Con
 // address and port, the others that it exposes by their own number.
 func (s *snapshot) ports() []wire.PortSummary {
 	out := []wire.PortSummary{}
-	if s.sandbox == nil || !s.state.Phase.Up() {
+	if s.sandbox == nil || !s.state.up() {
 		return out
 	}
 	published := s.networkSettings().Ports
@@ -113,7 +113,7 @@ func (c *Query) Counts() Counts {
 		switch s := a.view(); {
 		case s.state.Frozen:
 			n.Paused++
-		case s.state.Phase.Up():
+		case s.state.up():
 			n.Running++
 		default:
 			n.Stopped++
@@ -127,7 +127,7 @@ func (c *Query) Uses(imageID string) []Use {
 	var out []Use
 	for _, a := range c.table.all() {
 		if s := a.view(); s.rec.Image.ID == imageID {
-			out = append(out, Use{ID: s.rec.ID, Name: s.rec.Name, Running: s.state.Phase.Up()})
+			out = append(out, Use{ID: s.rec.ID, Name: s.rec.Name, Running: s.state.up()})
 		}
 	}
 	return out

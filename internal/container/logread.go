@@ -55,7 +55,7 @@ func (c *Streams) Logs(_ context.Context, ref string, o LogOptions) (*LogStream,
 func (c *core) whenDown(ctx context.Context, a *actor) <-chan struct{} {
 	done := make(chan struct{})
 	exit := a.exit.nextExit()
-	if !a.view().state.Phase.Up() {
+	if !a.view().state.up() {
 		a.exit.drop(exit)
 		close(done)
 		return done

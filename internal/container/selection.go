@@ -121,7 +121,7 @@ func (s *selection) matches(v *snapshot) bool {
 		isolation = "default"
 	}
 	switch {
-	case !s.everything && !v.state.Phase.Up(),
+	case !s.everything && !v.state.up(),
 		!f.Prefix("id", rec.ID),
 		!f.Pattern("name", rec.Name) && !f.Pattern("name", "/"+rec.Name),
 		!f.Exact("status", string(v.status())),
@@ -142,7 +142,7 @@ func (s *selection) matchesExit(v *snapshot) bool {
 	if !s.filters.Has("exited") {
 		return true
 	}
-	return v.state.Ran && !v.state.Phase.Up() && slices.Contains(s.exited, v.state.ExitCode)
+	return v.state.Ran && !v.state.up() && slices.Contains(s.exited, v.state.ExitCode)
 }
 
 func (s *selection) matchesNetwork(v *snapshot) bool {

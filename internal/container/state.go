@@ -82,6 +82,9 @@ type State struct {
 	Error             string // why the last start failed
 }
 
+// up is Phase.Up, and true while policy starts it again.
+func (s State) up() bool { return s.Phase.Up() || s.Phase == Starting && s.Restarts > 0 }
+
 // FactKind names what can happen to a container.
 type FactKind uint8
 

@@ -28,7 +28,10 @@ func (s *snapshot) status() wire.ContainerStatus {
 	case Dead:
 		return "dead"
 	case Starting:
-		if !s.state.Ran {
+		switch {
+		case s.state.Restarts > 0: // by policy
+			return "restarting"
+		case !s.state.Ran:
 			return "created"
 		}
 		return "exited"
@@ -68,9 +71,9 @@ func (s *snapshot) sentence(now time.Time) string {
 // wireState is the State of an inspection.
 func (s *snapshot) wireState() *wire.ContainerState {
 	st := s.state
-	up := st.Phase.Up()
+	up := st.up()
 	w := &wire.ContainerState{
-		Status: s.status(), Running: up, Paused: st.Frozen, Restarting: st.Phase == Restarting,
+		Status: s.status(), Running: up, Paused: st.Frozen, Restarting: s.status() == "restarting",
 		OOMKilled: st.OOMKilled, Dead: st.Phase == Dead, Pid: s.pid, ExitCode: st.ExitCode, Error: st.Error,
 		StartedAt: stamp(st.StartedAt), FinishedAt: stamp(st.FinishedAt), Health: s.health,
 	}

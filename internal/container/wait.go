@@ -30,7 +30,7 @@ func (c *Query) Wait(ctx context.Context, ref, condition string) (<-chan wire.Wa
 	// Registering before looking leaves no gap in which an exit is missed.
 	ch := a.exit.nextExit()
 	s := a.view().state
-	if condition != "next-exit" && !s.Phase.Up() {
+	if condition != "next-exit" && !s.up() {
 		a.exit.drop(ch)
 		now := make(chan wire.WaitResponse, 1)
 		w := wire.WaitResponse{StatusCode: int64(s.ExitCode)}

@@ -13,6 +13,7 @@ import (
 // What inspections, lists and statistics of containers are made of.
 type (
 	ContainerStatus        = container.ContainerState
+	RestartMode            = container.RestartPolicyMode
 	HealthStatus           = container.HealthStatus
 	HealthSummary          = container.HealthSummary
 	HealthResult           = container.HealthcheckResult
