@@ -282,7 +282,9 @@ func (l *launch) prepareClone() (child int, err error) {
 	one, _ := unix.BytePtrFromString("GOMAXPROCS=1")
 	off, _ := unix.BytePtrFromString("GOGC=off")
 	l.args.argv = []*byte{name, nil}
-	l.args.envp = []*byte{one, off, nil}
+	// …and it need not look for its CPU limit in the cgroup file system.
+	debug, _ := unix.BytePtrFromString("GODEBUG=containermaxprocs=0,updatemaxprocs=0")
+	l.args.envp = []*byte{one, off, debug, nil}
 	l.args.empty = empty
 	return child, nil
 }
