@@ -38,7 +38,7 @@ type buildOptions struct {
 func buildCommand(a *App) *cobra.Command {
 	var o buildOptions
 	cmd := leaf("build [OPTIONS] PATH | URL | -", "Build an image from a Dockerfile", exactArgs(1), func(cmd *cobra.Command, args []string) error {
-		return buildImage(a, cmd.Context(), args[0], &o)
+		return buildImage(cmd.Context(), a, args[0], &o)
 	})
 	fs := cmd.Flags()
 	o.hosts.Check = opt.ExtraHost
@@ -118,7 +118,7 @@ func (o *buildOptions) query() (url.Values, error) {
 	return q, nil
 }
 
-func buildImage(a *App, ctx context.Context, source string, o *buildOptions) error {
+func buildImage(ctx context.Context, a *App, source string, o *buildOptions) error {
 	c, err := a.client()
 	if err != nil {
 		return err
@@ -151,11 +151,11 @@ func buildImage(a *App, ctx context.Context, source string, o *buildOptions) err
 		return err
 	}
 	defer res.Body.Close()
-	return showBuild(a, ctx, res.Body, o)
+	return showBuild(ctx, a, res.Body, o)
 }
 
 // showBuild shows the daemon's messages; with -q only the id stays.
-func showBuild(a *App, ctx context.Context, r io.Reader, o *buildOptions) error {
+func showBuild(ctx context.Context, a *App, r io.Reader, o *buildOptions) error {
 	id := ""
 	out := a.Out
 	var kept strings.Builder

@@ -136,11 +136,11 @@ func (a *App) dispatch(ctx context.Context, args []string) error {
 		return nil
 	}
 	if len(rest) == 0 {
-		return showHelp(a, ctx, fullTree(a), nil)
+		return showHelp(ctx, a, fullTree(a), nil)
 	}
 	switch rest[0] {
 	case "help":
-		return showHelp(a, ctx, fullTree(a), rest[1:])
+		return showHelp(ctx, a, fullTree(a), rest[1:])
 	case cobra.ShellCompRequestCmd, cobra.ShellCompNoDescRequestCmd, "completion":
 		return a.execute(ctx, fullTree(a), rest)
 	case "daemon":
@@ -148,7 +148,7 @@ func (a *App) dispatch(ctx context.Context, args []string) error {
 	}
 	root, ok := treeFor(a, rest)
 	if !ok {
-		return runUnknown(a, ctx, rest, args)
+		return runUnknown(ctx, a, rest, args)
 	}
 	return a.execute(ctx, root, rest)
 }

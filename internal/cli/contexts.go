@@ -470,7 +470,7 @@ func contextInspectCommand(a *App) *cobra.Command {
 			}
 			return json.Marshal(d)
 		}
-		return inspectEach(a, cmd.Context(), args, format, localGetter(get), func() any { return &contextDetails{} })
+		return inspectEach(cmd.Context(), a, args, format, localGetter(get), func() any { return &contextDetails{} })
 	})
 	cmd.Flags().StringVarP(&format, "format", "f", "", inspectFormatUsage)
 	return cmd

@@ -36,7 +36,7 @@ type cpOptions struct{ follow, archive, quiet bool }
 func cpCommand(a *App) *cobra.Command {
 	var o cpOptions
 	cmd := leaf("cp [OPTIONS] CONTAINER:SRC_PATH DEST_PATH|-\n\t"+a.name+" cp [OPTIONS] SRC_PATH|- CONTAINER:DEST_PATH", "Copy files/folders between a container and the local filesystem", exactArgs(2), func(cmd *cobra.Command, args []string) error {
-		return copyFiles(a, cmd.Context(), args[0], args[1], &o)
+		return copyFiles(cmd.Context(), a, args[0], args[1], &o)
 	})
 	cmd.Long = "Copy files/folders between a container and the local filesystem\n\nUse '-' as the source to read a tar archive from stdin\nand extract it to a directory destination in a container.\nUse '-' as the destination to stream a tar archive of a\ncontainer source to stdout."
 	cmd.Flags().BoolVarP(&o.follow, "follow-link", "L", false, "Always follow symbol link in SRC_PATH")
@@ -58,7 +58,7 @@ func splitCp(arg string) (container, p string) {
 	return name, rest
 }
 
-func copyFiles(a *App, ctx context.Context, from, to string, o *cpOptions) error {
+func copyFiles(ctx context.Context, a *App, from, to string, o *cpOptions) error {
 	srcName, src := splitCp(from)
 	dstName, dst := splitCp(to)
 	if src == "" {
@@ -74,14 +74,14 @@ func copyFiles(a *App, ctx context.Context, from, to string, o *cpOptions) error
 	case srcName != "" && dstName != "":
 		return errors.New("copying between containers is not supported")
 	case srcName != "":
-		return cpFrom(a, ctx, srcName, src, dst, o)
+		return cpFrom(ctx, a, srcName, src, dst, o)
 	case dstName != "":
-		return cpTo(a, ctx, src, dstName, dst, o)
+		return cpTo(ctx, a, src, dstName, dst, o)
 	}
 	return errors.New("must specify at least one container source")
 }
 
-func statIn(a *App, ctx context.Context, name, p string) (pathStat, error) {
+func statIn(ctx context.Context, a *App, name, p string) (pathStat, error) {
 	var s pathStat
 	res, err := a.api.Stream(ctx, client.Request{Method: http.MethodHead, Path: containerPath(name, "archive"), Query: url.Values{"path": {p}}})
 	if err != nil {
@@ -111,9 +111,9 @@ func decodeStat(h http.Header, s *pathStat) error {
 	return nil
 }
 
-func cpFrom(a *App, ctx context.Context, name, src, dst string, o *cpOptions) error {
+func cpFrom(ctx context.Context, a *App, name, src, dst string, o *cpOptions) error {
 	if o.follow {
-		if s, err := statIn(a, ctx, name, src); err == nil && s.Mode&fs.ModeSymlink != 0 {
+		if s, err := statIn(ctx, a, name, src); err == nil && s.Mode&fs.ModeSymlink != 0 {
 			target := s.LinkTarget
 			if !path.IsAbs(target) {
 				target = path.Join(path.Dir(src), target)
@@ -155,8 +155,8 @@ func cpDone(a *App, o *cpOptions, n int64, where string) {
 	}
 }
 
-func cpTo(a *App, ctx context.Context, src, name, dst string, o *cpOptions) error {
-	d, err := findDestination(a, ctx, name, dst)
+func cpTo(ctx context.Context, a *App, src, name, dst string, o *cpOptions) error {
+	d, err := findDestination(ctx, a, name, dst)
 	if err != nil {
 		return err
 	}
@@ -196,16 +196,16 @@ func cpTo(a *App, ctx context.Context, src, name, dst string, o *cpOptions) erro
 
 // destination asks what dst is in the container, following a last link by hand so
 // that copying onto a link writes where it leads.
-func findDestination(a *App, ctx context.Context, name, dst string) (copytar.Destination, error) {
+func findDestination(ctx context.Context, a *App, name, dst string) (copytar.Destination, error) {
 	d := copytar.Destination{Path: dst}
-	s, err := statIn(a, ctx, name, dst)
+	s, err := statIn(ctx, a, name, dst)
 	if err == nil && s.Mode&fs.ModeSymlink != 0 {
 		target := s.LinkTarget
 		if !path.IsAbs(target) {
 			target = path.Join(path.Dir(dst), target)
 		}
 		d.Path = target
-		s, err = statIn(a, ctx, name, target)
+		s, err = statIn(ctx, a, name, target)
 	}
 	switch {
 	case err == nil:

@@ -141,7 +141,7 @@ func updateCommand(a *App) *cobra.Command {
 		if cmd.Flags().NFlag() == 0 {
 			return errors.New("you must provide one or more flags when using this command")
 		}
-		return updateContainers(a, cmd.Context(), args, cmd.Flags().Changed("pids-limit"), &f)
+		return updateContainers(cmd.Context(), a, args, cmd.Flags().Changed("pids-limit"), &f)
 	})
 	fs := cmd.Flags()
 	fs.Uint16Var(&f.blkioWeight, "blkio-weight", 0, `Block IO (relative weight), between 10 and 1000, or 0 to disable (default 0)`)
@@ -164,7 +164,7 @@ func updateCommand(a *App) *cobra.Command {
 	return cmd
 }
 
-func updateContainers(a *App, ctx context.Context, names []string, pidsGiven bool, f *updateFlags) error {
+func updateContainers(ctx context.Context, a *App, names []string, pidsGiven bool, f *updateFlags) error {
 	restart, err := create.ParseRestart(f.restart)
 	if err != nil {
 		return err

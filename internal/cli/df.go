@@ -19,14 +19,14 @@ func dfCommand(a *App) *cobra.Command {
 	var verbose bool
 	var format string
 	cmd := leaf("df [OPTIONS]", "Show "+a.name+" disk usage", noArgs, func(cmd *cobra.Command, _ []string) error {
-		return diskUsage(a, cmd.Context(), verbose, format)
+		return diskUsage(cmd.Context(), a, verbose, format)
 	})
 	cmd.Flags().BoolVarP(&verbose, "verbose", "v", false, "Show detailed information on space usage")
 	cmd.Flags().StringVar(&format, "format", "", formatUsage)
 	return cmd
 }
 
-func diskUsage(a *App, ctx context.Context, verbose bool, format string) error {
+func diskUsage(ctx context.Context, a *App, verbose bool, format string) error {
 	c, err := a.client()
 	if err != nil {
 		return err

@@ -25,7 +25,7 @@ func eventsCommand(a *App) *cobra.Command {
 	var since, until, format string
 	var filter opt.Filter
 	cmd := leaf("events [OPTIONS]", "Get real time events from the server", noArgs, func(cmd *cobra.Command, _ []string) error {
-		return followEvents(a, cmd.Context(), since, until, format, filter)
+		return followEvents(cmd.Context(), a, since, until, format, filter)
 	})
 	fs := cmd.Flags()
 	fs.StringVar(&since, "since", "", "Show all events created since timestamp")
@@ -35,7 +35,7 @@ func eventsCommand(a *App) *cobra.Command {
 	return cmd
 }
 
-func followEvents(a *App, ctx context.Context, since, until, format string, filter opt.Filter) error {
+func followEvents(ctx context.Context, a *App, since, until, format string, filter opt.Filter) error {
 	c, err := a.client()
 	if err != nil {
 		return err

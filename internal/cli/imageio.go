@@ -87,7 +87,7 @@ func saveCommand(a *App) *cobra.Command {
 		if err := addPlatforms(q, platforms); err != nil {
 			return err
 		}
-		return download(a, cmd.Context(), c, "/images/get", q, output, "save")
+		return download(cmd.Context(), a, c, "/images/get", q, output, "save")
 	})
 	cmd.Flags().StringVarP(&output, "output", "o", "", "Write to a file, instead of STDOUT")
 	cmd.Flags().StringSliceVar(&platforms, "platform", nil, `Save only the given platform(s). Formatted as a comma-separated list of "os[/arch[/variant]]" (e.g., "linux/amd64,linux/arm64/v8")`)
@@ -102,7 +102,7 @@ func exportCommand(a *App) *cobra.Command {
 		if err != nil {
 			return err
 		}
-		return download(a, cmd.Context(), c, containerPath(args[0], "export"), nil, output, "export")
+		return download(cmd.Context(), a, c, containerPath(args[0], "export"), nil, output, "export")
 	})
 	cmd.Flags().StringVarP(&output, "output", "o", "", "Write to a file, instead of STDOUT")
 	cmd.ValidArgsFunction = completeContainers(a)
@@ -111,7 +111,7 @@ func exportCommand(a *App) *cobra.Command {
 
 // download writes a GET's body to standard output, or to a file that appears only
 // when it is complete.
-func download(a *App, ctx context.Context, c *client.Client, path string, q url.Values, output, what string) error {
+func download(ctx context.Context, a *App, c *client.Client, path string, q url.Values, output, what string) error {
 	if output == "" && a.outIsTerminal() {
 		return errors.New("cowardly refusing to " + what + " to a terminal. Use the -o flag or redirect")
 	}

@@ -30,7 +30,7 @@ func imagesCommand(a *App) *cobra.Command {
 		if len(args) == 1 {
 			o.filter.Add("reference", args[0])
 		}
-		return listImages(a, cmd.Context(), &o)
+		return listImages(cmd.Context(), a, &o)
 	})
 	fs := cmd.Flags()
 	fs.BoolVarP(&o.quiet, "quiet", "q", false, "Only show image IDs")
@@ -44,7 +44,7 @@ func imagesCommand(a *App) *cobra.Command {
 	return cmd
 }
 
-func listImages(a *App, ctx context.Context, o *imagesOptions) error {
+func listImages(ctx context.Context, a *App, o *imagesOptions) error {
 	c, err := a.client()
 	if err != nil {
 		return err

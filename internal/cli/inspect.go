@@ -29,7 +29,7 @@ func localGetter(f func(string) ([]byte, error)) getter {
 // inspectEach gets each name and prints them all: as a JSON array, or each with
 // the template format. typed makes the value that a template sees first (may be
 // nil): with it {{.ID}} works where the JSON says "Id".
-func inspectEach(a *App, ctx context.Context, names []string, format string, get getter, typed func() any) error {
+func inspectEach(ctx context.Context, a *App, names []string, format string, get getter, typed func() any) error {
 	var tmpl *template.Template
 	if format == "json" {
 		format = "{{json .}}"
@@ -131,7 +131,7 @@ func inspectorCommand(a *App, use, short, prefix string, typed func() any, flags
 		if query != nil {
 			q = query()
 		}
-		return inspectEach(a, cmd.Context(), args, format, rawGetter(a, prefix, q), typed)
+		return inspectEach(cmd.Context(), a, args, format, rawGetter(a, prefix, q), typed)
 	})
 	cmd.Flags().StringVarP(&format, "format", "f", "", inspectFormatUsage)
 	if flags != nil {
@@ -221,9 +221,9 @@ func inspectCommand(a *App) *cobra.Command {
 			if k.name == "" {
 				return fmt.Errorf(`unknown type: %q: must be one of "config", "container", "image", "network", "node", "plugin", "secret", "service", "task", "volume"`, typ)
 			}
-			return inspectEach(a, cmd.Context(), args, format, kindGetter(a, k, size), k.typed)
+			return inspectEach(cmd.Context(), a, args, format, kindGetter(a, k, size), k.typed)
 		}
-		return inspectAny(a, cmd.Context(), args, format, size)
+		return inspectAny(cmd.Context(), a, args, format, size)
 	})
 	fs := cmd.Flags()
 	fs.StringVarP(&format, "format", "f", "", inspectFormatUsage)
@@ -248,7 +248,7 @@ func kindGetter(a *App, k kind, size bool) getter {
 }
 
 // inspectAny tries each kind of object in turn.
-func inspectAny(a *App, ctx context.Context, names []string, format string, size bool) error {
+func inspectAny(ctx context.Context, a *App, names []string, format string, size bool) error {
 	var found kind
 	get := func(ctx context.Context, name string) ([]byte, error) {
 		for _, k := range kinds() {
@@ -265,7 +265,7 @@ func inspectAny(a *App, ctx context.Context, names []string, format string, size
 		}
 		return nil, fmt.Errorf("Error: No such object: %s", name)
 	}
-	return inspectEach(a, ctx, names, format, get, func() any {
+	return inspectEach(ctx, a, names, format, get, func() any {
 		if found.typed == nil {
 			return &map[string]any{}
 		}

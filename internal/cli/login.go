@@ -26,7 +26,7 @@ func loginCommand(a *App) *cobra.Command {
 		if len(args) == 1 {
 			server = conf.ServerKey(hostOf(args[0]))
 		}
-		return logIn(a, cmd.Context(), server, &o)
+		return logIn(cmd.Context(), a, server, &o)
 	})
 	cmd.Long = "Authenticate to a registry.\nDefaults to Docker Hub if no server is specified."
 	cmd.Flags().StringVarP(&o.user, "username", "u", "", "Username")
@@ -41,7 +41,7 @@ func hostOf(s string) string {
 	return h
 }
 
-func logIn(a *App, ctx context.Context, server string, o *loginOptions) error {
+func logIn(ctx context.Context, a *App, server string, o *loginOptions) error {
 	if o.password != "" {
 		fmt.Fprintln(a.Err, "WARNING! Using --password via the CLI is insecure. Use --password-stdin.")
 		if o.stdin {
@@ -70,7 +70,7 @@ func logIn(a *App, ctx context.Context, server string, o *loginOptions) error {
 		auth.ServerAddress = server
 	}
 	if auth.Password == "" && auth.IdentityToken == "" {
-		if auth, err = askLogin(a, ctx, server, o.user); err != nil {
+		if auth, err = askLogin(ctx, a, server, o.user); err != nil {
 			return err
 		}
 	}
@@ -95,7 +95,7 @@ func logIn(a *App, ctx context.Context, server string, o *loginOptions) error {
 }
 
 // askLogin asks for what is missing; the password is not shown.
-func askLogin(a *App, ctx context.Context, server, user string) (conf.Auth, error) {
+func askLogin(ctx context.Context, a *App, server, user string) (conf.Auth, error) {
 	if !term.IsTerminal(a.In) {
 		return conf.Auth{}, errors.New("Error: Cannot perform an interactive login from a non TTY device")
 	}

@@ -23,7 +23,7 @@ type logsOptions struct {
 func logsCommand(a *App) *cobra.Command {
 	var o logsOptions
 	cmd := leaf("logs [OPTIONS] CONTAINER", "Fetch the logs of a container", exactArgs(1), func(cmd *cobra.Command, args []string) error {
-		return showLogs(a, cmd.Context(), args[0], &o)
+		return showLogs(cmd.Context(), a, args[0], &o)
 	})
 	fs := cmd.Flags()
 	fs.BoolVarP(&o.follow, "follow", "f", false, "Follow log output")
@@ -36,7 +36,7 @@ func logsCommand(a *App) *cobra.Command {
 	return cmd
 }
 
-func showLogs(a *App, ctx context.Context, name string, o *logsOptions) error {
+func showLogs(ctx context.Context, a *App, name string, o *logsOptions) error {
 	c, err := a.client()
 	if err != nil {
 		return err
@@ -55,7 +55,7 @@ func showLogs(a *App, ctx context.Context, name string, o *logsOptions) error {
 		return err
 	}
 	defer res.Body.Close()
-	framed, err := isFramed(a, ctx, name, res.Header.Get("Content-Type"))
+	framed, err := isFramed(ctx, a, name, res.Header.Get("Content-Type"))
 	if err != nil {
 		return err
 	}
@@ -72,7 +72,7 @@ func showLogs(a *App, ctx context.Context, name string, o *logsOptions) error {
 
 // framed says whether a stream of name's output has frames. Daemons of 1.42 and
 // newer say it themselves; else the container's terminal decides.
-func isFramed(a *App, ctx context.Context, name, contentType string) (bool, error) {
+func isFramed(ctx context.Context, a *App, name, contentType string) (bool, error) {
 	if contentType == "application/vnd.docker.multiplexed-stream" {
 		return true, nil
 	}

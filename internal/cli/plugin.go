@@ -49,7 +49,7 @@ func findPlugin(a *App, name string) string {
 }
 
 // unknown handles a first word that is no command: a plugin, or a mistake.
-func runUnknown(a *App, ctx context.Context, rest, args []string) error {
+func runUnknown(ctx context.Context, a *App, rest, args []string) error {
 	path := findPlugin(a, rest[0])
 	if path == "" {
 		return unknownCommand(a, a.name+" "+rest[0], "", similar(rest[0], topNames()))
@@ -75,7 +75,7 @@ func runUnknown(a *App, ctx context.Context, rest, args []string) error {
 const pluginTimeout = 2 * time.Second
 
 // plugins asks all plugins what they are.
-func listPlugins(a *App, ctx context.Context) []pluginInfo {
+func listPlugins(ctx context.Context, a *App) []pluginInfo {
 	seen := map[string]bool{}
 	out := []pluginInfo{}
 	for _, d := range pluginDirs(a) {
@@ -111,8 +111,8 @@ func askPlugin(ctx context.Context, path, name string) (pluginInfo, bool) {
 }
 
 // pluginHelp lists plugins in the main help.
-func pluginHelp(a *App, ctx context.Context, w io.Writer) {
-	list := listPlugins(a, ctx)
+func pluginHelp(ctx context.Context, a *App, w io.Writer) {
+	list := listPlugins(ctx, a)
 	if len(list) == 0 {
 		return
 	}

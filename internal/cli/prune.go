@@ -28,7 +28,7 @@ type pruneOptions struct {
 }
 
 // confirm asks for a yes. Without one the command ends with code 1, as Docker's.
-func confirm(a *App, ctx context.Context, question string) error {
+func confirm(ctx context.Context, a *App, question string) error {
 	fmt.Fprintf(a.Out, "%s [y/N] ", question)
 	answer := make(chan string, 1)
 	go func() {
@@ -70,11 +70,11 @@ func pruneCommand(a *App, p pruner) *cobra.Command {
 			if o.all && p.allWarning != "" {
 				w = p.allWarning
 			}
-			if err := confirm(a, cmd.Context(), "WARNING! "+w+"\nAre you sure you want to continue?"); err != nil {
+			if err := confirm(cmd.Context(), a, "WARNING! "+w+"\nAre you sure you want to continue?"); err != nil {
 				return err
 			}
 		}
-		space, err := pruneOne(a, cmd.Context(), p, &o)
+		space, err := pruneOne(cmd.Context(), a, p, &o)
 		if err != nil {
 			return err
 		}
@@ -92,7 +92,7 @@ func pruneCommand(a *App, p pruner) *cobra.Command {
 }
 
 // pruneOne prunes and lists what went.
-func pruneOne(a *App, ctx context.Context, p pruner, o *pruneOptions) (uint64, error) {
+func pruneOne(ctx context.Context, a *App, p pruner, o *pruneOptions) (uint64, error) {
 	c, err := a.client()
 	if err != nil {
 		return 0, err
@@ -202,7 +202,7 @@ func systemPruneCommand(a *App) *cobra.Command {
 	var volumes bool
 	cmd := leaf("prune [OPTIONS]", "Remove unused data", noArgs, func(cmd *cobra.Command, _ []string) error {
 		if !o.force {
-			if err := confirm(a, cmd.Context(), systemPruneWarning(o.all, volumes)); err != nil {
+			if err := confirm(cmd.Context(), a, systemPruneWarning(o.all, volumes)); err != nil {
 				return err
 			}
 		}
@@ -216,7 +216,7 @@ func systemPruneCommand(a *App) *cobra.Command {
 			if p.path == "/volumes/prune" {
 				so.all = false // system prune takes anonymous volumes only
 			}
-			n, err := pruneOne(a, cmd.Context(), p, &so)
+			n, err := pruneOne(cmd.Context(), a, p, &so)
 			if err != nil {
 				if p.path == "/build/prune" && isUnsupported(err) {
 					continue // a daemon without a builder has no cache

@@ -51,7 +51,7 @@ type psOptions struct {
 func psCommand(a *App) *cobra.Command {
 	var o psOptions
 	cmd := leaf("ls [OPTIONS]", "List containers", noArgs, func(cmd *cobra.Command, _ []string) error {
-		return listContainers(a, cmd.Context(), cmd.Flags().Changed("size"), &o)
+		return listContainers(cmd.Context(), a, cmd.Flags().Changed("size"), &o)
 	})
 	fs := cmd.Flags()
 	fs.BoolVarP(&o.quiet, "quiet", "q", false, "Only display container IDs")
@@ -65,7 +65,7 @@ func psCommand(a *App) *cobra.Command {
 	return cmd
 }
 
-func listContainers(a *App, ctx context.Context, sizeGiven bool, o *psOptions) error {
+func listContainers(ctx context.Context, a *App, sizeGiven bool, o *psOptions) error {
 	c, err := a.client()
 	if err != nil {
 		return err

@@ -40,7 +40,7 @@ func registryAuth(a *App, domain string) (http.Header, error) {
 }
 
 // pullImage pulls n and shows the progress on out.
-func pullImage(a *App, ctx context.Context, n ref.Name, o pullOptions, out io.Writer) error {
+func pullImage(ctx context.Context, a *App, n ref.Name, o pullOptions, out io.Writer) error {
 	h, err := registryAuth(a, n.Domain)
 	if err != nil {
 		return err
@@ -92,7 +92,7 @@ func pullCommand(a *App) *cobra.Command {
 		if o.quiet {
 			out = io.Discard
 		}
-		if err := pullImage(a, cmd.Context(), n, o, out); err != nil {
+		if err := pullImage(cmd.Context(), a, n, o, out); err != nil {
 			return err
 		}
 		full := n.Repository()

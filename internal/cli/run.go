@@ -55,7 +55,7 @@ func runCommand(a *App) *cobra.Command {
 	var f *create.Flags
 	cmd := leaf("run [OPTIONS] IMAGE [COMMAND] [ARG...]", "Create and run a new container from an image", minArgs(1), func(cmd *cobra.Command, args []string) error {
 		f.Image, f.Args = args[0], args[1:]
-		return runContainer(a, cmd.Context(), cmd.Flags(), &o, f)
+		return runContainer(cmd.Context(), a, cmd.Flags(), &o, f)
 	})
 	fs := cmd.Flags()
 	o.register(fs, "running")
@@ -76,7 +76,7 @@ func createCommand(a *App) *cobra.Command {
 		if err != nil {
 			return a.withHelp(err, "create")
 		}
-		id, err := createContainer(a, cmd.Context(), req, &o)
+		id, err := createContainer(cmd.Context(), a, req, &o)
 		if err != nil {
 			return a.withHelp(err, "create")
 		}
@@ -114,7 +114,7 @@ func createRequest(a *App, fs *pflag.FlagSet, o *createOptions, f *create.Flags)
 
 // create makes the container, pulling its image if that is missing, and returns
 // the id.
-func createContainer(a *App, ctx context.Context, req *wire.CreateRequest, o *createOptions) (string, error) {
+func createContainer(ctx context.Context, a *App, req *wire.CreateRequest, o *createOptions) (string, error) {
 	q := url.Values{}
 	if o.platform != "" {
 		if _, _, _, err := opt.Platform(o.platform); err != nil {
@@ -135,7 +135,7 @@ func createContainer(a *App, ctx context.Context, req *wire.CreateRequest, o *cr
 		return "", refErr
 	}
 	if o.pull == pullAlways {
-		if err := pullFor(a, ctx, name.Tagged(), o); err != nil {
+		if err := pullFor(ctx, a, name.Tagged(), o); err != nil {
 			return "", err
 		}
 	}
@@ -145,7 +145,7 @@ func createContainer(a *App, ctx context.Context, req *wire.CreateRequest, o *cr
 		if !o.quiet {
 			fmt.Fprintf(a.Err, "Unable to find image '%s' locally\n", name.Tagged())
 		}
-		if err := pullFor(a, ctx, name.Tagged(), o); err != nil {
+		if err := pullFor(ctx, a, name.Tagged(), o); err != nil {
 			return "", err
 		}
 		err = a.api.Post(ctx, "/containers/create", q, req, &res)
@@ -173,12 +173,12 @@ func looksLikeID(s string) bool {
 
 // pullFor pulls on behalf of run and create: progress goes to standard error,
 // as standard output belongs to the container.
-func pullFor(a *App, ctx context.Context, n ref.Name, o *createOptions) error {
+func pullFor(ctx context.Context, a *App, n ref.Name, o *createOptions) error {
 	out := a.Err
 	if o.quiet {
 		out = io.Discard
 	}
-	return pullImage(a, ctx, n, pullOptions{platform: o.platform}, out)
+	return pullImage(ctx, a, n, pullOptions{platform: o.platform}, out)
 }
 
 // cidFile is the file of --cidfile: it must not exist before, and is removed if
@@ -224,7 +224,7 @@ func (c *cidFile) close() {
 }
 
 // run is create, attach, wait, start, and the container's exit code.
-func runContainer(a *App, ctx context.Context, fs *pflag.FlagSet, o *runOptions, f *create.Flags) error {
+func runContainer(ctx context.Context, a *App, fs *pflag.FlagSet, o *runOptions, f *create.Flags) error {
 	req, err := createRequest(a, fs, &o.createOptions, f)
 	if err != nil {
 		if a.api == nil {
@@ -244,14 +244,14 @@ func runContainer(a *App, ctx context.Context, fs *pflag.FlagSet, o *runOptions,
 	if err != nil {
 		return err
 	}
-	id, err := createContainer(a, ctx, req, &o.createOptions)
+	id, err := createContainer(ctx, a, req, &o.createOptions)
 	if err != nil {
-		return runError(a, ctx, err)
+		return runError(ctx, a, err)
 	}
 	if !req.AttachStdin && !req.AttachStdout && !req.AttachStderr {
 		if err := a.api.Post(ctx, containerPath(id, "start"), nil, nil, nil); err != nil {
 			fmt.Fprintln(a.Out, id)
-			return runError(a, ctx, err)
+			return runError(ctx, a, err)
 		}
 		fmt.Fprintln(a.Out, id)
 		return nil
@@ -263,13 +263,13 @@ func runContainer(a *App, ctx context.Context, fs *pflag.FlagSet, o *runOptions,
 	err = s.startAndWait(ctx)
 	var se *startError
 	if errors.As(err, &se) {
-		return runError(a, ctx, se.err)
+		return runError(ctx, a, se.err)
 	}
 	return err
 }
 
 // runError is a failure before the container's program ran.
-func runError(a *App, ctx context.Context, err error) error {
+func runError(ctx context.Context, a *App, err error) error {
 	var c *client.ConnectError
 	if ctx.Err() != nil {
 		return err
@@ -341,8 +341,10 @@ func (s session) startAndWait(ctx context.Context) error {
 		return w.err
 	}
 	if s.sigProxy {
-		defer proxySignals(a, context.WithoutCancel(ctx), s.id)()
-		ctx = context.WithoutCancel(ctx)
+		var lost context.CancelCauseFunc
+		ctx, lost = context.WithCancelCause(context.WithoutCancel(ctx))
+		defer lost(nil)
+		defer proxySignals(ctx, a, s.id, lost)()
 	}
 	pumpCtx, stopPump := context.WithCancel(ctx)
 	defer stopPump()
@@ -357,7 +359,7 @@ func (s session) startAndWait(ctx context.Context) error {
 		return &startError{err}
 	}
 	if s.tty && a.outIsTerminal() {
-		defer followSize(a, ctx, containerPath(s.id, "resize"))()
+		defer followSize(ctx, a, containerPath(s.id, "resize"))()
 	}
 	return s.finish(ctx, w.w, pumped, stopPump)
 }

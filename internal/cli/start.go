@@ -30,7 +30,7 @@ type startOptions struct {
 func startCommand(a *App) *cobra.Command {
 	var o startOptions
 	cmd := leaf("start [OPTIONS] CONTAINER [CONTAINER...]", "Start one or more stopped containers", minArgs(1), func(cmd *cobra.Command, args []string) error {
-		return startContainers(a, cmd.Context(), args, &o)
+		return startContainers(cmd.Context(), a, args, &o)
 	})
 	fs := cmd.Flags()
 	fs.BoolVarP(&o.attach, "attach", "a", false, "Attach STDOUT/STDERR and forward signals")
@@ -42,12 +42,12 @@ func startCommand(a *App) *cobra.Command {
 	return cmd
 }
 
-func startContainers(a *App, ctx context.Context, names []string, o *startOptions) error {
+func startContainers(ctx context.Context, a *App, names []string, o *startOptions) error {
 	if _, err := a.client(); err != nil {
 		return err
 	}
 	if !o.attach && !o.stdin {
-		return startDetached(a, ctx, names, o)
+		return startDetached(ctx, a, names, o)
 	}
 	if len(names) > 1 {
 		return errors.New("you cannot start and attach multiple containers at once")
@@ -67,7 +67,7 @@ func startContainers(a *App, ctx context.Context, names []string, o *startOption
 	return s.startAndWait(ctx)
 }
 
-func startDetached(a *App, ctx context.Context, names []string, o *startOptions) error {
+func startDetached(ctx context.Context, a *App, names []string, o *startOptions) error {
 	q := url.Values{}
 	if o.checkpoint != "" {
 		q.Set("checkpoint", o.checkpoint)
@@ -106,7 +106,7 @@ type attachOptions struct {
 func attachCommand(a *App) *cobra.Command {
 	var o attachOptions
 	cmd := leaf("attach [OPTIONS] CONTAINER", "Attach local standard input, output, and error streams to a running container", exactArgs(1), func(cmd *cobra.Command, args []string) error {
-		return attachTo(a, cmd.Context(), args[0], &o)
+		return attachTo(cmd.Context(), a, args[0], &o)
 	})
 	cmd.Flags().BoolVar(&o.noStdin, "no-stdin", false, "Do not attach STDIN")
 	cmd.Flags().BoolVar(&o.proxy, "sig-proxy", true, "Proxy all received signals to the process")
@@ -115,7 +115,7 @@ func attachCommand(a *App) *cobra.Command {
 	return cmd
 }
 
-func attachTo(a *App, ctx context.Context, name string, o *attachOptions) error {
+func attachTo(ctx context.Context, a *App, name string, o *attachOptions) error {
 	c, err := a.inspectContainer(ctx, name)
 	if err != nil {
 		return err
@@ -149,12 +149,14 @@ func attachTo(a *App, ctx context.Context, name string, o *attachOptions) error 
 	}
 	defer conn.Close()
 	if o.proxy && !c.Config.Tty {
-		defer proxySignals(a, context.WithoutCancel(ctx), c.ID)()
-		ctx = context.WithoutCancel(ctx)
+		var lost context.CancelCauseFunc
+		ctx, lost = context.WithCancelCause(context.WithoutCancel(ctx))
+		defer lost(nil)
+		defer proxySignals(ctx, a, c.ID, lost)()
 	}
 	if c.Config.Tty && a.outIsTerminal() {
-		repaintTTY(a, ctx, c.ID)
-		defer followSize(a, ctx, containerPath(c.ID, "resize"))()
+		repaintTTY(ctx, a, c.ID)
+		defer followSize(ctx, a, containerPath(c.ID, "resize"))()
 	}
 	if err := s.pump(conn).run(ctx); err != nil {
 		if errors.Is(err, term.ErrDetached) {
@@ -182,7 +184,7 @@ func (w *waiter) attachStatus() error {
 
 // repaint makes a program draw its screen again, by a size that is one cell off:
 // the right size follows.
-func repaintTTY(a *App, ctx context.Context, id string) {
+func repaintTTY(ctx context.Context, a *App, id string) {
 	s := a.outSize()
 	q := url.Values{"h": {fmt.Sprint(s.Height + 1)}, "w": {fmt.Sprint(s.Width + 1)}}
 	_ = a.api.Post(ctx, containerPath(id, "resize"), q, nil, nil)
@@ -197,7 +199,7 @@ type execOptions struct {
 func execCommand(a *App) *cobra.Command {
 	var o execOptions
 	cmd := leaf("exec [OPTIONS] CONTAINER COMMAND [ARG...]", "Execute a command in a running container", minArgs(2), func(cmd *cobra.Command, args []string) error {
-		return execIn(a, cmd.Context(), args[0], args[1:], &o)
+		return execIn(cmd.Context(), a, args[0], args[1:], &o)
 	})
 	fs := cmd.Flags()
 	fs.SetInterspersed(false)
@@ -215,7 +217,7 @@ func execCommand(a *App) *cobra.Command {
 	return cmd
 }
 
-func execIn(a *App, ctx context.Context, name string, argv []string, o *execOptions) error {
+func execIn(ctx context.Context, a *App, name string, argv []string, o *execOptions) error {
 	if _, err := a.client(); err != nil {
 		return err
 	}
@@ -256,7 +258,7 @@ func execIn(a *App, ctx context.Context, name string, argv []string, o *execOpti
 	}
 	defer conn.Close()
 	if o.tty && a.outIsTerminal() {
-		defer followSize(a, ctx, path+"/resize")()
+		defer followSize(ctx, a, path+"/resize")()
 	}
 	s := session{app: a, tty: o.tty, keys: keys, stdin: o.stdin, stdout: true, stderr: true}
 	if err := s.pump(conn).run(ctx); err != nil {
@@ -265,11 +267,11 @@ func execIn(a *App, ctx context.Context, name string, argv []string, o *execOpti
 		}
 		return err
 	}
-	return execStatus(a, ctx, path)
+	return execStatus(ctx, a, path)
 }
 
 // execStatus asks for the exit code of an exec whose stream has ended.
-func execStatus(a *App, ctx context.Context, path string) error {
+func execStatus(ctx context.Context, a *App, path string) error {
 	var res wire.ExecInspect
 	if err := a.api.Get(ctx, path+"/json", nil, &res); err != nil {
 		return err

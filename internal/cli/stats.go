@@ -28,7 +28,7 @@ type statsOptions struct {
 func statsCommand(a *App) *cobra.Command {
 	var o statsOptions
 	cmd := leaf("stats [OPTIONS] [CONTAINER...]", "Display a live stream of container(s) resource usage statistics", nil, func(cmd *cobra.Command, args []string) error {
-		return showStats(a, cmd.Context(), args, &o)
+		return showStats(cmd.Context(), a, args, &o)
 	})
 	cmd.Flags().BoolVarP(&o.all, "all", "a", false, "Show all containers (default shows just running)")
 	cmd.Flags().BoolVar(&o.noStream, "no-stream", false, "Disable streaming stats and only pull the first result")
@@ -77,7 +77,7 @@ func (t *statsTable) rows() []*formatter.Sample {
 	return out
 }
 
-func showStats(a *App, ctx context.Context, names []string, o *statsOptions) error {
+func showStats(ctx context.Context, a *App, names []string, o *statsOptions) error {
 	if _, err := a.client(); err != nil {
 		return err
 	}
@@ -98,13 +98,13 @@ func showStats(a *App, ctx context.Context, names []string, o *statsOptions) err
 		}
 	}
 	if o.noStream {
-		return statsOnce(a, ctx, t, names, format, o)
+		return statsOnce(ctx, a, t, names, format, o)
 	}
-	return statsLive(a, ctx, t, names, followAll, format, o)
+	return statsLive(ctx, a, t, names, followAll, format, o)
 }
 
 // statsOnce shows one sample of each container, all measured at the same time.
-func statsOnce(a *App, ctx context.Context, t *statsTable, names []string, format string, o *statsOptions) error {
+func statsOnce(ctx context.Context, a *App, t *statsTable, names []string, format string, o *statsOptions) error {
 	errs := make([]error, len(names))
 	var wg sync.WaitGroup
 	for i, n := range names {
@@ -125,7 +125,7 @@ func statsOnce(a *App, ctx context.Context, t *statsTable, names []string, forma
 
 // statsLive repaints the table every half second until ctx ends, or until no
 // container is left that was asked for by name.
-func statsLive(a *App, ctx context.Context, t *statsTable, names []string, followAll bool, format string, o *statsOptions) error {
+func statsLive(ctx context.Context, a *App, t *statsTable, names []string, followAll bool, format string, o *statsOptions) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	var wg sync.WaitGroup
@@ -133,7 +133,7 @@ func statsLive(a *App, ctx context.Context, t *statsTable, names []string, follo
 	follow := func(n string) {
 		t.set(n, &formatter.Sample{Container: n, Invalid: true})
 		wg.Go(func() {
-			err := followStats(a, ctx, t, n)
+			err := followStats(ctx, a, t, n)
 			if err != nil && ctx.Err() == nil && !followAll {
 				cancel(err)
 			}
@@ -146,7 +146,7 @@ func statsLive(a *App, ctx context.Context, t *statsTable, names []string, follo
 		follow(n)
 	}
 	if followAll {
-		wg.Go(func() { followStarts(a, ctx, follow) })
+		wg.Go(func() { followStarts(ctx, a, follow) })
 	}
 	tick := time.NewTicker(500 * time.Millisecond)
 	defer tick.Stop()
@@ -175,7 +175,7 @@ func statsLive(a *App, ctx context.Context, t *statsTable, names []string, follo
 }
 
 // followStats keeps t up to date with one container until its stream ends.
-func followStats(a *App, ctx context.Context, t *statsTable, name string) error {
+func followStats(ctx context.Context, a *App, t *statsTable, name string) error {
 	res, err := a.api.Stream(ctx, client.Request{Method: http.MethodGet, Path: containerPath(name, "stats"), Query: url.Values{"stream": {"1"}}})
 	if err != nil {
 		return err
@@ -195,7 +195,7 @@ func followStats(a *App, ctx context.Context, t *statsTable, name string) error 
 }
 
 // followStarts follows containers that start while stats runs.
-func followStarts(a *App, ctx context.Context, follow func(string)) {
+func followStarts(ctx context.Context, a *App, follow func(string)) {
 	q := url.Values{"filters": {`{"type":{"container":true},"event":{"start":true}}`}}
 	res, err := a.api.Stream(ctx, client.Request{Method: http.MethodGet, Path: "/events", Query: q})
 	if err != nil {

@@ -150,7 +150,7 @@ func checkTTY(a *App, stdin, tty bool) error {
 
 // followSize tells the daemon the terminal's size now and whenever it changes,
 // until the returned function is called. path is …/resize of a container or exec.
-func followSize(a *App, ctx context.Context, path string) func() {
+func followSize(ctx context.Context, a *App, path string) func() {
 	ctx, cancel := context.WithCancel(ctx)
 	ch := make(chan os.Signal, 1)
 	signal.Notify(ch, syscall.SIGWINCH)
@@ -158,7 +158,7 @@ func followSize(a *App, ctx context.Context, path string) func() {
 	go func() {
 		defer close(done)
 		// Right after a start the process may not be there yet.
-		for try := 0; try < 5 && resizeTTY(a, ctx, path) != nil && ctx.Err() == nil; try++ {
+		for try := 0; try < 5 && resizeTTY(ctx, a, path) != nil && ctx.Err() == nil; try++ {
 			select {
 			case <-time.After(time.Duration(try+1) * 10 * time.Millisecond):
 			case <-ctx.Done():
@@ -167,7 +167,7 @@ func followSize(a *App, ctx context.Context, path string) func() {
 		for {
 			select {
 			case <-ch:
-				_ = resizeTTY(a, ctx, path)
+				_ = resizeTTY(ctx, a, path)
 			case <-ctx.Done():
 				return
 			}
@@ -180,7 +180,7 @@ func followSize(a *App, ctx context.Context, path string) func() {
 	}
 }
 
-func resizeTTY(a *App, ctx context.Context, path string) error {
+func resizeTTY(ctx context.Context, a *App, path string) error {
 	s := a.outSize()
 	if s.Height == 0 && s.Width == 0 {
 		return nil
@@ -189,12 +189,16 @@ func resizeTTY(a *App, ctx context.Context, path string) error {
 	return a.api.Post(ctx, path, q, nil, nil)
 }
 
+// signalTimeout bounds how long the daemon may take to pass a signal on.
+const signalTimeout = 5 * time.Second
+
 // proxySignals sends the signals that this process gets to the container instead,
-// until the returned function is called.
-func proxySignals(a *App, ctx context.Context, id string) func() {
+// until the returned function is called. If the daemon can't be reached, lost is
+// called: then a signal must not be swallowed, or nothing could end this process.
+func proxySignals(ctx context.Context, a *App, id string, lost func(error)) func() {
 	a.sig.stop()
 	ch := make(chan os.Signal, 128)
-	signal.Notify(ch)
+	signal.Notify(ch, forwarded()...)
 	ctx, cancel := context.WithCancel(ctx)
 	done := make(chan struct{})
 	go func() {
@@ -204,11 +208,10 @@ func proxySignals(a *App, ctx context.Context, id string) func() {
 			case <-ctx.Done():
 				return
 			case s := <-ch:
-				n, ok := s.(syscall.Signal)
-				if !ok || !forwarded(n) {
-					continue
+				if err := sendSignal(ctx, a, id, s.(syscall.Signal)); err != nil && ctx.Err() == nil {
+					lost(err)
+					return
 				}
-				_ = a.api.Post(ctx, containerPath(id, "kill"), url.Values{"signal": {unix.SignalName(n)}}, nil, nil)
 			}
 		}
 	}()
@@ -219,12 +222,38 @@ func proxySignals(a *App, ctx context.Context, id string) func() {
 	}
 }
 
-// forwarded says which signals are meant for the container: not those about this
-// process's own children, pipes, scheduling and window.
-func forwarded(s syscall.Signal) bool {
-	switch s {
-	case syscall.SIGCHLD, syscall.SIGPIPE, syscall.SIGURG, syscall.SIGWINCH:
-		return false
+// sendSignal passes one signal on. A refusal (it has just ended, it has not yet
+// started) is no error.
+func sendSignal(ctx context.Context, a *App, id string, s syscall.Signal) error {
+	name := unix.SignalName(s)
+	if name == "" {
+		name = strconv.Itoa(int(s)) // a real-time signal
 	}
-	return unix.SignalName(s) != ""
+	ctx, cancel := context.WithTimeout(ctx, signalTimeout)
+	defer cancel()
+	err := a.api.Post(ctx, containerPath(id, "kill"), url.Values{"signal": {name}}, nil, nil)
+	var refused *client.Error
+	if errors.As(err, &refused) {
+		return nil
+	}
+	return err
+}
+
+// forwarded returns the signals that are meant for the container. Not those about
+// this process itself: its children, pipes, faults, profiling, its window; and not
+// job control, by which the shell stops and continues this process.
+func forwarded() []os.Signal {
+	own := map[syscall.Signal]bool{
+		syscall.SIGKILL: true, syscall.SIGSTOP: true, syscall.SIGCHLD: true, syscall.SIGPIPE: true, syscall.SIGURG: true, syscall.SIGWINCH: true,
+		syscall.SIGTSTP: true, syscall.SIGTTIN: true, syscall.SIGTTOU: true, syscall.SIGCONT: true, syscall.SIGPROF: true, syscall.SIGSEGV: true,
+		syscall.SIGBUS: true, syscall.SIGFPE: true, syscall.SIGILL: true, syscall.SIGTRAP: true, syscall.SIGSYS: true,
+	}
+	var out []os.Signal
+	for s := syscall.Signal(1); s <= 64; s++ {
+		// 32 and 33 belong to the C library's threads.
+		if !own[s] && s != 32 && s != 33 {
+			out = append(out, s)
+		}
+	}
+	return out
 }

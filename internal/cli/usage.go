@@ -15,9 +15,9 @@ import (
 )
 
 // help prints the help of the command that path names, of root if path is empty.
-func showHelp(a *App, ctx context.Context, root *cobra.Command, path []string) error {
+func showHelp(ctx context.Context, a *App, root *cobra.Command, path []string) error {
 	if len(path) == 0 {
-		rootHelp(a, ctx, a.Out, root)
+		rootHelp(ctx, a, a.Out, root)
 		return nil
 	}
 	cmd, rest, err := root.Find(path)
@@ -35,7 +35,7 @@ func width() int {
 	return 80
 }
 
-func rootHelp(a *App, ctx context.Context, w io.Writer, root *cobra.Command) {
+func rootHelp(ctx context.Context, a *App, w io.Writer, root *cobra.Command) {
 	fmt.Fprintf(w, "Usage:  %s [OPTIONS] COMMAND\n\nA self-sufficient runtime for containers\n", a.name)
 	byGroup := map[string][]*cobra.Command{}
 	order := map[string]int{}
@@ -56,7 +56,7 @@ func rootHelp(a *App, ctx context.Context, w io.Writer, root *cobra.Command) {
 			listCommands(a, w, list)
 		}
 	}
-	pluginHelp(a, ctx, w)
+	pluginHelp(ctx, a, w)
 	fmt.Fprintf(w, "\nGlobal Options:\n%s\nRun '%s COMMAND --help' for more information on a command.\n", a.globals().FlagUsagesWrapped(width()-1), a.name)
 }
 

@@ -43,13 +43,13 @@ type clientVersion struct {
 func versionCommand(a *App) *cobra.Command {
 	var format string
 	cmd := leaf("version [OPTIONS]", "Show the "+title(a.name)+" version information", noArgs, func(cmd *cobra.Command, _ []string) error {
-		return showVersion(a, cmd.Context(), format)
+		return showVersion(cmd.Context(), a, format)
 	})
 	cmd.Flags().StringVarP(&format, "format", "f", "", inspectFormatUsage)
 	return cmd
 }
 
-func showVersion(a *App, ctx context.Context, format string) error {
+func showVersion(ctx context.Context, a *App, format string) error {
 	v := versionInfo{Client: clientVersion{
 		Version: a.build.Version, DefaultAPIVersion: client.MaxVersion, APIVersion: client.MaxVersion, GitCommit: a.build.Commit,
 		GoVersion: runtime.Version(), Os: runtime.GOOS, Arch: runtime.GOARCH, BuildTime: a.build.Time, Context: conf.DefaultContext,
@@ -137,13 +137,13 @@ type infoValue struct {
 func infoCommand(a *App) *cobra.Command {
 	var format string
 	cmd := leaf("info [OPTIONS]", "Display system-wide information", noArgs, func(cmd *cobra.Command, _ []string) error {
-		return showInfo(a, cmd.Context(), format)
+		return showInfo(cmd.Context(), a, format)
 	})
 	cmd.Flags().StringVarP(&format, "format", "f", "", inspectFormatUsage)
 	return cmd
 }
 
-func showInfo(a *App, ctx context.Context, format string) error {
+func showInfo(ctx context.Context, a *App, format string) error {
 	v := infoValue{}
 	v.ClientInfo.Debug, v.ClientInfo.Version, v.ClientInfo.Context = a.global.Debug, a.build.Version, conf.DefaultContext
 	v.ClientInfo.Plugins = []pluginInfo{}
@@ -166,7 +166,7 @@ func showInfo(a *App, ctx context.Context, format string) error {
 		}
 		return err
 	}
-	v.ClientInfo.Plugins = listPlugins(a, ctx)
+	v.ClientInfo.Plugins = listPlugins(ctx, a)
 	printClientInfo(a, v)
 	fmt.Fprintln(a.Out, "\nServer:")
 	if err != nil {

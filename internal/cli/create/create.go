@@ -6,7 +6,9 @@
 package create
 
 import (
+	"maps"
 	"net"
+	"slices"
 	"strings"
 
 	"github.com/moby/moby/api/types/container"
@@ -33,9 +35,9 @@ func (f *Flags) AddMissingEnv(defaults map[string]string) {
 		name, _, _ := strings.Cut(e, "=")
 		set[name] = true
 	}
-	for k, v := range defaults {
+	for _, k := range slices.Sorted(maps.Keys(defaults)) {
 		if !set[k] {
-			f.env.Values = append(f.env.Values, k+"="+v)
+			f.env.Values = append(f.env.Values, k+"="+defaults[k])
 		}
 	}
 }
