@@ -25,11 +25,13 @@ import (
 	"github.com/containerd/containerd/v2/core/images"
 	"github.com/containerd/containerd/v2/core/leases"
 	"github.com/containerd/containerd/v2/core/metadata"
+	"github.com/containerd/containerd/v2/core/metadata/boltutil"
 	"github.com/containerd/containerd/v2/core/snapshots"
 	"github.com/containerd/containerd/v2/pkg/namespaces"
 	"github.com/containerd/containerd/v2/plugins/content/local"
 	"github.com/containerd/containerd/v2/plugins/snapshots/overlay"
 	"github.com/containerd/errdefs"
+	"github.com/containerd/log"
 	bolt "go.etcd.io/bbolt"
 
 	"gantry/internal/errs"
@@ -71,6 +73,11 @@ func Open(ctx context.Context, o Options) (_ *Store, err error) {
 			err = fmt.Errorf("open image store in %s: %w", o.Root, err)
 		}
 	}()
+	// The stores warn, through a logger of their own, of what file systems
+	// lack that nobody asked for.
+	if err := log.SetLevel("error"); err != nil {
+		return nil, err
+	}
 	blobDir, snapDir := filepath.Join(o.Root, "content"), filepath.Join(o.Root, "snapshots")
 	for _, dir := range []string{o.Root, blobDir, snapDir} {
 		if err := os.MkdirAll(dir, 0o700); err != nil {
@@ -130,6 +137,9 @@ func (s *Store) Leases() leases.Manager { return s.leases }
 // Snapshots returns the store of unpacked layers, named by chain ID.
 func (s *Store) Snapshots() snapshots.Snapshotter { return s.meta.Snapshotter(SnapshotterName) }
 
+// Limits are those of Options.
+func (s *Store) Limits() layer.Limits { return s.limits }
+
 // Metadata returns the database of the stores.
 func (s *Store) Metadata() *metadata.DB { return s.meta }
 
@@ -146,4 +156,12 @@ func kind(err error) error {
 		return errs.With(errs.Invalid, err)
 	}
 	return err
+}
+
+// Atomic runs fn with a context in which all changes of names, pins and labels
+// are one transaction: durable together if fn returns nil, else not made.
+func (s *Store) Atomic(ctx context.Context, fn func(ctx context.Context) error) error {
+	return kind(s.meta.Update(func(tx *bolt.Tx) error {
+		return fn(boltutil.WithTransaction(Namespaced(ctx), tx))
+	}))
 }

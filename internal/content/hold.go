@@ -14,6 +14,7 @@ import (
 	"github.com/opencontainers/go-digest"
 	bolt "go.etcd.io/bbolt"
 
+	"gantry/internal/errs"
 	"gantry/internal/id"
 )
 
@@ -117,6 +118,24 @@ func (s *Store) leaseLayers(ctx context.Context, chains []digest.Digest) error {
 		}
 		return nil
 	}))
+}
+
+// Keep adds blobs that exist, and what they refer to, to the hold of ctx.
+func (s *Store) Keep(ctx context.Context, keep ...digest.Digest) error {
+	hold, ok := leases.FromContext(ctx)
+	if !ok {
+		return errs.New(errs.Unknown, "keep: the context holds nothing")
+	}
+	for _, d := range keep {
+		err := s.leases.AddResource(Namespaced(ctx), leases.Lease{ID: hold}, leases.Resource{ID: d.String(), Type: "content"})
+		if err != nil {
+			return kind(err)
+		}
+		if _, err := s.Info(ctx, d); err != nil { // afterwards: now it stays
+			return err
+		}
+	}
+	return nil
 }
 
 // Unpin ends a pin. What it alone kept goes at the next collection. To unpin

@@ -51,15 +51,17 @@ func Detect(head []byte) Compression {
 }
 
 // Decompress returns what r holds, unpacked in this process, whatever its
-// compression. Close frees the decompressor, not r.
-func Decompress(r io.Reader) (io.ReadCloser, Compression, error) {
-	br := bufio.NewReaderSize(r, 64<<10)
+// compression. A stream that unpacks to more than l allows fails with
+// errs.Invalid. Close frees the decompressor, not r.
+func Decompress(r io.Reader, l Limits) (io.ReadCloser, Compression, error) {
+	in := &counter{r: r}
+	br := bufio.NewReaderSize(in, 64<<10)
 	head, err := br.Peek(peekLen)
 	if err != nil && !errors.Is(err, io.EOF) {
 		return nil, Plain, err
 	}
 	c := Detect(head)
-	var out io.ReadCloser
+	out := io.NopCloser(io.Reader(br))
 	switch c {
 	case Gzip:
 		out, err = gzip.NewReader(br)
@@ -78,24 +80,46 @@ func Decompress(r io.Reader) (io.ReadCloser, Compression, error) {
 	case Bzip2:
 		out = io.NopCloser(bzip2.NewReader(br))
 	default:
-		return io.NopCloser(br), c, nil
+		return out, c, nil
 	}
 	if err != nil {
 		return nil, c, errs.New(errs.Invalid, "%s: %w", c, err)
 	}
-	return &packed{out, c}, c, nil
+	return &unpacked{ReadCloser: out, c: c, in: in, limits: l.withDefaults()}, c, nil
 }
 
-// packed gives the errors of a decompressor their kind.
-type packed struct {
+// counter counts what is read through it.
+type counter struct {
+	r io.Reader
+	n int64
+}
+
+func (c *counter) Read(p []byte) (int, error) {
+	n, err := c.r.Read(p)
+	c.n += int64(n)
+	return n, err
+}
+
+// unpacked is what comes out of a decompressor. It gives its errors their kind
+// and finds a bomb, whether it hides in files, in holes or in headers.
+type unpacked struct {
 	io.ReadCloser
-	c Compression
+	c      Compression
+	in     *counter
+	limits Limits
+	n      int64
 }
 
-func (p *packed) Read(b []byte) (int, error) {
-	n, err := p.ReadCloser.Read(b)
-	if err != nil && !errors.Is(err, io.EOF) && errs.KindOf(err) == errs.Unknown {
-		err = errs.New(errs.Invalid, "%s: %w", p.c, err)
+func (u *unpacked) Read(b []byte) (int, error) {
+	n, err := u.ReadCloser.Read(b)
+	u.n += int64(n)
+	switch {
+	case u.n > u.limits.RatioFrom && u.n/u.limits.Ratio > u.in.n:
+		return n, errs.New(errs.Invalid, "%s unpacks to more than %d times its size: refused", u.c, u.limits.Ratio)
+	case u.n > u.limits.Bytes:
+		return n, errs.New(errs.Invalid, "%s unpacks to more than %d bytes: refused", u.c, u.limits.Bytes)
+	case err != nil && !errors.Is(err, io.EOF) && errs.KindOf(err) == errs.Unknown:
+		return n, errs.New(errs.Invalid, "%s: %w", u.c, err)
 	}
 	return n, err
 }

@@ -60,9 +60,6 @@ type Options struct {
 	// from there. Without any, the layer is the lowest and whiteouts, which
 	// have nothing to hide, are left out.
 	Parents []string
-	// Packed tells how many bytes have been read of the packed layer so far,
-	// for Limits.Ratio; nil for no such limit.
-	Packed func() int64
 }
 
 // Stats is what a layer held.
@@ -83,7 +80,7 @@ func Apply(ctx context.Context, dir string, r io.Reader, o Options) (Stats, erro
 		return Stats{}, err
 	}
 	defer a.close()
-	tr := tar.NewReader(&meter{r: r, a: a})
+	tr := tar.NewReader(r)
 	for {
 		if err := ctx.Err(); err != nil {
 			return a.stats, context.Cause(ctx)
@@ -120,27 +117,9 @@ func clip(name string) string {
 	return name
 }
 
-// meter watches the bytes that come out of the decompressor: a bomb is found
-// whether it hides in files, in holes or in headers.
-type meter struct {
-	r io.Reader
-	a *applier
-	n int64
-}
-
-func (m *meter) Read(p []byte) (int, error) {
-	n, err := m.r.Read(p)
-	m.n += int64(n)
-	if l := m.a.limits; m.n > l.RatioFrom && m.a.packed != nil && m.n/l.Ratio > m.a.packed() {
-		return n, errs.New(errs.Invalid, "layer unpacks to more than %d times its size: refused", l.Ratio)
-	}
-	return n, err
-}
-
 // applier is one unpacking.
 type applier struct {
 	limits  Limits
-	packed  func() int64
 	parents []int // descriptors of Options.Parents
 	dirs    *dirs
 	stats   Stats
@@ -154,7 +133,7 @@ type dirTime struct {
 }
 
 func newApplier(dir string, o Options) (a *applier, err error) {
-	a = &applier{limits: o.Limits.withDefaults(), packed: o.Packed, buf: make([]byte, 128<<10)}
+	a = &applier{limits: o.Limits.withDefaults(), buf: make([]byte, 128<<10)}
 	root, err := openDir(dir)
 	if err != nil {
 		return nil, err

@@ -8,7 +8,6 @@ import (
 	"hash"
 	"io"
 	"sync"
-	"sync/atomic"
 
 	"github.com/opencontainers/go-digest"
 
@@ -35,13 +34,9 @@ func Unpack(ctx context.Context, dir string, r io.Reader, diffID digest.Digest, 
 }
 
 func unpack(ctx context.Context, dir string, r io.Reader, algorithm digest.Algorithm, o Options) (digest.Digest, Stats, error) {
-	in := &counter{r: r}
-	plain, c, err := Decompress(in)
+	plain, _, err := Decompress(r, o.Limits)
 	if err != nil {
 		return "", Stats{}, err
-	}
-	if c != Plain {
-		o.Packed = in.n.Load
 	}
 	sum := algorithm.Hash()
 	p := newPump(plain, sum)
@@ -54,7 +49,7 @@ func unpack(ctx context.Context, dir string, r io.Reader, algorithm digest.Algor
 		return "", stats, err
 	}
 	// What follows the end of the tar counts for the digest.
-	if err := drain(ctx, p, o); err != nil {
+	if err := drain(ctx, p); err != nil {
 		return "", stats, err
 	}
 	p.close()
@@ -65,24 +60,12 @@ func unpack(ctx context.Context, dir string, r io.Reader, algorithm digest.Algor
 // size that was ever usual.
 const maxTrailer = 64 << 20
 
-func drain(ctx context.Context, r io.Reader, o Options) error {
+func drain(ctx context.Context, r io.Reader) error {
 	n, err := io.Copy(io.Discard, io.LimitReader(r, maxTrailer+1))
 	if err == nil && n > maxTrailer {
 		err = errs.New(errs.Invalid, "layer has more than %d bytes after its end", maxTrailer)
 	}
 	return errors.Join(err, context.Cause(ctx))
-}
-
-// counter counts what is read through it, for another goroutine to see.
-type counter struct {
-	r io.Reader
-	n atomic.Int64
-}
-
-func (c *counter) Read(p []byte) (int, error) {
-	n, err := c.r.Read(p)
-	c.n.Add(int64(n))
-	return n, err
 }
 
 // A pump reads ahead in a goroutine of its own and hashes what it reads, so

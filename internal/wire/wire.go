@@ -87,7 +87,13 @@ type (
 	ImageDeleted   = image.DeleteResponse
 	ImagesPruned   = image.PruneReport
 	ImageDiskUsage = image.DiskUsage
+
+	ImageManifest   = image.ManifestSummary
+	ImageProperties = image.ImageProperties
 )
+
+// ImageManifestKind is the kind of a manifest that is an image.
+const ImageManifestKind = image.ManifestKindImage
 
 // Volumes.
 type (

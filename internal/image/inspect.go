@@ -1,0 +1,126 @@
+package image
+
+import (
+	"context"
+	"slices"
+	"time"
+
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"gantry/internal/content"
+	"gantry/internal/errs"
+	"gantry/internal/wire"
+)
+
+// InspectOptions says what to find out about an image.
+type InspectOptions struct {
+	Manifests bool
+	Platform  *ocispec.Platform // nil for this machine's, or any
+}
+
+// Inspect describes the image that ref means.
+func (s *Images) Inspect(ctx context.Context, ref string, o InspectOptions) (wire.ImageInspect, error) {
+	q, err := parseQuery(ref)
+	if err != nil {
+		return wire.ImageInspect{}, err
+	}
+	g, _, err := s.lookup(ctx, q)
+	if err != nil {
+		return wire.ImageInspect{}, err
+	}
+	if g, err = s.whole(ctx, g); err != nil {
+		return wire.ImageInspect{}, err
+	}
+	i, err := s.pick(ctx, g, o.Platform, ref)
+	if err != nil {
+		return wire.ImageInspect{}, err
+	}
+	z, err := s.sizes(ctx, g)
+	if err != nil {
+		return wire.ImageInspect{}, err
+	}
+	c := i.Config
+	r := wire.ImageInspect{
+		ID: i.ID.String(), RepoTags: g.names(), RepoDigests: digests(g), Author: c.Author, Config: &c.Config,
+		Architecture: i.Platform.Architecture, Variant: i.Platform.Variant, Os: i.Platform.OS, OsVersion: i.Platform.OSVersion,
+		Size: z.total, Descriptor: &i.Target,
+	}
+	r.RootFS.Type = c.RootFS.Type
+	for _, d := range c.RootFS.DiffIDs {
+		r.RootFS.Layers = append(r.RootFS.Layers, d.String())
+	}
+	if c.Created != nil {
+		r.Created = c.Created.Format(time.RFC3339Nano)
+	}
+	if n := len(c.History); n > 0 {
+		r.Comment = c.History[n-1].Comment
+	}
+	r.Metadata.LastTagTime = i.Updated
+	if o.Manifests {
+		r.Manifests = z.manifests
+	}
+	return r, nil
+}
+
+// History tells how the image that ref means was made, the last step first.
+func (s *Images) History(ctx context.Context, ref string, p *ocispec.Platform) ([]wire.ImageHistory, error) {
+	q, err := parseQuery(ref)
+	if err != nil {
+		return nil, err
+	}
+	g, _, err := s.lookup(ctx, q)
+	if err != nil {
+		return nil, err
+	}
+	if g, err = s.whole(ctx, g); err != nil {
+		return nil, err
+	}
+	i, err := s.pick(ctx, g, p, q.named)
+	if err != nil {
+		return nil, err
+	}
+	list := []wire.ImageHistory{}
+	layer := 0
+	for _, h := range i.Config.History {
+		item := wire.ImageHistory{ID: "<missing>", Comment: h.Comment, CreatedBy: h.CreatedBy}
+		if h.Created != nil {
+			item.Created = h.Created.Unix()
+		}
+		if !h.EmptyLayer && layer < len(i.Layers) {
+			layer++
+			item.Size, err = s.store.Usage(ctx, content.Chain(i.Layers, layer))
+			if err != nil && !errs.Is(err, errs.NotFound) {
+				return nil, err
+			}
+		}
+		list = append(list, item)
+	}
+	slices.Reverse(list)
+	if len(list) > 0 {
+		list[0].ID, list[0].Tags = i.ID.String(), g.names()
+	}
+	return list, nil
+}
+
+// Usage tells what all images occupy, for `system df`. Items are those of List
+// with their shared sizes; TotalSize counts what they share once.
+func (s *Images) Usage(ctx context.Context) (wire.ImageDiskUsage, error) {
+	var u wire.ImageDiskUsage
+	list, err := s.List(ctx, ListOptions{SharedSize: true})
+	if err != nil {
+		return u, err
+	}
+	if u.TotalSize, err = s.stored(ctx); err != nil {
+		return u, err
+	}
+	u.Items, u.TotalCount = list, int64(len(list))
+	var used int64
+	for _, i := range list {
+		if i.Containers > 0 {
+			u.ActiveCount++
+			used += i.Size - i.SharedSize
+		}
+	}
+	u.Reclaimable = max(u.TotalSize-used, 0)
+	return u, nil
+}

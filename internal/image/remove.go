@@ -1,0 +1,213 @@
+package image
+
+import (
+	"context"
+	"slices"
+	"time"
+
+	"github.com/containerd/containerd/v2/core/images"
+	"github.com/containerd/containerd/v2/core/snapshots"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	blobs "github.com/containerd/containerd/v2/core/content"
+
+	"gantry/internal/content"
+	"gantry/internal/errs"
+	"gantry/internal/filter"
+	"gantry/internal/id"
+	"gantry/internal/wire"
+)
+
+// RemoveOptions says how to remove an image.
+type RemoveOptions struct {
+	Force bool
+	Prune bool               // parents without a name too; there are none yet
+	Only  []ocispec.Platform // of an image for several; not built
+}
+
+// Remove takes a name from an image, or all of them if ref is an id, and
+// removes the image with its last name. What containers use stays: as a
+// dangling image with Force, else the removal is errs.Conflict.
+func (s *Images) Remove(ctx context.Context, ref string, o RemoveOptions) ([]wire.ImageDeleted, error) {
+	if len(o.Only) > 0 {
+		return nil, errs.New(errs.Unsupported, "removing an image for some platforms only: not supported by this version of Gantry")
+	}
+	q, err := parseQuery(ref)
+	if err != nil {
+		return nil, err
+	}
+	s.names.Lock()
+	defer s.names.Unlock()
+	g, record, err := s.lookup(ctx, q)
+	if err != nil {
+		return nil, err
+	}
+	if g, err = s.whole(ctx, g); err != nil {
+		return nil, err
+	}
+	user, used := s.users(g.target.Digest)
+	names, err := planRemoval(g, record, q, o.Force, user, used)
+	if err != nil {
+		return nil, err
+	}
+	return s.removeNames(ctx, g, names, used)
+}
+
+// planRemoval decides which records of g to remove, by Docker's rules. record
+// is the one that the query found, if it was by a name.
+func planRemoval(g group, record string, q query, force bool, user Use, used bool) ([]string, error) {
+	var names []string
+	for _, r := range g.records {
+		names = append(names, r.Name)
+	}
+	what := short(g.target.Digest)
+	switch {
+	case record != "" && len(names) > 1:
+		return []string{record}, nil
+	case record != "":
+		if used && !force {
+			return nil, conflict(familiar(record), "must be forced", "container "+id.Short(user.ID)+" is using its referenced image "+what)
+		}
+		return names, nil
+	case q.repo != "":
+		names = slices.DeleteFunc(names, func(n string) bool { return isDangling(n) || repository(n) != repository(q.repo) })
+		if used && !force && len(names) == len(g.records) {
+			return nil, conflict(q.named, "must be forced", "container "+id.Short(user.ID)+" is using its referenced image "+what)
+		}
+		return names, nil
+	case user.Running:
+		return nil, conflict(what, "cannot be forced", "image is being used by running container "+id.Short(user.ID))
+	case len(g.repositories()) > 1 && !force:
+		return nil, conflict(what, "must be forced", "image is referenced in multiple repositories")
+	case used && !force:
+		return nil, conflict(what, "must be forced", "image is being used by stopped container "+id.Short(user.ID))
+	}
+	return names, nil
+}
+
+// removeNames removes records of g, in order of their names, and with the last
+// one the image, unless keep says that it shall stay without a name.
+func (s *Images) removeNames(ctx context.Context, g group, names []string, keep bool) ([]wire.ImageDeleted, error) {
+	slices.Sort(names)
+	last := len(names) == len(g.records)
+	gone := last && !keep
+	err := s.store.Atomic(ctx, func(ctx context.Context) error {
+		for _, n := range names {
+			if err := s.forget(ctx, n); err != nil {
+				return err
+			}
+		}
+		if last && keep {
+			_, err := s.store.Images().Create(ctx, images.Image{Name: dangling(g.target.Digest), Target: g.target})
+			return err
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	done := []wire.ImageDeleted{}
+	imageID := g.target.Digest.String()
+	for _, n := range names {
+		if isDangling(n) {
+			continue
+		}
+		done = append(done, wire.ImageDeleted{Untagged: familiar(n)})
+		s.publish("untag", g.target.Digest, familiar(n))
+	}
+	if gone {
+		done = append(done, wire.ImageDeleted{Deleted: imageID})
+		s.publish("delete", g.target.Digest, imageID)
+		return done, s.store.Collect(ctx)
+	}
+	return done, nil
+}
+
+// Prune removes the dangling images that no container uses, or, with the filter
+// dangling=false, every image that no container uses. Filters: dangling, label,
+// label!, until.
+func (s *Images) Prune(ctx context.Context, f filter.Args) (wire.ImagesPruned, error) {
+	if !s.pruning.TryLock() {
+		return wire.ImagesPruned{}, errs.New(errs.Conflict, "a prune operation is already running")
+	}
+	defer s.pruning.Unlock()
+	only, err := f.Bool("dangling", filter.OtherwiseTrue)
+	if err != nil {
+		return wire.ImagesPruned{}, err
+	}
+	until, err := untilOf(f, s.now())
+	if err != nil {
+		return wire.ImagesPruned{}, err
+	}
+	s.names.Lock()
+	defer s.names.Unlock()
+	groups, err := s.groups(ctx)
+	if err != nil {
+		return wire.ImagesPruned{}, err
+	}
+	before, err := s.stored(ctx)
+	if err != nil {
+		return wire.ImagesPruned{}, err
+	}
+	var report wire.ImagesPruned
+	for _, g := range groups {
+		if named := len(g.names()) > 0; named && only {
+			continue
+		}
+		if _, used := s.users(g.target.Digest); used || !s.prunable(ctx, g, f, until) {
+			continue
+		}
+		done, err := s.pruneOne(ctx, g)
+		report.ImagesDeleted = append(report.ImagesDeleted, done...)
+		if err != nil {
+			return report, err
+		}
+	}
+	after, err := s.stored(ctx)
+	report.SpaceReclaimed = uint64(max(before-after, 0))
+	return report, err
+}
+
+// pruneOne removes one image. One without a name is told of by its id.
+func (s *Images) pruneOne(ctx context.Context, g group) ([]wire.ImageDeleted, error) {
+	var names []string
+	for _, r := range g.records {
+		names = append(names, r.Name)
+	}
+	done, err := s.removeNames(ctx, g, names, false)
+	if len(g.names()) == 0 {
+		done = append([]wire.ImageDeleted{{Untagged: g.target.Digest.String()}}, done...)
+	}
+	return done, err
+}
+
+// prunable reports whether the labels and the age of g satisfy f.
+func (s *Images) prunable(ctx context.Context, g group, f filter.Args, until time.Time) bool {
+	i, err := s.pick(ctx, g, nil, "")
+	if err != nil {
+		return !f.Has("label") && !f.Has("label!") && until.IsZero() // broken: nothing is lost
+	}
+	if !until.IsZero() && !createdAt(i).Before(until) {
+		return false
+	}
+	return f.Labels(i.Config.Config.Labels)
+}
+
+// stored returns the bytes of all blobs and unpacked layers.
+func (s *Images) stored(ctx context.Context) (int64, error) {
+	ctx = content.Namespaced(ctx)
+	var n int64
+	err := s.store.Blobs().Walk(ctx, func(i blobs.Info) error { n += i.Size; return nil })
+	if err != nil {
+		return 0, err
+	}
+	err = s.store.Snapshots().Walk(ctx, func(ctx context.Context, i snapshots.Info) error {
+		if i.Kind != snapshots.KindCommitted {
+			return nil
+		}
+		u, err := s.store.Snapshots().Usage(ctx, i.Name)
+		n += u.Size
+		return err
+	})
+	return n, err
+}
