@@ -135,7 +135,7 @@ func request(t testing.TB, args ...string) shim.Request {
 			Devices: []job.Device{{Path: "/dev/null", Mode: unix.S_IFCHR | 0o666, Major: 1, Minor: 3}},
 			Root:    job.Root{Path: rootfs(t)},
 			Mounts:  []job.Mount{{Target: "/proc", Type: "proc", Source: "proc"}, {Target: "/dev", Type: "tmpfs", Source: "tmpfs", Data: []string{"mode=755"}}, {Target: "/dev/pts", Type: "devpts", Source: "devpts", Data: []string{"newinstance", "ptmxmode=0666", "mode=0620"}}},
-			Cgroup:  job.Cgroup{Path: "/gantry-shim-test/" + containerID},
+			Cgroup:  job.Cgroup{Path: "/gantry-shim-test-" + containerID},
 		},
 	}
 }

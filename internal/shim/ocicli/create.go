@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -262,12 +263,38 @@ func (c *cli) jobOf(id, bundle string, spec *specs.Spec) (*job.Job, error) {
 	if err != nil {
 		return nil, err
 	}
-	j.Cgroup.Path = cgroupPath(j.Cgroup.Path, id)
+	if r := j.Cgroup.Resources; r != nil && len(r.Devices) > 0 {
+		all := *r
+		all.Devices = append(slices.Clone(r.Devices), defaultDevices()...)
+		j.Cgroup.Resources = &all
+	}
+	if !c.systemdCgroup || !cgroup.SystemdRuns() || strings.Count(j.Cgroup.Path, ":") != 2 {
+		j.Cgroup.Path = cgroupPath(j.Cgroup.Path, id)
+	}
 	return j, nil
 }
 
-// cgroupPath is where the container's group is below every hierarchy. Paths for
-// systemd, slice:prefix:name, become the path that systemd would give them.
+// defaultDevices are allowed whatever a spec's list says: the devices that a
+// runtime has to supply (runtime-spec, config-linux.md, "Default Devices"), and
+// making nodes, which opens nothing.
+func defaultDevices() []specs.LinuxDeviceCgroup {
+	var rules []specs.LinuxDeviceCgroup
+	for _, d := range [][2]int64{{1, 3}, {1, 5}, {1, 7}, {1, 8}, {1, 9}, {5, 0}, {5, 1}, {5, 2}, {136, -1}} {
+		r := specs.LinuxDeviceCgroup{Allow: true, Type: "c", Major: &d[0], Minor: &d[1], Access: "rwm"}
+		if d[1] < 0 {
+			r.Minor = nil // any terminal
+		}
+		rules = append(rules, r)
+	}
+	for _, kind := range []string{"c", "b"} {
+		rules = append(rules, specs.LinuxDeviceCgroup{Allow: true, Type: kind, Access: "m"})
+	}
+	return rules
+}
+
+// cgroupPath is where the container's group is below every hierarchy when
+// systemd does not make it. Paths for systemd, slice:prefix:name, become the path
+// that it would give them.
 func cgroupPath(path, id string) string {
 	if path == "" {
 		return "/" + id

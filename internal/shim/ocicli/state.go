@@ -107,6 +107,9 @@ func (ct *container) group() (*cgroup.Group, error) {
 	if err != nil {
 		return nil, err
 	}
+	if strings.Contains(ct.record.Cgroup, ":") {
+		return h.SystemdGroup(ct.record.Cgroup)
+	}
 	return h.Group(ct.record.Cgroup), nil
 }
 

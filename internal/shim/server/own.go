@@ -3,6 +3,7 @@ package server
 import (
 	"errors"
 	"os"
+	"strings"
 
 	"gantry/internal/cgroup"
 	"gantry/internal/ociruntime"
@@ -24,13 +25,25 @@ func (s *server) newOwn(j *job.Job) (*own, error) {
 		if err != nil {
 			return nil, err
 		}
-		group := host.Group(j.Cgroup.Path)
+		group, err := groupAt(host, j.Cgroup.Path)
+		if err != nil {
+			return nil, err
+		}
 		if err := group.Create(nil); err != nil {
 			return nil, err
 		}
 		s.group = group
 	}
 	return &own{s: s, job: j}, nil
+}
+
+// groupAt returns the group at a path, or a scope of systemd's if the path is of
+// the form slice:prefix:name.
+func groupAt(h *cgroup.Host, path string) (*cgroup.Group, error) {
+	if strings.Count(path, ":") == 2 {
+		return h.SystemdGroup(path)
+	}
+	return h.Group(path), nil
 }
 
 // options says how a process gets its streams and its place in the cgroup. The
