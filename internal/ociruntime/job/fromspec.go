@@ -265,6 +265,7 @@ func (j *Job) sysctls(m map[string]string) error {
 		}
 		j.Sysctls = append(j.Sysctls, KeyValue{name, kv.Value})
 	}
+	slices.SortFunc(j.Sysctls, func(a, b KeyValue) int { return strings.Compare(a.Key, b.Key) })
 	return nil
 }
 
