@@ -39,7 +39,7 @@ func (n *Networks) HostFiles(_ context.Context, s *Sandbox, h HostFiles) (hosts,
 	case e.Mode == ledger.ModeContainer:
 		return nil, nil, errs.New(errs.Unsupported, "container %s shares the files of container %s", s.ID, e.SharedWith)
 	}
-	extra, err := hostfiles.Extra(h.ExtraHosts, n.hostGateway())
+	extra, err := hostfiles.Extra(h.ExtraHosts, hostGateway(n))
 	if err != nil {
 		return nil, nil, err
 	}
@@ -71,7 +71,7 @@ func (n *Networks) HostFiles(_ context.Context, s *Sandbox, h HostFiles) (hosts,
 }
 
 // hostGateway is what host-gateway stands for: this host as containers see it.
-func (n *Networks) hostGateway() []netip.Addr {
+func hostGateway(n *Networks) []netip.Addr {
 	if n.opts.HostGateway.IsValid() {
 		return []netip.Addr{n.opts.HostGateway}
 	}

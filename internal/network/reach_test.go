@@ -368,3 +368,63 @@ func TestCrash(t *testing.T) {
 	b.detach(t, next.ID)
 	b.clean(t)
 }
+
+// TestDatagramsFollow: a flow of datagrams that goes on while a port is
+// published, taken away and published by another container reaches whoever has
+// the port.
+func TestDatagramsFollow(t *testing.T) {
+	b := open(t, nil)
+	lan := machine(t, "lan", "192.0.2.2/24", "192.0.2.9/24")
+	var c net.Conn
+	if err := lan.Do(func() (err error) { c, err = net.Dial("udp4", "192.0.2.2:9000"); return err }); err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	talk := func() string {
+		c.SetDeadline(time.Now().Add(300 * time.Millisecond))
+		io.WriteString(c, "?")
+		buf := make([]byte, 50)
+		n, err := c.Read(buf)
+		if errors.Is(err, unix.ECONNREFUSED) {
+			return "refused"
+		}
+		return string(buf[:n])
+	}
+	if got := talk(); got != "refused" {
+		t.Fatalf("before: %q", got)
+	}
+	for _, name := range []string{"c1", "c2"} {
+		s := b.attach(t, AttachRequest{Name: name, Mode: "bridge", Ports: published(t, "9000>53/udp")})
+		serve(t, namespace(t, s), 53, name)
+		if got := talk(); got != name+" 192.0.2.9" {
+			t.Errorf("%s: %q", name, got)
+		}
+		b.detach(t, s.ID)
+	}
+	if got := talk(); got != "refused" {
+		t.Errorf("after: %q", got)
+	}
+}
+
+// TestManyPorts: what one more port costs does not depend on how many there are.
+func TestManyPorts(t *testing.T) {
+	b := open(t, nil)
+	m := wire.PortMap{}
+	for i := range 1000 {
+		m[tcp(t, fmt.Sprintf("%d/tcp", 1000+i))] = []wire.PortBinding{{HostPort: fmt.Sprint(20000 + i)}}
+	}
+	many := b.attach(t, AttachRequest{Name: "many", Mode: "bridge", Ports: m})
+	one := b.attach(t, AttachRequest{Name: "one", Mode: "bridge", Ports: published(t, "8080>80/tcp")})
+	serve(t, namespace(t, one), 80, "one")
+	if got := ask(nil, "tcp4", "127.0.0.1:8080"); got != "one 172.20.0.1" {
+		t.Errorf("got %q", got)
+	}
+	serve(t, namespace(t, many), 1999, "many")
+	b.reopen(t)
+	if got := ask(nil, "tcp4", "127.0.0.1:20999"); got != "many 172.20.0.1" {
+		t.Errorf("after a restart: %q", got)
+	}
+	b.detach(t, many.ID)
+	b.detach(t, one.ID)
+	b.clean(t)
+}

@@ -7,6 +7,7 @@ import (
 	"os"
 
 	"gantry/internal/network/kernel"
+	"gantry/internal/network/ledger"
 )
 
 // Kinds of resource.
@@ -53,10 +54,18 @@ func (n *Networks) Reconcile(ctx context.Context, alive []string) error {
 	return errors.Join(all...)
 }
 
-// Owned returns what the books say should exist.
+// Owned returns what the books say should exist. What was detached and is only
+// waiting for the kernel is left out.
 func (n *Networks) Owned(context.Context) ([]Resource, error) {
+	return owned(n, func(e *ledger.Entry) bool { return !e.Retired }), nil
+}
+
+func owned(n *Networks, counts func(*ledger.Entry) bool) []Resource {
 	var out []Resource
 	for _, e := range n.book.Entries() {
+		if !counts(e) {
+			continue
+		}
 		if e.HasNamespace() {
 			out = append(out, Resource{KindNamespace, e.Path, e.ID})
 		}
@@ -77,7 +86,7 @@ func (n *Networks) Owned(context.Context) ([]Resource, error) {
 	if up {
 		out = append(out, Resource{KindTable, n.opts.table(), ""})
 	}
-	return out, nil
+	return out
 }
 
 // Existing returns what is there under our names: links, namespaces, the table
@@ -109,16 +118,16 @@ func (n *Networks) Existing(context.Context) ([]Resource, error) {
 // Strays returns what exists without an owner on the books. The bridge of an
 // idle network counts as owned: it stays until Close.
 func (n *Networks) Strays(ctx context.Context) ([]Resource, error) {
+	all := func(*ledger.Entry) bool { return true }
+	// What comes is on the books before it exists, what goes is there no more
+	// when it is struck off: so look at the books before and after.
+	books := owned(n, all)
 	there, err := n.Existing(ctx)
 	if err != nil {
 		return nil, err
 	}
-	owned, err := n.Owned(ctx)
-	if err != nil {
-		return nil, err
-	}
 	have := map[[2]string]bool{}
-	for _, r := range owned {
+	for _, r := range append(books, owned(n, all)...) {
 		have[[2]string{r.Kind, r.Name}] = true
 	}
 	bridges := n.stage.bridges()

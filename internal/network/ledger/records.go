@@ -48,7 +48,7 @@ func (d records) remove(owner string) error {
 // Closed returns the interfaces that forwarding was switched on under, or nil
 // if this daemon has not done so since the last boot.
 func (b *Book) Closed() []string {
-	data, err := os.ReadFile(b.closedFile())
+	data, err := os.ReadFile(closedFile(b.run))
 	if err != nil {
 		return nil
 	}
@@ -63,7 +63,7 @@ func (b *Book) Closed() []string {
 // or with nil that it is off again.
 func (b *Book) SetClosed(links []string) error {
 	if links == nil {
-		if err := os.Remove(b.closedFile()); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		if err := os.Remove(closedFile(b.run)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return err
 		}
 		return nil
@@ -72,7 +72,7 @@ func (b *Book) SetClosed(links []string) error {
 	if err != nil {
 		return err
 	}
-	return durable.Replace(b.closedFile(), data, 0o600)
+	return durable.Replace(closedFile(b.run), data, 0o600)
 }
 
-func (b *Book) closedFile() string { return filepath.Join(b.run, "forwarding.json") }
+func closedFile(run string) string { return filepath.Join(run, "forwarding.json") }
