@@ -65,22 +65,26 @@ func (c *cli) run(o options, args []string) error {
 	if o.has("detach") {
 		return nil
 	}
-	if c.code, err = follow(i, o.get("console-socket") == "" && ct.job.Process.Terminal); err != nil || o.has("keep") {
+	var console *os.File
+	if o.get("console-socket") == "" {
+		console = i.Console()
+	}
+	if c.code, err = follow(i, console); err != nil || o.has("keep") {
 		return err
 	}
 	return ct.destroy()
 }
 
-// follow passes signals on to a process, and the terminal if it is ours to
-// serve, until it ends.
-func follow(i *ociruntime.Init, terminal bool) (int, error) { //nolint:revive // a fact, not a mode
+// follow passes signals on to a process, and the terminal's bytes if there is
+// one to serve, until it ends.
+func follow(i *ociruntime.Init, console *os.File) (int, error) {
 	sigs := make(chan os.Signal, 16)
 	signal.Notify(sigs, syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP, syscall.SIGQUIT, syscall.SIGUSR1, syscall.SIGUSR2, syscall.SIGWINCH)
 	defer signal.Stop(sigs)
 	var t *tty
-	if terminal {
+	if console != nil {
 		var err error
-		if t, err = serveTTY(i.Console()); err != nil {
+		if t, err = serveTTY(console); err != nil {
 			return 0, err
 		}
 		defer t.close()

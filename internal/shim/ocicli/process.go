@@ -75,7 +75,11 @@ func (c *cli) exec(o options, args []string) error {
 	if o.has("detach") {
 		return nil
 	}
-	c.code, err = follow(i, p.Terminal && socket == "")
+	var console *os.File
+	if socket == "" {
+		console = i.Console()
+	}
+	c.code, err = follow(i, console)
 	return err
 }
 

@@ -196,8 +196,8 @@ func (s *server) exec(k *control, id string, wire []byte, want protocol.Streams)
 	if id == "" {
 		return errs.New(errs.Invalid, "an exec needs an ID")
 	}
-	p := &process{s: s, id: id, tty: j.Terminal, feedOnce: true, owner: k, done: make(chan struct{})}
-	p.out.tty = p.tty
+	p := s.newProcess(id, j)
+	p.feedOnce, p.owner = true, k
 	s.mu.Lock()
 	if s.execs[id] != nil {
 		s.mu.Unlock()
@@ -223,12 +223,20 @@ func (s *server) exec(k *control, id string, wire []byte, want protocol.Streams)
 // started never will be.
 func (p *process) forget() {
 	p.mu.Lock()
+	again := p.forgotten
 	p.forgotten = true
 	started, exited := p.started, p.exited
 	p.mu.Unlock()
-	if exited {
+	if again {
+		return
+	}
+	switch {
+	case exited:
 		p.s.forget(p)
-	} else if !started {
+	case started:
+	case p.task.Pid() == 0:
+		go p.reaped(syscall.WaitStatus(syscall.SIGKILL)) // there is no process
+	default:
 		p.s.reaper.signal(p.task.Pid(), unix.SIGKILL)
 	}
 }

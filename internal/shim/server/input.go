@@ -1,21 +1,10 @@
 package server
 
-import (
-	"gantry/internal/errs"
-	"gantry/internal/shim/protocol"
-)
+import "gantry/internal/shim/protocol"
 
 // attach serves one stream connection until its client has gone or the output
 // has ended.
 func (p *process) attach(k *conn, want protocol.Streams) {
-	if p.id != "" {
-		if started, _ := p.status(); started && p.feed != nil && want.Stdin {
-			// Its input may have ended already, or have another writer.
-			protocol.WriteFrame(k.f, 0, protocol.OpFail, protocol.AppendError(nil, errs.New(errs.Conflict, "exec %s has been started", p.id)))
-			k.close()
-			return
-		}
-	}
 	if protocol.WriteFrame(k.f, 0, protocol.OpAnswer, nil) != nil {
 		k.close()
 		return
@@ -24,6 +13,12 @@ func (p *process) attach(k *conn, want protocol.Streams) {
 	if !p.out.add(c) {
 		k.close()
 		return
+	}
+	if want.Stdin {
+		select {
+		case <-p.ready:
+		case <-p.done:
+		}
 	}
 	if want.Stdin && p.feed != nil {
 		p.input(c)

@@ -11,6 +11,7 @@ import (
 
 	"gantry/internal/errs"
 	"gantry/internal/logs/jsonfile"
+	"gantry/internal/ociruntime/job"
 	"gantry/internal/shim/protocol"
 )
 
@@ -27,10 +28,15 @@ type process struct {
 	feed *os.File
 	// feedOnce: feed ends with the first client that has it.
 	feedOnce bool
-	console  *os.File
-	sources  []*os.File // what the pumps read
-	pumps    sync.WaitGroup
-	done     chan struct{} // closed when all is over
+	// wantInput: a terminal becomes feed.
+	wantInput bool
+	console   *os.File
+	sources   []*os.File // what the pumps read
+	pumps     sync.WaitGroup
+	// ready is closed when feed and console are known: before an exec of
+	// another runtime is started they are not.
+	ready chan struct{}
+	done  chan struct{} // closed when all is over
 
 	mu        sync.Mutex
 	started   bool
@@ -46,6 +52,10 @@ type process struct {
 type waiter struct {
 	k    *control
 	call uint32
+}
+
+func (s *server) newProcess(id string, j *job.Process) *process {
+	return &process{s: s, id: id, tty: j.Terminal, out: fanout{tty: j.Terminal}, ready: make(chan struct{}), done: make(chan struct{})}
 }
 
 // stdio makes the three files for a process without a terminal: the pipes that
@@ -96,7 +106,7 @@ func closeAll(files []*os.File) {
 }
 
 // terminal takes the master side of the process's terminal.
-func (p *process) terminal(master *os.File, input bool) error {
+func (p *process) terminal(master *os.File) error {
 	fd, err := unix.FcntlInt(master.Fd(), unix.F_DUPFD_CLOEXEC, 0)
 	master.Close()
 	if err != nil {
@@ -107,7 +117,7 @@ func (p *process) terminal(master *os.File, input bool) error {
 		return err
 	}
 	p.console = f
-	if input {
+	if p.wantInput {
 		p.feed = f
 	}
 	p.sources = append(p.sources, f)
@@ -145,6 +155,7 @@ func (p *process) pump(stream byte, f *os.File) {
 // sees to it that its end is noticed.
 func (p *process) prepare(want protocol.Streams, create func([3]*os.File) (task, error)) (err error) {
 	var theirs [3]*os.File
+	p.wantInput = want.Stdin
 	if !p.tty {
 		if theirs, err = p.stdio(want); err != nil {
 			p.closeFiles()
@@ -156,20 +167,35 @@ func (p *process) prepare(want protocol.Streams, create func([3]*os.File) (task,
 		if err != nil {
 			return 0, err
 		}
-		if p.tty {
-			if err := p.terminal(t.Console(), want.Stdin); err != nil {
-				unix.Kill(t.Pid(), unix.SIGKILL) // it is not yet reaped
-				return 0, err
-			}
-		}
 		p.task = t
-		return t.Pid(), nil
-	}, func(st syscall.WaitStatus) { go p.reaped(st) })
+		return p.born()
+	}, p.died)
 	closeAll(theirs[:])
 	if err != nil {
+		p.task = nil
 		p.closeFiles()
 	}
 	return err
+}
+
+// died is told by the reaper.
+func (p *process) died(st syscall.WaitStatus) { go p.reaped(st) }
+
+// born takes the terminal of a process that there is now, and returns its pid.
+// The exec of another runtime has 0 until it is started.
+func (p *process) born() (int, error) {
+	pid := p.task.Pid()
+	if pid == 0 {
+		return 0, nil
+	}
+	if p.tty {
+		if err := p.terminal(p.task.Console()); err != nil {
+			unix.Kill(pid, unix.SIGKILL) // it is not yet reaped
+			return 0, err
+		}
+	}
+	close(p.ready)
+	return pid, nil
 }
 
 // start releases the prepared process.
@@ -181,7 +207,7 @@ func (p *process) start() error {
 	}
 	p.started = true
 	p.mu.Unlock()
-	err := p.s.reaper.start(p.task.Pid(), func() error {
+	release := func() error {
 		err := p.task.Start()
 		if err != nil {
 			p.mu.Lock()
@@ -193,12 +219,24 @@ func (p *process) start() error {
 			}
 		}
 		return err
-	})
-	if err == nil {
-		p.s.trim.later(&p.s.spare)
-		return nil
 	}
-	p.s.reaper.signal(p.task.Pid(), unix.SIGKILL) // usually it is dead by itself
+	p.s.trim.later(&p.s.spare)
+	if pid := p.task.Pid(); pid != 0 {
+		err := p.s.reaper.start(pid, release)
+		if err != nil {
+			p.s.reaper.signal(pid, unix.SIGKILL) // usually it is dead by itself
+		}
+		return err
+	}
+	err := p.s.reaper.spawn(func() (int, error) {
+		if err := release(); err != nil {
+			return 0, err
+		}
+		return p.born()
+	}, p.died)
+	if err != nil {
+		p.died(0) // there is no process
+	}
 	return err
 }
 
@@ -234,6 +272,9 @@ func (p *process) reaped(st syscall.WaitStatus) {
 	if p == p.s.main && !p.s.ownPids && p.s.group != nil {
 		// The namespace's end has not killed the rest of the container.
 		p.s.group.Kill()
+	}
+	if t, ok := p.task.(*foreignTask); ok {
+		t.drop() // ends the pipes of one that has never been
 	}
 	p.out.hurry()
 	p.drain()
@@ -337,6 +378,11 @@ func (p *process) closeFiles() {
 
 // resize sets the terminal's size. Without a terminal there is nothing to do.
 func (p *process) resize(height, width uint16) error {
+	select {
+	case <-p.ready:
+	default:
+		return errs.New(errs.Conflict, "the process has not been started")
+	}
 	if p.console == nil {
 		return nil
 	}

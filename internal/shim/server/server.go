@@ -109,7 +109,7 @@ type server struct {
 	dir     string
 	runtime runtime
 	reaper  *reaper
-	group   *cgroup.Group // nil if another runtime makes it
+	group   *cgroup.Group // nil if there is none
 	ownPids bool          // the first process is pid 1 of a namespace of its own
 	main    *process
 	spare   buffers
@@ -139,8 +139,8 @@ func (s *server) create(r *protocol.Request) (err error) {
 	if err != nil {
 		return err
 	}
-	s.main = &process{s: s, tty: j.Process.Terminal, feedOnce: r.StdinOnce, done: make(chan struct{})}
-	s.main.out.tty = s.main.tty
+	s.main = s.newProcess("", &j.Process)
+	s.main.feedOnce = r.StdinOnce
 	if s.main.log, err = openLog(r.Log); err != nil {
 		return err
 	}
@@ -148,8 +148,11 @@ func (s *server) create(r *protocol.Request) (err error) {
 		return n.Type == unix.CLONE_NEWPID && n.Path == ""
 	})
 	if len(r.Runtime) > 0 {
-		s.runtime = &foreign{s: s, argv: r.Runtime, bundle: r.Bundle}
-	} else if s.runtime, err = s.newOwn(j); err != nil {
+		s.runtime, err = s.newForeign(r, j)
+	} else {
+		s.runtime, err = s.newOwn(j)
+	}
+	if err != nil {
 		return err
 	}
 	want := protocol.Streams{Stdin: r.OpenStdin, Stdout: true, Stderr: true}
@@ -297,11 +300,11 @@ func (s *server) mainExited(e protocol.Exit) {
 
 // cleanUp removes what outlives the container's processes.
 func (s *server) cleanUp() {
-	if s.group != nil {
-		s.group.Remove()
-	}
 	if s.runtime != nil {
 		s.runtime.remove()
+	}
+	if s.group != nil {
+		s.group.Remove()
 	}
 }
 

@@ -45,7 +45,7 @@ func (t *trimmer) later(b *buffers) {
 func (t *trimmer) trim(b *buffers) {
 	b.drop()
 	var m goruntime.MemStats
-	if goruntime.ReadMemStats(&m); m.HeapAlloc > garbage {
+	if goruntime.ReadMemStats(&m); m.HeapAlloc+m.HeapIdle-m.HeapReleased > garbage {
 		debug.FreeOSMemory()
 	}
 	t.mu.Lock()
