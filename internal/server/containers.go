@@ -7,7 +7,6 @@ import (
 	"errors"
 	"io"
 	"net/http"
-	"strings"
 
 	"gantry/internal/container"
 	"gantry/internal/errs"
@@ -79,7 +78,7 @@ func (s *containers) create(w http.ResponseWriter, r *request) error {
 		return err
 	}
 	resp, err := s.life.Create(act(r), container.CreateOptions{
-		Name:     strings.TrimPrefix(r.query.Get("name"), "/"),
+		Name:     r.query.Get("name"),
 		Platform: r.query.Get("platform"),
 		Request:  create,
 	})
@@ -165,7 +164,7 @@ func (s *containers) stop(w http.ResponseWriter, r *request) error {
 func (s *containers) restart(w http.ResponseWriter, r *request) error {
 	o, err := stopOptions(r)
 	if err != nil {
-		return err
+		return errs.With(errs.Unknown, err) // as recorded: 500, unlike stop
 	}
 	if err := s.life.Restart(act(r), r.name, o); err != nil {
 		return err

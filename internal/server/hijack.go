@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"os"
 	"strings"
 	"syscall"
 	"time"
@@ -116,7 +117,7 @@ func (c *hijacked) pump(ctx context.Context, s shim.Stream, from input) {
 			c.awaitHangup(over, s)
 		}
 	}()
-	_, _ = io.Copy(c.conn, s)
+	n, cerr := io.Copy(c.conn, s); fmt.Fprintln(os.Stderr, "PUMP", n, cerr, ctx.Err())
 	close(over)
 	_ = s.Close()
 	closeWrite(c.conn)

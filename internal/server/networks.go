@@ -3,6 +3,7 @@ package server
 import (
 	"context"
 	"net/http"
+	"strconv"
 
 	"gantry/internal/errs"
 	"gantry/internal/filter"
@@ -48,9 +49,17 @@ func (s *networks) list(w http.ResponseWriter, r *request) error {
 }
 
 func (s *networks) inspect(w http.ResponseWriter, r *request) error {
+	if v := r.query.Get("verbose"); v != "" {
+		if _, err := strconv.ParseBool(v); err != nil {
+			return errs.New(errs.Invalid, "invalid value for verbose: %s: %w", v, err)
+		}
+	}
 	n, err := s.store.Inspect(r.Context(), r.name)
 	if err != nil {
 		return err
+	}
+	if scope := r.query.Get("scope"); scope != "" && scope != n.Scope {
+		return errs.New(errs.NotFound, "network %s not found", r.name)
 	}
 	return ok(w, shape.Network(n, int(r.v)))
 }

@@ -75,6 +75,7 @@ func New(ctx context.Context, o Options) *Server {
 	s := &Server{Options: o}
 	s.ctx, s.cancel = context.WithCancel(ctx)
 	s.routes = newTable(slices.Concat(
+		unbuilt(), // its patterns are the more particular ones
 		(&containers{o.Lifecycle, o.States, o.Views, o.Streams}).routes(),
 		(&streams{o.Streams, s.ctx}).routes(),
 		(&execs{o.Execs}).routes(),
@@ -83,7 +84,6 @@ func New(ctx context.Context, o Options) *Server {
 		(&networks{o.Networks}).routes(),
 		(&volumes{o.Volumes}).routes(),
 		(&system{o.System, o.Doctor}).routes(),
-		unbuilt(),
 	))
 	return s
 }
@@ -190,7 +190,7 @@ func (s *Server) answer(w *response, r *request, h handler) {
 	if err == nil {
 		return
 	}
-	if statusOf(err) >= http.StatusInternalServerError && r.Context().Err() == nil {
+	if statusOf(err) == http.StatusInternalServerError && r.Context().Err() == nil {
 		s.Log.Error("request failed", "method", r.Method, "path", r.URL.Path, "err", err)
 	}
 	if !w.began {

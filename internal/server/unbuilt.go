@@ -4,6 +4,7 @@ import (
 	"net/http"
 
 	"gantry/internal/errs"
+	"gantry/internal/filter"
 	"gantry/internal/wire"
 )
 
@@ -78,6 +79,9 @@ func noCheckpoints(http.ResponseWriter, *request) error {
 }
 
 // noPlugins: there are none, and clients list them.
-func noPlugins(w http.ResponseWriter, _ *request) error {
+func noPlugins(w http.ResponseWriter, r *request) error {
+	if _, err := r.filters(filter.Plugins); err != nil {
+		return err
+	}
 	return ok(w, []wire.ErrorResponse{})
 }

@@ -1,6 +1,10 @@
 package hostinfo
 
-import "testing"
+import (
+	"testing"
+
+	"gantry/internal/cgroup"
+)
 
 func TestParse(t *testing.T) {
 	p, v := osRelease("NAME=x\nPRETTY_NAME=\"Debian GNU/Linux 12 (bookworm)\"\nVERSION_ID='12'\n")
@@ -22,5 +26,20 @@ func TestThisHost(t *testing.T) {
 	}
 	if OpenFiles() < 3 {
 		t.Error("open files")
+	}
+}
+
+func TestKernel(t *testing.T) {
+	cg, err := cgroup.Detect()
+	if err != nil {
+		t.Skip(err)
+	}
+	k := Kernel(cg)
+	if k.NCPU < 1 || k.LastCap < 30 || k.CgroupV2 != (cg.Mode == cgroup.V2) {
+		t.Errorf("%+v", k)
+	}
+	none := Kernel(&cgroup.Host{V1: map[string]string{}})
+	if none.MemoryLimit || none.CPUCfs || none.PidsLimit {
+		t.Errorf("limits without control groups: %+v", none)
 	}
 }

@@ -1,0 +1,224 @@
+// Package daemon puts the parts of gantryd together: it opens the store, the
+// images, the networks, the volumes, the engine and the server in order, closes
+// them in reverse, and obeys signals in between. It is wiring only: whatever
+// decides anything is in the packages that it opens.
+//
+// cmd/gantryd calls Run. It locks both roots, and writes the pid file and the
+// engine's identity.
+package daemon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"strconv"
+	"sync/atomic"
+	"time"
+
+	"gantry/internal/cgroup"
+	"gantry/internal/config"
+	"gantry/internal/container"
+	"gantry/internal/daemon/hostinfo"
+	"gantry/internal/daemon/shimbin"
+	"gantry/internal/doctor"
+	"gantry/internal/durable"
+	"gantry/internal/event"
+	"gantry/internal/launch"
+	"gantry/internal/network"
+	"gantry/internal/network/ipam"
+	"gantry/internal/plan"
+	"gantry/internal/server"
+	"gantry/internal/shim"
+	"gantry/internal/store"
+	"gantry/internal/version"
+	"gantry/internal/volume"
+)
+
+// A Daemon is everything that is open.
+type Daemon struct {
+	config  atomic.Pointer[config.Config]
+	log     *slog.Logger
+	level   *slog.LevelVar
+	bus     *event.Bus
+	engine  *container.Engine
+	server  *server.Server
+	closers []closer // in the order of opening
+}
+
+// A closer undoes one step of open.
+type closer struct {
+	what  string
+	close func(context.Context) error
+}
+
+// later has a part closed at the end.
+func (d *Daemon) later(what string, f func(context.Context) error) {
+	d.closers = append(d.closers, closer{what, f})
+}
+
+// open opens every part. What was opened before an error is closed again.
+func open(ctx context.Context, c *config.Config, log *slog.Logger, level *slog.LevelVar) (_ *Daemon, err error) {
+	d := &Daemon{log: log, level: level, bus: event.New()}
+	d.config.Store(c)
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, d.close(context.WithoutCancel(ctx)))
+		}
+	}()
+	if err := d.hold(c); err != nil {
+		return nil, err
+	}
+	program, err := shimbin.Program()
+	if err != nil {
+		return nil, err
+	}
+	db, err := store.Open(c.Root + "/state.db")
+	if err != nil {
+		return nil, err
+	}
+	d.later("store", func(context.Context) error { return db.Close() })
+	d.later("events", func(context.Context) error { d.bus.Close(); return nil })
+	images, err := d.openImages(ctx, c)
+	if err != nil {
+		return nil, err
+	}
+	networks, err := network.Open(ctx, networkOptions(c, db, d.bus))
+	if err != nil {
+		return nil, err
+	}
+	d.later("networks", func(ctx context.Context) error { return networks.Close(ctx, network.CloseOptions{Remove: true}) })
+	volumes, err := volume.Open(volume.Options{Store: db, Dir: c.Root + "/volumes", Events: d.bus})
+	if err != nil {
+		return nil, err
+	}
+	return d, d.openEngine(ctx, c, parts{program, db, images, networks, volumes})
+}
+
+// parts are what the engine stands on.
+type parts struct {
+	shim     []byte
+	db       *store.DB
+	images   *imageStore
+	networks *network.Networks
+	volumes  *volume.Volumes
+}
+
+// openEngine opens the engine and the server over it.
+func (d *Daemon) openEngine(ctx context.Context, c *config.Config, p parts) error {
+	cgroups, err := cgroup.Detect()
+	if err != nil {
+		return err
+	}
+	shims, err := shim.NewLauncher(p.shim)
+	if err != nil {
+		return err
+	}
+	d.later("shims", func(context.Context) error { return shims.Close() })
+	parent := cgroupParent(c)
+	launcher := launch.New(launch.Options{
+		Root: c.Root, RunDir: c.Run, Networks: launchNetworks{p.networks}, Volumes: p.volumes, Shims: shims,
+		Cgroups: cgroups, CgroupParent: parent, Runtimes: runtimes(c), Log: d.log,
+	})
+	host, kernel := hostinfo.Read(), hostinfo.Kernel(cgroups)
+	// The networks switch it on with the first container.
+	kernel.IPv4Forwarding = kernel.IPv4Forwarding || c.IPForward
+	seccomp, err := seccompText(c.SeccompProfile)
+	if err != nil {
+		return err
+	}
+	d.engine, err = container.Open(ctx, container.Options{
+		Store: p.db, Images: p.images, Volumes: p.volumes, Launcher: launcher, Events: d.bus,
+		Defaults: func() plan.Defaults { return defaults(d.config.Load(), kernel, seccomp, host.Name) },
+		Root:     c.Root, RunDir: c.Run, Log: d.log,
+	})
+	if err != nil {
+		return err
+	}
+	d.later("engine", func(context.Context) error { return d.engine.Close() })
+	id, err := engineID(c.Root)
+	if err != nil {
+		return err
+	}
+	sys := &about{
+		id: id, host: host, kernel: kernel, cgroups: cgroups, bus: d.bus, config: d.config.Load,
+		counts: d.engine.Counts, images: p.images.Count, networks: p.networks.Warnings,
+	}
+	p.images.uses = d.engine.Uses
+	d.openServer(ctx, p, sys, newDoctor(c, parent, d.engine, p.networks, p.volumes))
+	return nil
+}
+
+// openServer makes the server; it listens nowhere yet.
+func (d *Daemon) openServer(ctx context.Context, p parts, sys *about, doc *doctor.Doctor) {
+	d.server = server.New(ctx, server.Options{
+		Lifecycle: d.engine, States: d.engine, Views: d.engine, Streams: d.engine, Execs: d.engine,
+		Images: imageAPI{p.images}, Archives: imageArchives{p.images}, Networks: p.networks, Volumes: volumeAPI{p.volumes},
+		System: sys, Events: d.bus, Doctor: examiner{doc},
+		Product: "Docker/" + version.Engine + " (linux)", Driver: driver,
+		Experimental: d.config.Load().Experimental, Log: d.log,
+	})
+	d.later("server", func(ctx context.Context) error { return d.server.Shutdown(ctx) })
+}
+
+// hold takes the daemon's directories and writes the pid file.
+func (d *Daemon) hold(c *config.Config) error {
+	for _, dir := range []string{c.Root, c.Run} {
+		lock, err := durable.LockDir(dir)
+		if err != nil {
+			return err
+		}
+		d.later("lock of "+dir, func(context.Context) error { return lock.Close() })
+	}
+	if c.PidFile == "" {
+		return nil
+	}
+	if err := durable.Replace(c.PidFile, []byte(strconv.Itoa(os.Getpid())), 0o644); err != nil {
+		return fmt.Errorf("pid file: %w", err)
+	}
+	d.later("pid file", func(context.Context) error { return os.Remove(c.PidFile) })
+	return nil
+}
+
+// close closes what is open, last first. Containers go on.
+func (d *Daemon) close(ctx context.Context) error {
+	var all []error
+	for i := len(d.closers) - 1; i >= 0; i-- {
+		began := time.Now()
+		if err := d.closers[i].close(ctx); err != nil {
+			all = append(all, fmt.Errorf("close %s: %w", d.closers[i].what, err))
+		}
+		d.log.Debug("closed", "part", d.closers[i].what, "took", time.Since(began))
+	}
+	d.closers = nil
+	return errors.Join(all...)
+}
+
+// cgroupParent is where containers without a parent of their own get their
+// groups.
+func cgroupParent(c *config.Config) string {
+	switch {
+	case c.CgroupParent != "":
+		return c.CgroupParent
+	case c.Instance != "":
+		return "/gantry-" + c.Instance
+	}
+	return "/gantry"
+}
+
+// networkOptions turns the configuration into that of the networks.
+func networkOptions(c *config.Config, db *store.DB, bus *event.Bus) network.Options {
+	o := network.Options{
+		Store: db, RunDir: c.Run, Events: bus, Instance: c.Instance, Bridge: c.Bridge,
+		Subnet: c.BIP, Range: c.FixedCIDR, MTU: c.MTU, HostIP: c.HostIP,
+		IsolateDefault: !c.ICC, NoMasquerade: !c.IPMasq, NoIPForward: !c.IPForward,
+	}
+	for _, p := range c.Pools {
+		o.Pools = append(o.Pools, ipam.Source{Base: p.Base, Bits: p.Size})
+	}
+	if len(c.HostGatewayIPs) > 0 {
+		o.HostGateway = c.HostGatewayIPs[0]
+	}
+	return o
+}

@@ -1,0 +1,61 @@
+package daemon
+
+import (
+	"fmt"
+	"maps"
+	"os"
+	"os/exec"
+	"slices"
+
+	"gantry/internal/config"
+	"gantry/internal/plan"
+)
+
+// seccompText returns what plan.Defaults wants of --seccomp-profile.
+func seccompText(profile string) (string, error) {
+	switch profile {
+	case "", plan.Builtin, plan.Unconfined:
+		return profile, nil
+	}
+	data, err := os.ReadFile(profile)
+	if err != nil {
+		return "", fmt.Errorf("seccomp profile: %w", err)
+	}
+	return string(data), nil
+}
+
+// defaults is what the configuration says for containers that say nothing.
+func defaults(c *config.Config, k plan.Kernel, seccomp, hostname string) plan.Defaults {
+	d := plan.Defaults{
+		Runtime: c.DefaultRuntime, Runtimes: runtimeNames(c),
+		LogDriver: c.LogDriver, LogOptions: c.LogOpts,
+		ShmSize: c.ShmSize, IpcMode: c.IPCMode, CgroupnsMode: c.CgroupnsMode, CgroupParent: c.CgroupParent,
+		Init: c.Init, StopTimeout: c.StopTimeout,
+		DNS: c.DNS, DNSSearch: c.DNSSearch, DNSOptions: c.DNSOptions,
+		Seccomp: seccomp, NoNewPrivileges: c.NoNewPrivs,
+		SystemdCgroup: c.CgroupDriver == "systemd", HostHostname: hostname,
+		Kernel: k,
+	}
+	for _, name := range slices.Sorted(maps.Keys(c.Ulimits)) {
+		u := c.Ulimits[name]
+		d.Ulimits = append(d.Ulimits, plan.Ulimit{Name: name, Soft: u.Soft, Hard: u.Hard})
+	}
+	return d
+}
+
+// runtimes gives, by name, the programs of other runtimes: those of the
+// configuration, and runc where it is installed.
+func runtimes(c *config.Config) map[string][]string {
+	all := map[string][]string{}
+	if path, err := exec.LookPath("runc"); err == nil {
+		all["runc"] = []string{path}
+	}
+	for name, r := range c.Runtimes {
+		all[name] = append([]string{r.Path}, r.Args...)
+	}
+	return all
+}
+
+func runtimeNames(c *config.Config) []string {
+	return append([]string{config.OwnRuntime}, slices.Sorted(maps.Keys(runtimes(c)))...)
+}
