@@ -81,7 +81,7 @@ func networkOptions() []Option {
 	return []Option{
 		{Flag: "bridge", Short: "b", Key: "bridge", Usage: "Bridge of the default network", field: text(func(c *Config) *string { return &c.Bridge })},
 		{Flag: "bip", Key: "bip", Usage: "IPv4 address and subnet of the default bridge", field: parsed("cidr", func(c *Config, s string) (err error) { c.BIP, err = netip.ParsePrefix(s); return err })},
-		{Flag: "fixed-cidr", Key: "fixed-cidr", Usage: "IPv4 range for containers of the default bridge", Status: Refused, Reason: "ranges within the default subnet are not built yet", field: parsed("cidr", func(c *Config, s string) (err error) { c.FixedCIDR, err = netip.ParsePrefix(s); return err })},
+		{Flag: "fixed-cidr", Key: "fixed-cidr", Usage: "IPv4 range for containers of the default bridge", field: parsed("cidr", func(c *Config, s string) (err error) { c.FixedCIDR, err = netip.ParsePrefix(s); return err })},
 		{Flag: "default-gateway", Key: "default-gateway", Usage: "Default gateway of the default bridge", Status: Refused, Reason: "the gateway is the bridge", field: address(func(c *Config) *netip.Addr { return &c.DefaultGateway })},
 		{Flag: "mtu", Key: "mtu", Usage: "MTU of the default bridge", field: number(func(c *Config) *int { return &c.MTU })},
 		{Flag: "icc", Key: "icc", Usage: "Containers of the default bridge may reach each other", field: toggle(func(c *Config) *bool { return &c.ICC })},
