@@ -77,7 +77,7 @@ func (c *child) cwdError(err error) error {
 // chdir enters the working directory. It is resolved in the container's root
 // without following magic links, so no descriptor of ours can be one (row S1).
 func (c *child) chdir() (inside bool, err error) {
-	fd, err := c.root.OpenFd(c.proc.Cwd, unix.O_PATH|unix.O_DIRECTORY, 0)
+	fd, err := c.tree.root.OpenFd(c.proc.Cwd, unix.O_PATH|unix.O_DIRECTORY, 0)
 	if err == nil {
 		defer unix.Close(fd)
 		err = unix.Fchdir(fd)

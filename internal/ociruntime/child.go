@@ -41,12 +41,10 @@ type child struct {
 	s       *setup
 	job     *job.Job // nil for exec
 	proc    *job.Process
-	root    *rootpath.Root // the container's root file system
-	console int            // terminal slave, -1 for none
-	devpts  int            // the container's own devpts, -1 if not mounted by us
-	null    int            // the host's null device, -1 until needed
-	sock    int            // to the parent
-	inReady bool           // the parent has been told that we are ready
+	tree    *tree
+	console int  // terminal slave, -1 for none
+	sock    int  // to the parent
+	inReady bool // the parent has been told that we are ready
 }
 
 func childMain() int {
@@ -57,7 +55,7 @@ func childMain() int {
 	// Nobody in a joined pid namespace shall trace us (CVE-2016-9962); execve
 	// resets it.
 	unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0)
-	c := &child{sock: syncFd, console: -1, devpts: -1, null: -1}
+	c := &child{sock: syncFd, console: -1}
 	err := c.run()
 	c.report(err)
 	var ee *ExecError
@@ -92,10 +90,11 @@ func (c *child) run() error {
 	if c.s, err = decodeSetup(f.payload, f.fds); err != nil {
 		return err
 	}
+	c.tree = &tree{s: c.s, devpts: -1}
 	if c.s.exec {
 		c.proc, err = job.DecodeProcess(c.s.job)
 	} else if c.job, err = job.Decode(c.s.job); err == nil {
-		c.proc = &c.job.Process
+		c.proc, c.tree.job = &c.job.Process, c.job
 	}
 	if err != nil {
 		return err
@@ -134,8 +133,18 @@ func (c *child) isolate() error {
 	if err := c.names(); err != nil {
 		return err
 	}
-	if err := c.prepareRoot(); err != nil {
+	if err := c.tree.prepare(); err != nil {
 		return err
+	}
+	if c.proc.Terminal {
+		if err := c.openConsole(); err != nil {
+			return err
+		}
+		if c.tree.ownDev {
+			if err := c.tree.mountConsole(c.console); err != nil {
+				return fmt.Errorf("mount /dev/console: %w", err)
+			}
+		}
 	}
 	if c.s.hooks {
 		if err := send(c.sock, frameHooks, nil); err != nil {
@@ -148,7 +157,7 @@ func (c *child) isolate() error {
 	if err := RunHooks(c.job.Hooks.CreateContainer, HookState(c.job, "creating", os.Getpid())); err != nil {
 		return fmt.Errorf("createContainer hook: %w", err)
 	}
-	return c.enterRoot()
+	return c.tree.enter()
 }
 
 // enter joins the mount namespace of an existing container. The thread needs a
@@ -167,7 +176,7 @@ func (c *child) enter() error {
 	if err != nil {
 		return err
 	}
-	c.root = root
+	c.tree.root = root
 	if c.proc.Terminal {
 		return c.openConsole()
 	}

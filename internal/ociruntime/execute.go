@@ -99,7 +99,7 @@ func pointers(list []string) ([]*byte, error) {
 const maxPasswd = 4 << 20
 
 func (c *child) home() string {
-	data, err := c.root.ReadFile("/etc/passwd", maxPasswd)
+	data, err := c.tree.root.ReadFile("/etc/passwd", maxPasswd)
 	if err == nil {
 		if home := homeOf(data, c.proc.UID); home != "" {
 			return home

@@ -11,10 +11,10 @@ import (
 // maskPaths hides paths: a file behind the host's null device, a directory
 // behind an empty read-only tmpfs. Both are made here and checked; nothing of
 // the image is ever a mask's source (security.md row S4, CVE-2025-31133).
-func (c *child) maskPaths() error {
+func (t *tree) maskPaths() error {
 	empty := -1
-	for _, p := range c.job.MaskedPaths {
-		target, err := c.root.OpenFd(p, unix.O_PATH, 0)
+	for _, p := range t.job.MaskedPaths {
+		target, err := t.root.OpenFd(p, unix.O_PATH, 0)
 		if errors.Is(err, os.ErrNotExist) || errors.Is(err, unix.ENOTDIR) {
 			continue
 		}

@@ -21,17 +21,17 @@ var devLinks = []struct{ path, text string }{
 	{"/dev/ptmx", "pts/ptmx"},
 }
 
-func (c *child) devices() error {
+func (t *tree) devices() error {
 	old := unix.Umask(0)
 	defer unix.Umask(old)
-	for i := range c.job.Devices {
-		d := &c.job.Devices[i]
-		if err := c.device(d); err != nil {
+	for i := range t.job.Devices {
+		d := &t.job.Devices[i]
+		if err := t.device(d); err != nil {
 			return fmt.Errorf("make device %s: %w", d.Path, err)
 		}
 	}
 	for _, l := range devLinks {
-		if err := c.link(l.path, l.text); err != nil {
+		if err := t.link(l.path, l.text); err != nil {
 			return fmt.Errorf("make link %s: %w", l.path, err)
 		}
 	}
@@ -39,26 +39,26 @@ func (c *child) devices() error {
 }
 
 // parent opens the directory of a path, made if missing.
-func (c *child) parent(p string) (dirfd int, base string, err error) {
-	dirfd, base, err = c.root.Parent(p)
+func (t *tree) parent(p string) (dirfd int, base string, err error) {
+	dirfd, base, err = t.root.Parent(p)
 	if !errors.Is(err, os.ErrNotExist) {
 		return dirfd, base, err
 	}
 	dir := p[:len(p)-len(base)-1]
-	if dirfd, err = c.root.MkdirAll(dir, 0o755); err != nil {
+	if dirfd, err = t.root.MkdirAll(dir, 0o755); err != nil {
 		return -1, "", err
 	}
 	return dirfd, base, nil
 }
 
-func (c *child) device(d *job.Device) error {
-	dir, base, err := c.parent(d.Path)
+func (t *tree) device(d *job.Device) error {
+	dir, base, err := t.parent(d.Path)
 	if err != nil {
 		return err
 	}
 	defer unix.Close(dir)
-	if c.s.userNS {
-		return c.bindDevice(d)
+	if t.s.userNS {
+		return t.bindDevice(d)
 	}
 	number := unix.Mkdev(d.Major, d.Minor)
 	err = unix.Mknodat(dir, base, d.Mode, int(number))
@@ -74,7 +74,7 @@ func (c *child) device(d *job.Device) error {
 		}
 		return nil
 	case unix.EPERM:
-		return c.bindDevice(d)
+		return t.bindDevice(d)
 	default:
 		return err
 	}
@@ -86,7 +86,7 @@ func (c *child) device(d *job.Device) error {
 
 // bindDevice takes the host's device of the same name where device nodes can't
 // be made (in a user namespace), if it has the right number.
-func (c *child) bindDevice(d *job.Device) error {
+func (t *tree) bindDevice(d *job.Device) error {
 	source, err := openTree(unix.AT_FDCWD, d.Path, unix.OPEN_TREE_CLONE|unix.AT_SYMLINK_NOFOLLOW)
 	if err != nil {
 		return fmt.Errorf("open the host's: %w", err)
@@ -95,7 +95,7 @@ func (c *child) bindDevice(d *job.Device) error {
 	if err := checkDevice(source, d.Mode&unix.S_IFMT, unix.Mkdev(d.Major, d.Minor)); err != nil {
 		return fmt.Errorf("the host's: %w", err)
 	}
-	target, err := c.root.Target(d.Path, rootpath.TargetOptions{Perm: 0o600})
+	target, err := t.root.Target(d.Path, rootpath.TargetOptions{Perm: 0o600})
 	if err != nil {
 		return err
 	}
@@ -115,8 +115,8 @@ func checkDevice(fd int, typ uint32, number uint64) error {
 }
 
 // link makes a symbolic link if nothing is there.
-func (c *child) link(p, text string) error {
-	dir, base, err := c.parent(p)
+func (t *tree) link(p, text string) error {
+	dir, base, err := t.parent(p)
 	if err != nil {
 		return err
 	}
@@ -127,52 +127,15 @@ func (c *child) link(p, text string) error {
 	return nil
 }
 
-// Major numbers of pseudo-terminal slaves (Documentation/admin-guide/devices.txt).
-const (
-	ptsMajorFirst = 136
-	ptsMajorLast  = 143
-)
-
-// openConsole opens a terminal in the container's own devpts and sends its
-// master to the parent. The slave is opened through the master (TIOCGPTPEER),
-// never by a name (security.md row S5, CVE-2025-52565).
-func (c *child) openConsole() error {
-	master, err := c.openPtmx()
-	if err != nil {
-		return fmt.Errorf("open a terminal: %w", err)
-	}
-	defer unix.Close(master)
-	if err := unix.IoctlSetPointerInt(master, unix.TIOCSPTLCK, 0); err != nil {
-		return fmt.Errorf("unlock the terminal: %w", err)
-	}
-	slave, err := ptPeer(master)
-	if err != nil {
-		return fmt.Errorf("open the terminal's slave: %w", err)
-	}
-	var st unix.Stat_t
-	if err := unix.Fstat(slave, &st); err != nil || st.Mode&unix.S_IFMT != unix.S_IFCHR ||
-		unix.Major(st.Rdev) < ptsMajorFirst || unix.Major(st.Rdev) > ptsMajorLast {
-		return errors.New("the terminal's slave is no pseudo-terminal")
-	}
-	if c.proc.ConsoleHeight != 0 || c.proc.ConsoleWidth != 0 {
-		ws := unix.Winsize{Row: c.proc.ConsoleHeight, Col: c.proc.ConsoleWidth}
-		if err := unix.IoctlSetWinsize(master, unix.TIOCSWINSZ, &ws); err != nil {
-			return fmt.Errorf("set the terminal's size: %w", err)
-		}
-	}
-	c.console = slave
-	return send(c.sock, frameConsole, nil, master)
-}
-
 // openPtmx opens the multiplexer of the devpts that was mounted for the
 // container, by that mount's descriptor; for a joined container, of what is at
 // /dev/pts, if that is a devpts.
-func (c *child) openPtmx() (int, error) {
+func (t *tree) openPtmx() (int, error) {
 	const how = unix.O_RDWR | unix.O_NOCTTY | unix.O_CLOEXEC
-	if c.devpts >= 0 {
-		return unix.Openat(c.devpts, "ptmx", how|unix.O_NOFOLLOW, 0)
+	if t.devpts >= 0 {
+		return unix.Openat(t.devpts, "ptmx", how|unix.O_NOFOLLOW, 0)
 	}
-	dir, err := c.root.OpenFd("/dev/pts", unix.O_PATH|unix.O_DIRECTORY, 0)
+	dir, err := t.root.OpenFd("/dev/pts", unix.O_PATH|unix.O_DIRECTORY, 0)
 	if err != nil {
 		return -1, err
 	}
@@ -194,25 +157,16 @@ func (c *child) openPtmx() (int, error) {
 }
 
 // mountConsole shows the terminal as /dev/console.
-func (c *child) mountConsole() error {
-	source, err := openTree(c.console, "", unix.OPEN_TREE_CLONE|unix.AT_EMPTY_PATH)
+func (t *tree) mountConsole(slave int) error {
+	source, err := openTree(slave, "", unix.OPEN_TREE_CLONE|unix.AT_EMPTY_PATH)
 	if err != nil {
 		return err
 	}
 	defer unix.Close(source)
-	target, err := c.root.Target("/dev/console", rootpath.TargetOptions{Perm: 0o666, NoFollow: true})
+	target, err := t.root.Target("/dev/console", rootpath.TargetOptions{Perm: 0o666, NoFollow: true})
 	if err != nil {
 		return err
 	}
 	defer unix.Close(target)
 	return attach(source, target, 0)
-}
-
-// ptPeer opens the slave of a master (ioctl_tty(2), TIOCGPTPEER).
-func ptPeer(master int) (int, error) {
-	fd, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(master), unix.TIOCGPTPEER, unix.O_RDWR|unix.O_NOCTTY|unix.O_CLOEXEC)
-	if errno != 0 {
-		return -1, errno
-	}
-	return int(fd), nil
 }

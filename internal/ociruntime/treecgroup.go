@@ -68,7 +68,7 @@ func unescape(s string) string {
 // for each hierarchy: with a cgroup namespace each is mounted afresh and shows
 // the container's group as its root, without one it is a bind mount of that
 // group, so that the container sees no other.
-func (c *child) mountCgroup(m *job.Mount) error {
+func (t *tree) mountCgroup(m *job.Mount) error {
 	info, err := os.ReadFile("/proc/self/mountinfo")
 	if err != nil {
 		return err
@@ -78,17 +78,17 @@ func (c *child) mountCgroup(m *job.Mount) error {
 		return err
 	}
 	all := parseHierarchies(string(info), string(own))
-	target, err := c.target(m, true)
+	target, err := t.target(m, true)
 	if err != nil {
 		return err
 	}
 	defer unix.Close(target)
 	if len(all) == 0 || m.Type == "cgroup2" {
-		return c.mountCgroup2(m, target)
+		return t.mountCgroup2(m, target)
 	}
 	readonly := m.Set & unix.MOUNT_ATTR_RDONLY
 	top := &job.Mount{Type: "tmpfs", Source: "tmpfs", Set: m.Set &^ readonly, Data: []string{"mode=755"}}
-	fd, err := c.newMount(top, target)
+	fd, err := t.newMount(top, target)
 	if err != nil {
 		return err
 	}
@@ -97,7 +97,7 @@ func (c *child) mountCgroup(m *job.Mount) error {
 		return err
 	}
 	for _, h := range all {
-		if err := c.mountHierarchy(h, m, rootpath.At(fd)); err != nil {
+		if err := t.mountHierarchy(h, m, rootpath.At(fd)); err != nil {
 			return fmt.Errorf("hierarchy %s: %w", h.name, err)
 		}
 	}
@@ -107,10 +107,10 @@ func (c *child) mountCgroup(m *job.Mount) error {
 	return nil
 }
 
-func (c *child) mountHierarchy(h hierarchy, m *job.Mount, top *rootpath.Root) error {
+func (t *tree) mountHierarchy(h hierarchy, m *job.Mount, top *rootpath.Root) error {
 	var fd int
 	var err error
-	if c.job.Namespace(unix.CLONE_NEWCGROUP) != nil {
+	if t.job.Namespace(unix.CLONE_NEWCGROUP) != nil {
 		fd, err = newHierarchy(h)
 	} else {
 		fd, err = bindHierarchy(h)
@@ -176,11 +176,11 @@ func bindHierarchy(h hierarchy) (int, error) {
 	return openTree(unix.AT_FDCWD, path.Join(h.point, rel), unix.OPEN_TREE_CLONE)
 }
 
-func (c *child) mountCgroup2(m *job.Mount, target int) error {
+func (t *tree) mountCgroup2(m *job.Mount, target int) error {
 	v2 := *m
 	v2.Type = "cgroup2"
 	v2.Set &^= unix.MOUNT_ATTR_RDONLY // of this mount only: the superblock is the host's
-	fd, err := c.newMount(&v2, target)
+	fd, err := t.newMount(&v2, target)
 	if err != nil {
 		return err
 	}

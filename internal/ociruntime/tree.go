@@ -14,65 +14,65 @@ import (
 	"gantry/internal/rootpath"
 )
 
-// prepareRoot attaches the container's root and everything below it, while the
+// A tree is a container's root file system with everything mounted below it,
+// while the child half builds it.
+type tree struct {
+	s      *setup
+	job    *job.Job       // nil for exec
+	root   *rootpath.Root // nil until attached
+	devpts int            // the container's own devpts, -1 if not mounted by us
+	ownDev bool           // /dev is ours to fill: the host's was not put there
+}
+
+// prepare attaches the container's root and everything below it, while the
 // host's file systems can still be reached. Every target is a descriptor.
-func (c *child) prepareRoot() error {
+func (t *tree) prepare() error {
 	if err := unix.Mount("", "/", "", unix.MS_SLAVE|unix.MS_REC, ""); err != nil {
 		return fmt.Errorf("make the mount namespace's mounts slaves: %w", err)
 	}
-	if err := c.attachRoot(); err != nil {
+	if err := t.attachRoot(); err != nil {
 		return err
 	}
-	ownDev := true
-	for i := range c.job.Mounts {
-		m := &c.job.Mounts[i]
-		if err := c.mount(m, int(c.s.mounts[i])); err != nil {
+	t.ownDev = true
+	for i := range t.job.Mounts {
+		m := &t.job.Mounts[i]
+		if err := t.mount(m, int(t.s.mounts[i])); err != nil {
 			return fmt.Errorf("mount %s (%s) at %s: %w", m.Source, m.Type, m.Target, err)
 		}
 		if m.Target == "/dev" && m.Type == "bind" {
-			ownDev = false // the host's, or a prepared one: nothing to add
+			t.ownDev = false
 		}
 	}
-	if ownDev {
-		if err := c.devices(); err != nil {
+	if t.ownDev {
+		if err := t.devices(); err != nil {
 			return err
 		}
 	}
-	if c.proc.Terminal {
-		if err := c.openConsole(); err != nil {
-			return err
-		}
-		if ownDev {
-			if err := c.mountConsole(); err != nil {
-				return fmt.Errorf("mount /dev/console: %w", err)
-			}
-		}
-	}
-	if err := c.sysctls(); err != nil {
+	if err := t.sysctls(); err != nil {
 		return err
 	}
-	for _, p := range c.job.ReadonlyPaths {
-		if err := c.readonly(p); err != nil {
+	for _, p := range t.job.ReadonlyPaths {
+		if err := t.readonly(p); err != nil {
 			return fmt.Errorf("make %s read-only: %w", p, err)
 		}
 	}
-	return c.maskPaths()
+	return t.maskPaths()
 }
 
 // attachRoot puts the root file system into the mount namespace: where the
 // bundle has it, so that hooks find it, or over "/" (which is still the old root
 // for everybody who is in it). pivot_root(2) wants it attached somewhere.
-func (c *child) attachRoot() error {
+func (t *tree) attachRoot() error {
 	if err := leaveInitramfs(); err != nil {
 		return err
 	}
-	if !c.s.rootHere {
-		return c.mountRootOld()
+	if !t.s.rootHere {
+		return t.mountRootOld()
 	}
-	fd := int(c.s.root)
+	fd := int(t.s.root)
 	at := "/"
-	if c.job.Root.Overlay == nil {
-		at = c.job.Root.Path
+	if t.job.Root.Overlay == nil {
+		at = t.job.Root.Path
 	}
 	if err := unix.MoveMount(fd, "", unix.AT_FDCWD, at, unix.MOVE_MOUNT_F_EMPTY_PATH); err != nil {
 		return fmt.Errorf("attach the root file system: %w", err)
@@ -83,14 +83,14 @@ func (c *child) attachRoot() error {
 	if err := unix.MountSetattr(fd, "", unix.AT_EMPTY_PATH|unix.AT_RECURSIVE, &a); err != nil {
 		return fmt.Errorf("make the root file system private: %w", err)
 	}
-	c.root = rootpath.At(fd)
+	t.root = rootpath.At(fd)
 	return nil
 }
 
 // mountRootOld mounts the overlay with mount(2), over its own upper layer in
 // this private namespace, for kernels whose fsconfig(2) can't name layers.
-func (c *child) mountRootOld() error {
-	o := c.job.Root.Overlay
+func (t *tree) mountRootOld() error {
+	o := t.job.Root.Overlay
 	opts := append([]string{"lowerdir=" + strings.Join(o.Lower, ":")}, o.Options...)
 	at := o.Lower[0]
 	if o.Upper != "" {
@@ -107,7 +107,7 @@ func (c *child) mountRootOld() error {
 	if err != nil {
 		return err
 	}
-	c.root = root
+	t.root = root
 	return nil
 }
 
@@ -134,9 +134,9 @@ func leaveInitramfs() error {
 }
 
 // mount makes one mount. source is a detached bind mount, or -1.
-func (c *child) mount(m *job.Mount, source int) error {
+func (t *tree) mount(m *job.Mount, source int) error {
 	if m.Type == "cgroup" || m.Type == "cgroup2" {
-		return c.mountCgroup(m)
+		return t.mountCgroup(m)
 	}
 	isDir := true
 	if source >= 0 {
@@ -146,18 +146,18 @@ func (c *child) mount(m *job.Mount, source int) error {
 		}
 		isDir = st.Mode&unix.S_IFMT == unix.S_IFDIR
 	}
-	target, err := c.target(m, isDir)
+	target, err := t.target(m, isDir)
 	if err != nil {
 		return err
 	}
 	defer unix.Close(target)
 	fd := source
 	if fd < 0 {
-		if fd, err = c.newMount(m, target); err != nil || fd < 0 {
+		if fd, err = t.newMount(m, target); err != nil || fd < 0 {
 			return err
 		}
-		if m.Type == "devpts" && c.devpts < 0 {
-			c.devpts = fd
+		if m.Type == "devpts" && t.devpts < 0 {
+			t.devpts = fd
 		} else {
 			defer unix.Close(fd)
 		}
@@ -188,9 +188,9 @@ func attach(fd, target int, propagation uint32) error {
 
 // target opens the mount point and checks that the image has not bent it into
 // procfs, whose mounts decide what the container may see (CVE-2019-19921).
-func (c *child) target(m *job.Mount, isDir bool) (int, error) { //nolint:revive // isDir is a fact of the source
+func (t *tree) target(m *job.Mount, isDir bool) (int, error) { //nolint:revive // isDir is a fact of the source
 	nofollow := m.TargetNoFollow || m.Type == "proc" || m.Type == "sysfs"
-	fd, err := c.root.Target(m.Target, rootpath.TargetOptions{Dir: isDir, Perm: 0o755, NoFollow: nofollow})
+	fd, err := t.root.Target(m.Target, rootpath.TargetOptions{Dir: isDir, Perm: 0o755, NoFollow: nofollow})
 	if err != nil {
 		return -1, err
 	}
@@ -204,7 +204,7 @@ func (c *child) target(m *job.Mount, isDir bool) (int, error) { //nolint:revive 
 
 // newMount makes a new file system, detached. It returns -1 when it had to be
 // mounted directly because its options are too long for fsconfig(2).
-func (c *child) newMount(m *job.Mount, target int) (int, error) {
+func (t *tree) newMount(m *job.Mount, target int) (int, error) {
 	for _, o := range m.Data {
 		if _, value, _ := strings.Cut(o, "="); len(value) > maxFsString {
 			return -1, oldMount(m, target)
@@ -253,14 +253,14 @@ func (c *child) newMount(m *job.Mount, target int) (int, error) {
 	if err != nil {
 		return -1, fsError(fs, "make the mount", err)
 	}
-	if err := c.finishNew(m, fd, target); err != nil {
+	if err := t.finishNew(m, fd, target); err != nil {
 		unix.Close(fd)
 		return -1, err
 	}
 	return fd, nil
 }
 
-func (c *child) finishNew(m *job.Mount, fd, target int) error {
+func (t *tree) finishNew(m *job.Mount, fd, target int) error {
 	if m.CopyUp {
 		if err := copyUp(target, fd); err != nil {
 			return fmt.Errorf("copy what is there: %w", err)
@@ -306,10 +306,10 @@ func oldMount(m *job.Mount, target int) error {
 	return unix.Mount(m.Source, "/proc/self/fd/"+strconv.Itoa(target), m.Type, flags, strings.Join(m.Data, ","))
 }
 
-// enterRoot makes the prepared root the process's root and lets go of the
+// enter makes the prepared root the process's root and lets go of the
 // host's file systems.
-func (c *child) enterRoot() error {
-	if err := unix.Fchdir(c.root.Fd()); err != nil {
+func (t *tree) enter() error {
+	if err := unix.Fchdir(t.root.Fd()); err != nil {
 		return fmt.Errorf("enter the root file system: %w", err)
 	}
 	// Both names the same directory: the old root ends up mounted over the new
@@ -323,18 +323,18 @@ func (c *child) enterRoot() error {
 	if err := unix.Chdir("/"); err != nil {
 		return fmt.Errorf("chdir /: %w", err)
 	}
-	c.root = rootpath.At(c.root.Fd())
-	if err := c.makeCwd(); err != nil {
+	t.root = rootpath.At(t.root.Fd())
+	if err := t.makeCwd(); err != nil {
 		return err
 	}
 	a := unix.MountAttr{}
-	if c.job.Root.Readonly {
+	if t.job.Root.Readonly {
 		a.Attr_set = unix.MOUNT_ATTR_RDONLY
-		if err := unix.MountSetattr(c.root.Fd(), "", unix.AT_EMPTY_PATH, &a); err != nil {
+		if err := unix.MountSetattr(t.root.Fd(), "", unix.AT_EMPTY_PATH, &a); err != nil {
 			return fmt.Errorf("make the root file system read-only: %w", err)
 		}
 	}
-	if p := c.job.Root.Propagation; p != 0 {
+	if p := t.job.Root.Propagation; p != 0 {
 		if err := unix.Mount("", "/", "", uintptr(p), ""); err != nil {
 			return fmt.Errorf("set the root file system's propagation: %w", err)
 		}
@@ -344,11 +344,11 @@ func (c *child) enterRoot() error {
 
 // makeCwd makes the working directory if the image does not have it, as
 // docker run -w promises.
-func (c *child) makeCwd() error {
-	if path.Clean(c.proc.Cwd) == "/" {
+func (t *tree) makeCwd() error {
+	if path.Clean(t.job.Process.Cwd) == "/" {
 		return nil
 	}
-	fd, err := c.root.MkdirAll(c.proc.Cwd, 0o755)
+	fd, err := t.root.MkdirAll(t.job.Process.Cwd, 0o755)
 	if err == nil {
 		unix.Close(fd)
 		return nil
@@ -363,8 +363,8 @@ func (c *child) makeCwd() error {
 
 // sysctls writes kernel settings of the container's namespaces through a procfs
 // that only we see.
-func (c *child) sysctls() error {
-	if len(c.job.Sysctls) == 0 {
+func (t *tree) sysctls() error {
+	if len(t.job.Sysctls) == 0 {
 		return nil
 	}
 	proc, err := privateProcfs()
@@ -372,7 +372,7 @@ func (c *child) sysctls() error {
 		return err
 	}
 	defer unix.Close(proc)
-	for _, kv := range c.job.Sysctls {
+	for _, kv := range t.job.Sysctls {
 		if err := writeProcFile(proc, "sys/"+kv.Key, kv.Value); err != nil {
 			return fmt.Errorf("sysctl %s: %w", strings.ReplaceAll(kv.Key, "/", "."), err)
 		}
@@ -381,8 +381,8 @@ func (c *child) sysctls() error {
 }
 
 // readonly mounts a path read-only over itself, if it exists.
-func (c *child) readonly(p string) error {
-	target, err := c.root.OpenFd(p, unix.O_PATH, 0)
+func (t *tree) readonly(p string) error {
+	target, err := t.root.OpenFd(p, unix.O_PATH, 0)
 	if errors.Is(err, os.ErrNotExist) || errors.Is(err, unix.ENOTDIR) {
 		return nil
 	}
