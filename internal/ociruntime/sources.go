@@ -24,6 +24,9 @@ func (l *launch) openRoot() error {
 	r := &l.job.Root
 	var fd int
 	var err error
+	if r.Overlay != nil && l.oldOverlay {
+		return nil
+	}
 	if r.Overlay != nil {
 		fd, err = mountOverlay(r.Overlay)
 		if errors.Is(err, errOldKernel) {
