@@ -105,7 +105,7 @@ func (d *Driver) Join(ctx context.Context, ns *kernel.Namespace, e driver.Endpoi
 	if !ok {
 		return errs.New(errs.Conflict, "network %s is not up", e.Network)
 	}
-	v := kernel.Veth{Host: e.HostLink, Bridge: n.index, Inside: e.Interface, MAC: e.MAC, MTU: n.MTU, Isolated: n.Isolated, Addr: []netip.Prefix{e.Addr}}
+	v := kernel.Veth{Host: e.HostLink, Bridge: n.index, BridgeName: n.Link, Inside: e.Interface, MAC: e.MAC, MTU: n.MTU, Isolated: n.Isolated, Addr: []netip.Prefix{e.Addr}}
 	if e.Gateway.IsValid() {
 		v.Gateway = []netip.Addr{e.Gateway}
 	}

@@ -23,7 +23,10 @@ import (
 )
 
 // A Host is the network namespace that the daemon lives in.
-type Host struct{ conn }
+type Host struct {
+	conn
+	fd int // for ioctl(2)
+}
 
 // Open returns the namespace of the calling thread.
 func Open() (*Host, error) {
@@ -31,11 +34,19 @@ func Open() (*Host, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open route netlink: %w", err)
 	}
-	return &Host{c}, nil
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		c.close()
+		return nil, fmt.Errorf("open route netlink: %w", err)
+	}
+	return &Host{c, fd}, nil
 }
 
 // Close gives the socket back. What was made stays.
-func (h *Host) Close() { h.close() }
+func (h *Host) Close() {
+	h.close()
+	unix.Close(h.fd)
+}
 
 // conn is one lasting netlink socket, bound to the namespace that it was made
 // in. Requests take turns on it.

@@ -153,11 +153,12 @@ func IsNamespace(path string) bool {
 
 // Veth is a pair of links, one end on the host and one in a namespace.
 type Veth struct {
-	Host   string // name on the host
-	Bridge int    // number of the bridge that the host's end is a port of; 0 for none
-	Inside string // name in the namespace
-	MAC    []byte // of the inner end
-	MTU    int
+	Host       string // name on the host
+	Bridge     int    // number of the bridge that the host's end is a port of; 0 for none
+	BridgeName string // its name
+	Inside     string // name in the namespace
+	MAC        []byte // of the inner end
+	MTU        int
 	// Isolated ports of a bridge do not exchange frames with each other.
 	Isolated bool
 	Addr     []netip.Prefix // of the inner end
@@ -199,6 +200,14 @@ func (h *Host) Connect(ctx context.Context, n *Namespace, v Veth) (err error) {
 	// An end can't be raised by the message that makes it: it has no peer yet.
 	if err := n.up(index); err != nil {
 		return err
+	}
+	for _, l := range []string{v.Host, v.BridgeName} {
+		if l == "" {
+			continue
+		}
+		if err := h.settle(l); err != nil {
+			return err
+		}
 	}
 	for _, a := range v.Addr {
 		if a.Addr().Is6() {
