@@ -86,7 +86,7 @@ func statIn(ctx context.Context, a *App, name, p string) (pathStat, error) {
 	res, err := a.api.Stream(ctx, client.Request{Method: http.MethodHead, Path: containerPath(name, "archive"), Query: url.Values{"path": {p}}})
 	if err != nil {
 		var e *client.Error
-		if errors.As(err, &e) && e.Status == http.StatusNotFound {
+		if errors.As(err, &e) {
 			// HEAD has no body: the text comes from a GET.
 			g, gerr := a.api.Stream(ctx, client.Request{Method: http.MethodGet, Path: containerPath(name, "archive"), Query: url.Values{"path": {p}}})
 			if gerr != nil {

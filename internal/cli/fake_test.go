@@ -14,6 +14,8 @@ import (
 	"strings"
 	"sync"
 	"testing"
+
+	"gantry/internal/cli/conf"
 )
 
 // fakeDaemon answers on a unix socket as the engine does, for one container whose
@@ -206,3 +208,6 @@ func runIn(t *testing.T, host string, in *os.File, stdout io.Writer, args ...str
 	code := Run(context.Background(), Streams{In: in, Out: stdout, Err: &errb}, Build{Version: "1.2.3", Commit: "abc"}, append([]string{"docker"}, args...))
 	return result{out.String(), errb.String(), code}
 }
+
+// globalFor is what --host leaves behind.
+func globalFor(host string) conf.Global { return conf.Global{Hosts: []string{host}} }
