@@ -6,6 +6,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"gantry/internal/errs"
 	"gantry/internal/launch"
 	"gantry/internal/wire"
 )
@@ -94,11 +95,18 @@ func (a *actor) ask(ctx context.Context, f Fact) error {
 	f.At = time.Now()
 	reply := make(chan error, 1)
 	a.post(letter{fact: f, reply: reply})
+	return a.await(ctx, reply)
+}
+
+// await waits for the answer to a letter.
+func (a *actor) await(ctx context.Context, reply <-chan error) error {
 	select {
 	case err := <-reply:
 		return err
 	case <-ctx.Done():
 		return context.Cause(ctx)
+	case <-a.core.ctx.Done():
+		return errs.New(errs.Unavailable, "the daemon is ending")
 	}
 }
 
@@ -111,12 +119,7 @@ func (a *actor) as(ctx context.Context, fn func() error) error {
 		a.publish()
 		reply <- err
 	}})
-	select {
-	case err := <-reply:
-		return err
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	}
+	return a.await(ctx, reply)
 }
 
 // drain is the actor's goroutine: it works until nothing is left.

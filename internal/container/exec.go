@@ -3,6 +3,7 @@ package container
 import (
 	"context"
 	"errors"
+	"io"
 	"slices"
 	"strconv"
 	"strings"
@@ -263,6 +264,10 @@ func (c *core) run(ctx context.Context, x *execution, want shim.Streams) (shim.S
 	x.mu.Unlock()
 	close(x.ready)
 	x.actor.tellOf("exec_start: "+commandLine(x.plan), "execID", x.id)
+	var client *execStream
+	if s := proc.Stream(); s != nil {
+		client = &execStream{Stream: s, over: x.over, closed: make(chan struct{})}
+	}
 	c.tasks.Go(func() {
 		exit, err := proc.Wait(c.ctx)
 		if err != nil {
@@ -271,11 +276,51 @@ func (c *core) run(ctx context.Context, x *execution, want shim.Streams) (shim.S
 			}
 			exit.Code = 128 + int(syscall.SIGKILL) // its container was killed
 		}
-		proc.Close()
 		x.finish(exit.Code, proc.Pid())
 		x.actor.tellOf("exec_die", "execID", x.id, "exitCode", strconv.Itoa(exit.Code))
+		if client != nil {
+			// What it wrote last may still be on its way to the client.
+			select {
+			case <-client.closed:
+			case <-c.ctx.Done():
+			}
+		}
+		proc.Close()
 	})
-	return proc.Stream(), nil
+	if client == nil {
+		return nil, nil
+	}
+	return client, nil
+}
+
+// lastWord is how long the end of an exec's output waits for its exit code. A
+// process may close its output and go on.
+const lastWord = 2 * time.Second
+
+// An execStream is the client's end of an exec's streams. Its reading ends when
+// the exit code can be inspected, since clients ask for it then.
+type execStream struct {
+	shim.Stream
+	over   <-chan struct{} // closed when the exec has ended
+	once   sync.Once
+	closed chan struct{}
+}
+
+func (s *execStream) Read(p []byte) (int, error) {
+	n, err := s.Stream.Read(p)
+	if errors.Is(err, io.EOF) {
+		select {
+		case <-s.over:
+		case <-s.closed:
+		case <-time.After(lastWord):
+		}
+	}
+	return n, err
+}
+
+func (s *execStream) Close() error {
+	s.once.Do(func() { close(s.closed) })
+	return s.Stream.Close()
 }
 
 // prepare has the shim make the process, short of running it.

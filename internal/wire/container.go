@@ -13,6 +13,7 @@ import (
 // What inspections, lists and statistics of containers are made of.
 type (
 	ContainerStatus        = container.ContainerState
+	PidMode                = container.PidMode
 	RestartMode            = container.RestartPolicyMode
 	HealthStatus           = container.HealthStatus
 	HealthSummary          = container.HealthSummary
