@@ -176,7 +176,7 @@ func Open(ctx context.Context, o Options) (*Engine, error) {
 	}
 	run, cancel := context.WithCancel(ctx)
 	c := &core{o: o, log: o.Log, table: newTable(), execs: newExecTable(), ctx: run, cancel: cancel, tasks: newTasks()}
-	if err := c.recover(run); err != nil {
+	if err := (recovery{c}).run(run); err != nil {
 		cancel()
 		c.tasks.Close()
 		return nil, fmt.Errorf("open engine: %w", err)

@@ -63,7 +63,7 @@ func (c *Control) Create(ctx context.Context, o CreateOptions) (wire.CreateRespo
 }
 
 // imageFor resolves the image that a request names, if it names one.
-func (c *core) imageFor(ctx context.Context, o CreateOptions) (*plan.Image, Image, error) {
+func (c *Control) imageFor(ctx context.Context, o CreateOptions) (*plan.Image, Image, error) {
 	if o.Request.Config == nil || o.Request.Config.Image == "" {
 		return nil, Image{Platform: "linux"}, nil
 	}
@@ -71,7 +71,7 @@ func (c *core) imageFor(ctx context.Context, o CreateOptions) (*plan.Image, Imag
 }
 
 // nameFor checks the name that the user chose. An empty one is chosen in insert.
-func (c *core) nameFor(asked string) (string, error) {
+func (c *Control) nameFor(asked string) (string, error) {
 	name := strings.TrimPrefix(asked, "/")
 	if asked == "" {
 		return "", nil
@@ -86,7 +86,7 @@ func (c *core) nameFor(asked string) (string, error) {
 }
 
 // inherit adds the mounts of the containers that the user named for it.
-func (c *core) inherit(p *plan.Plan) (*plan.Plan, error) {
+func (c *Control) inherit(p *plan.Plan) (*plan.Plan, error) {
 	for _, from := range p.VolumesFrom {
 		a, err := c.table.find(from.Container)
 		if err != nil {
@@ -112,7 +112,7 @@ func checkSources(p *plan.Plan) error {
 
 // claimAll claims the image and the volumes of a container to be, and names
 // its anonymous volumes.
-func (c *core) claimAll(ctx context.Context, rec *Record) error {
+func (c *Control) claimAll(ctx context.Context, rec *Record) error {
 	if rec.Image.ID != "" {
 		if err := c.o.Images.Pin(ctx, rec.ID, rec.Image.ID); err != nil {
 			return err

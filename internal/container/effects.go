@@ -32,9 +32,9 @@ func (a *actor) do(e Effect, l letter) {
 	case Signal:
 		a.signal(e.Signal)
 	case StopTimer:
-		a.stop = a.after(a.stop, e.After, StopExpired)
+		a.stop = postAfter(a, a.stop, e.After, StopExpired)
 	case RestartTimer:
-		a.again = a.after(a.again, e.After, RestartDue)
+		a.again = postAfter(a, a.again, e.After, RestartDue)
 	case CancelTimers:
 		for _, t := range []*time.Timer{a.stop, a.again} {
 			if t != nil {
@@ -193,8 +193,8 @@ func (a *actor) signal(sig int) {
 	a.failed = err
 }
 
-// after arms a timer that posts a fact, in place of old.
-func (a *actor) after(old *time.Timer, d time.Duration, kind FactKind) *time.Timer {
+// postAfter arms a timer that posts a fact, in place of old.
+func postAfter(a *actor, old *time.Timer, d time.Duration, kind FactKind) *time.Timer {
 	if old != nil {
 		old.Stop()
 	}

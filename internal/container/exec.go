@@ -160,7 +160,7 @@ func execAllowed(s *snapshot, shown string) error {
 }
 
 // newExec decides all about a further process in a running container.
-func (c *core) newExec(ctx context.Context, a *actor, p *plan.ExecPlan) (*execution, error) {
+func (c *Execs) newExec(ctx context.Context, a *actor, p *plan.ExecPlan) (*execution, error) {
 	client := a.late.process()
 	if client == nil {
 		return nil, refuse(NotRunning, a.view())
@@ -220,7 +220,7 @@ func (c *Execs) ExecStart(ctx context.Context, execID string, o ExecStartOptions
 	return &Attached{Stream: stream, TTY: x.plan.Process.TTY}, nil
 }
 
-func (c *core) execKeys(x *execution) []byte {
+func (c *Execs) execKeys(x *execution) []byte {
 	if x.plan.DetachKeys != nil {
 		return x.plan.DetachKeys
 	}
@@ -243,7 +243,7 @@ func (x *execution) begin() bool {
 }
 
 // run starts x and watches it. Its streams are nil if none was wanted.
-func (c *core) run(ctx context.Context, x *execution, want shim.Streams) (shim.Stream, error) {
+func (c *Execs) run(ctx context.Context, x *execution, want shim.Streams) (shim.Stream, error) {
 	proc, err := c.prepare(ctx, x, want)
 	if err == nil {
 		if err = proc.Start(ctx); err != nil {
@@ -324,7 +324,7 @@ func (s *execStream) Close() error {
 }
 
 // prepare has the shim make the process, short of running it.
-func (c *core) prepare(ctx context.Context, x *execution, want shim.Streams) (shim.Exec, error) {
+func (c *Execs) prepare(ctx context.Context, x *execution, want shim.Streams) (shim.Exec, error) {
 	client := x.actor.late.process()
 	if client == nil {
 		return nil, refuse(NotRunning, x.actor.view())

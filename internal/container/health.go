@@ -67,7 +67,7 @@ func (a *actor) beginHealth() {
 	ctx, cancel := context.WithCancel(a.core.ctx)
 	a.probing = cancel
 	started := a.now.state.StartedAt
-	a.core.tasks.Go(func() { a.probe(ctx, p, started) })
+	a.core.tasks.Go(func() { probe(ctx, a, p, started) })
 }
 
 func (a *actor) endHealth() {
@@ -78,7 +78,7 @@ func (a *actor) endHealth() {
 }
 
 // probe runs the health check again and again until ctx ends.
-func (a *actor) probe(ctx context.Context, p *plan.Health, started time.Time) {
+func probe(ctx context.Context, a *actor, p *plan.Health, started time.Time) {
 	for {
 		h := a.view().health
 		select {
@@ -86,7 +86,7 @@ func (a *actor) probe(ctx context.Context, p *plan.Health, started time.Time) {
 			return
 		case <-time.After(probeAfter(h, p, time.Since(started))):
 		}
-		r := a.core.probeOnce(ctx, a, p)
+		r := (&Execs{a.core}).probeOnce(ctx, a, p)
 		if ctx.Err() != nil {
 			return
 		}
@@ -109,7 +109,7 @@ func (a *actor) probe(ctx context.Context, p *plan.Health, started time.Time) {
 
 // probeOnce runs the health check and says how it went. A probe that can't be
 // run, or does not end in time, has the exit code -1.
-func (c *core) probeOnce(ctx context.Context, a *actor, p *plan.Health) wire.HealthResult {
+func (c *Execs) probeOnce(ctx context.Context, a *actor, p *plan.Health) wire.HealthResult {
 	r := wire.HealthResult{Start: time.Now(), ExitCode: -1}
 	s := a.view()
 	e, err := plan.Exec(wire.ExecCreate{Cmd: p.Args, AttachStdout: true, AttachStderr: true}, s.rec.Plan, s.rec.Plan.Hostname(s.rec.ID))

@@ -57,7 +57,7 @@ func (a *actor) save() {
 }
 
 // remembered reads what save wrote. What can't be read was never seen.
-func (c *core) remembered(rec *Record) (State, observed) {
+func (c recovery) remembered(rec *Record) (State, observed) {
 	var o observed
 	data, err := os.ReadFile(filepath.Join(c.dir(rec.ID), observedFile))
 	if err == nil {
@@ -79,8 +79,11 @@ func (c *core) remembered(rec *Record) (State, observed) {
 	return s, o
 }
 
-// recover brings the table in line with the store and with what runs.
-func (c *core) recover(ctx context.Context) error {
+// recovery is what an engine does when it opens.
+type recovery struct{ *core }
+
+// run brings the table in line with the store and with what runs.
+func (c recovery) run(ctx context.Context) error {
 	recs, err := c.load()
 	if err != nil {
 		return err
@@ -89,7 +92,7 @@ func (c *core) recover(ctx context.Context) error {
 	boot := make([]*actor, 0, len(recs))
 	for _, rec := range recs {
 		s, o := c.remembered(rec)
-		a := newActor(c, rec, s)
+		a := newActor(c.core, rec, s)
 		c.table.add(a, rec.Name)
 		boot = append(boot, a)
 		go func() {
@@ -113,7 +116,7 @@ func (c *core) recover(ctx context.Context) error {
 }
 
 // resume goes on with what policy wants of a container that is down.
-func (c *core) resume(a *actor) {
+func (c recovery) resume(a *actor) {
 	s, p := a.view().state, policyOf(a.view().rec.Plan)
 	switch {
 	case s.Phase == Restarting:
@@ -127,7 +130,7 @@ func (c *core) resume(a *actor) {
 }
 
 // load reads every record. One that can't be read is reported and left alone.
-func (c *core) load() ([]*Record, error) {
+func (c recovery) load() ([]*Record, error) {
 	var recs []*Record
 	err := c.o.Store.View(func(tx *store.Tx) error {
 		for _, key := range records.Keys(tx) {
@@ -148,7 +151,7 @@ func (c *core) load() ([]*Record, error) {
 
 // find asks what became of one container while no daemon looked: its shim
 // answers, or has left a record of its end, or neither.
-func (c *core) find(ctx context.Context, a *actor, o observed) {
+func (c recovery) find(ctx context.Context, a *actor, o observed) {
 	r, err := c.o.Launcher.Adopt(ctx, a.id)
 	if err == nil && o.Up {
 		a.now.state.Phase = Running
@@ -183,7 +186,7 @@ func (c *core) find(ctx context.Context, a *actor, o observed) {
 
 // settle waits until the end of a found container has been dealt with, so that
 // the sweep does not meet it half done.
-func (c *core) settle(ctx context.Context, a *actor) {
+func (c recovery) settle(ctx context.Context, a *actor) {
 	tick := time.NewTicker(2 * time.Millisecond)
 	defer tick.Stop()
 	for {
@@ -200,7 +203,7 @@ func (c *core) settle(ctx context.Context, a *actor) {
 
 // sweep removes what no record owns: left by a crash in the middle of a create
 // or a removal, or by a daemon whose records are lost.
-func (c *core) sweep(ctx context.Context) error {
+func (c recovery) sweep(ctx context.Context) error {
 	var known, up []string
 	owned := map[string]bool{}
 	for _, a := range c.table.all() {
