@@ -1,6 +1,7 @@
 package server
 
 import (
+	"context"
 	"errors"
 	"net/http"
 
@@ -10,7 +11,10 @@ import (
 )
 
 // execs answers for further processes in containers.
-type execs struct{ engine Execs }
+type execs struct {
+	engine Execs
+	ctx    context.Context // ends the streams: a client's half close ends its request's own
+}
 
 func (s *execs) routes() []route {
 	return []route{
@@ -73,7 +77,7 @@ func (s *execs) start(w http.ResponseWriter, r *request) error {
 		conn.say(inStream.Error(), tty)
 		return nil
 	}
-	conn.pump(r.Context(), att, inputClient)
+	conn.pump(s.ctx, att, inputClient)
 	return nil
 }
 

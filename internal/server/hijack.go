@@ -7,7 +7,6 @@ import (
 	"io"
 	"net"
 	"net/http"
-	"os"
 	"strings"
 	"syscall"
 	"time"
@@ -117,7 +116,7 @@ func (c *hijacked) pump(ctx context.Context, s shim.Stream, from input) {
 			c.awaitHangup(over, s)
 		}
 	}()
-	n, cerr := io.Copy(c.conn, s); fmt.Fprintln(os.Stderr, "PUMP", n, cerr, ctx.Err())
+	_, _ = io.Copy(c.conn, s)
 	close(over)
 	_ = s.Close()
 	closeWrite(c.conn)

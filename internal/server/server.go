@@ -78,7 +78,7 @@ func New(ctx context.Context, o Options) *Server {
 		unbuilt(), // its patterns are the more particular ones
 		(&containers{o.Lifecycle, o.States, o.Views, o.Streams}).routes(),
 		(&streams{o.Streams, s.ctx}).routes(),
-		(&execs{o.Execs}).routes(),
+		(&execs{o.Execs, s.ctx}).routes(),
 		(&events{o.Events}).routes(),
 		(&images{o.Images, o.Archives, o.Driver}).routes(),
 		(&networks{o.Networks}).routes(),
