@@ -156,7 +156,8 @@ func changeExpose(c *dockerspec.DockerOCIImageConfig, v string) error {
 		}
 		from, err := strconv.ParseUint(first, 10, 16)
 		to, err2 := strconv.ParseUint(last, 10, 16)
-		if err != nil || err2 != nil || to < from {
+		known := slices.Contains([]string{"", "tcp", "udp", "sctp"}, strings.ToLower(proto))
+		if err != nil || err2 != nil || to < from || !known {
 			return errs.New(errs.Invalid, "invalid containerPort: %s", word)
 		}
 		for n := from; n <= to; n++ {

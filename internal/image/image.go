@@ -68,12 +68,13 @@ func New(o Options) *Images {
 	return &Images{store: o.Content, events: o.Events, uses: o.Uses, now: time.Now, parts: map[digest.Digest]*parts{}}
 }
 
-// Image is one image for one platform.
+// Image is one image for one platform. What it points at is shared and must not
+// be changed.
 type Image struct {
 	ID       digest.Digest      // what the API calls it
 	Target   ocispec.Descriptor // what its name points at: an index or manifest; ID is its digest
 	Manifest ocispec.Descriptor
-	Names    []string // short, with their tags, in order
+	Names    []string // short, with their tags; those that it was found by
 	Config   dockerspec.DockerOCIImage
 	Layers   []content.Layer // lowest first
 	ChainID  digest.Digest   // of the unpacked layers; empty if there are none
