@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"runtime"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 
@@ -35,6 +36,13 @@ func ChildMain() {
 	}
 }
 
+// setName is what ps shows: an executed memfd has only its own name.
+func setName(name string) {
+	if p, err := unix.BytePtrFromString(name); err == nil {
+		unix.Prctl(unix.PR_SET_NAME, uintptr(unsafe.Pointer(p)), 0, 0, 0)
+	}
+}
+
 // A child is the child half at work. All its steps run on one thread: that
 // thread's credentials and namespaces are what the program gets.
 type child struct {
@@ -55,6 +63,7 @@ func childMain() int {
 	// Nobody in a joined pid namespace shall trace us (CVE-2016-9962); execve
 	// resets it.
 	unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0)
+	setName(initName)
 	c := &child{sock: syncFd, console: -1}
 	err := c.run()
 	c.report(err)

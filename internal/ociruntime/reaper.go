@@ -24,6 +24,7 @@ func reaperMain() int {
 		return 125 // not started by us
 	}
 	unix.CloseOnExec(sock)
+	setName("docker-init")
 	signals := make(chan os.Signal, 64)
 	signal.Notify(signals)
 	pid, err := startReaped(os.Args[2:], sock)

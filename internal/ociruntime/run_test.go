@@ -2,10 +2,13 @@ package ociruntime
 
 import (
 	"errors"
+	"fmt"
 	"strings"
+	"sync"
 	"testing"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
 )
 
 func TestRunEcho(t *testing.T) {
@@ -62,5 +65,43 @@ func TestMountsInside(t *testing.T) {
 			t.Errorf("no %q in\n%s", want, out)
 		}
 	}
-	t.Log(out)
+}
+
+// TestParallel: starts at the same moment don't disturb one another, though each
+// one's child is born with copies of the others' descriptors.
+func TestParallel(t *testing.T) {
+	image := busybox(t)
+	var wg sync.WaitGroup
+	for worker := range 8 {
+		jobs := []string{}
+		for n := range 6 {
+			jobs = append(jobs, fmt.Sprintf("%d-%d", worker, n))
+		}
+		wg.Add(1)
+		go func() {
+			defer wg.Done()
+			for _, name := range jobs {
+				out, errOut, code := run(t, newJob(t, image, newSpec("echo", name)))
+				if out != name+"\n" || code != 0 {
+					t.Errorf("%s: got %q %q %d", name, out, errOut, code)
+				}
+			}
+		}()
+	}
+	wg.Wait()
+}
+
+// TestClosedUnstarted: a prepared process does not outlive a parent that goes away
+// without releasing it.
+func TestClosedUnstarted(t *testing.T) {
+	i, err := Create(newJob(t, busybox(t), newSpec("true")), Options{Exe: exe})
+	if err != nil {
+		t.Fatal(err)
+	}
+	unix.Close(i.sock)
+	i.sock = -1
+	if code, err := i.Wait(); err != nil || code == 0 {
+		t.Errorf("exit code %d, %v", code, err)
+	}
+	i.Close()
 }
