@@ -4,6 +4,7 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -16,9 +17,10 @@ import (
 )
 
 func main() {
+	ociruntime.ChildMain() // returns unless this is an init stage
 	switch {
-	case len(os.Args) == 0 || os.Args[0] == "gantry-init":
-		ociruntime.ChildMain()
+	case len(os.Args) == 0:
+		os.Exit(2)
 	case len(os.Args) > 1 && os.Args[1] == protocol.SuperviseArg:
 		if err := server.Main(); err != nil {
 			fmt.Fprintln(os.Stderr, "gantry-shim:", err)
@@ -29,6 +31,6 @@ func main() {
 			os.Exit(1)
 		}
 	default:
-		os.Exit(ocicli.Main(os.Args[0], os.Args[1:]))
+		os.Exit(ocicli.Main(context.Background(), os.Args[0], os.Args[1:]))
 	}
 }

@@ -294,7 +294,7 @@ func TestResourcesAndIsolation(t *testing.T) {
 
 func TestRestartPolicyAndEvents(t *testing.T) {
 	each(t, func(s story) {
-		since := time.Now().Add(-time.Second).Format(time.RFC3339)
+		since := time.Now().Format(time.RFC3339Nano)
 		s.fails(3, "", "run", "--name", "again", "--restart", "on-failure:2", "busybox", "sh", "-c", "exit 3")
 		deadline := time.Now().Add(15 * time.Second)
 		for s.ok("inspect", "-f", "{{.RestartCount}} {{.State.Status}}", "again") != "2 exited\n" {
