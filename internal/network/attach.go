@@ -42,6 +42,10 @@ func (n *Networks) attach(ctx context.Context, r AttachRequest) (*ledger.Entry, 
 			r.Mode = ledger.None
 		}
 	}
+	// Raised first: only then is it certain which subnet a network has.
+	if err := n.stage.raiseFor(ctx, r); err != nil {
+		return nil, err
+	}
 	e, err := n.book.Decide(r)
 	if err != nil {
 		return nil, err
@@ -135,6 +139,9 @@ func (n *Networks) Connect(ctx context.Context, ref, container string, settings 
 		return nil, err
 	}
 	defer unlock()
+	if err := n.stage.raiseFor(ctx, AttachRequest{Mode: ref}); err != nil {
+		return nil, err
+	}
 	e, l, err := n.book.Add(container, ref, settings)
 	if err != nil {
 		return nil, err

@@ -42,6 +42,10 @@ func open(t testing.TB, change func(*Options)) *bench {
 	b.reopen(t)
 	t.Cleanup(func() {
 		ctx := context.Background()
+		if b.Networks == nil { // closed by the test
+			db.Close()
+			return
+		}
 		if err := b.Reconcile(ctx, nil); err != nil {
 			t.Error("reconcile:", err)
 		}

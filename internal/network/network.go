@@ -123,7 +123,7 @@ func Open(ctx context.Context, o Options) (_ *Networks, err error) {
 		return nil, err
 	}
 	s.book = n.book
-	if s.bridge, err = bridge.Open(bridge.Options{Host: host, Table: o.table(), Closed: n.book.Closed()}); err != nil {
+	if s.bridge, err = bridge.Open(bridge.Options{Host: host, Table: o.table(), Closed: n.book.Forwarding().Closed()}); err != nil {
 		return nil, err
 	}
 	s.drivers = map[string]driver.Driver{"bridge": s.bridge}

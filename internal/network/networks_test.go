@@ -265,6 +265,34 @@ func TestSubnetAvoidsRoutes(t *testing.T) {
 	}
 }
 
+// Two daemons of one host that both start before either has a container do not
+// end up with the same subnet.
+func TestTwoDaemons(t *testing.T) {
+	a := open(t, nil)
+	b := open(t, func(o *Options) { o.Bridge, o.Instance = "", "two" })
+	x := a.attach(t, AttachRequest{Name: "a", Mode: "bridge", Ports: published(t, "8080>80/tcp")})
+	y := b.attach(t, AttachRequest{Name: "b", Mode: "bridge", Ports: published(t, "8081>80/tcp")})
+	if got := fmt.Sprint(x.Endpoints[0].IPv4, y.Endpoints[0].IPv4); got != "172.20.0.2/16 172.21.0.2/16" {
+		t.Error(got)
+	}
+	serve(t, namespace(t, x), 80, "a")
+	serve(t, namespace(t, y), 80, "b")
+	for to, want := range map[string]string{"8080": "a 172.20.0.1", "8081": "b 172.21.0.1"} {
+		if got := ask(nil, "tcp4", "127.0.0.1:"+to); got != want {
+			t.Errorf("%s: %q, want %q", to, got, want)
+		}
+	}
+	if got := ask(namespace(t, y), "tcp4", x.Endpoints[0].IPv4.Addr().String()+":80"); got != "-" {
+		t.Errorf("a container reaches the other daemon's: %q", got)
+	}
+	a.detach(t, x.ID)
+	b.detach(t, y.ID)
+	if err := b.Close(ctx, CloseOptions{Remove: true}); err != nil {
+		t.Error(err)
+	}
+	b.Networks = nil
+}
+
 // routeAway routes 172.20.5.0/24 away, until the function it returns is called.
 func routeAway(t *testing.T) func() {
 	needRoot(t)

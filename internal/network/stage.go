@@ -67,6 +67,14 @@ func (s *stage) raise(ctx context.Context, id string) error {
 	if err != nil {
 		return err
 	}
+	release, err := s.host.Exclusive()
+	if err != nil {
+		return err
+	}
+	defer release()
+	if w, err = s.relocate(w); err != nil {
+		return err
+	}
 	if err := s.startForwarding(); err != nil {
 		return err
 	}
@@ -75,6 +83,34 @@ func (s *stage) raise(ctx context.Context, id string) error {
 		return err
 	}
 	s.noteUp(id)
+	return nil
+}
+
+// relocate gives a network that takes form now another subnet, if its own was
+// not the user's wish and someone else has taken it since it was chosen: another
+// daemon of this host, or a VPN.
+func (s *stage) relocate(w ledger.Record) (ledger.Record, error) {
+	if _, err := s.host.Index(w.Link); err == nil || !w.Chosen {
+		return w, nil
+	}
+	routes, err := s.host.Routes()
+	if err != nil {
+		return w, err
+	}
+	return s.book.Relocate(w.ID, routes)
+}
+
+// raiseFor raises the networks that a request names. What it can't find is left
+// to whoever decides.
+func (s *stage) raiseFor(ctx context.Context, r AttachRequest) error {
+	refs := append(slices.Sorted(maps.Keys(r.Endpoints)), r.Mode)
+	for _, ref := range refs {
+		if w, err := s.book.Find(ref); err == nil && w.Linked() {
+			if err := s.raise(ctx, w.ID); err != nil {
+				return err
+			}
+		}
+	}
 	return nil
 }
 
@@ -198,7 +234,7 @@ func (s *stage) startForwarding() error {
 	if err != nil {
 		return err
 	}
-	if err := s.book.SetClosed(closed); err != nil {
+	if err := s.book.Forwarding().SetClosed(closed); err != nil {
 		return err
 	}
 	s.bridge.SetClosed(closed)
@@ -212,7 +248,7 @@ func (s *stage) startForwarding() error {
 // and nothing seems to need it: no network is up, and no interface has appeared
 // since that another program might route through.
 func (s *stage) stopForwarding() error {
-	before := s.book.Closed()
+	before := s.book.Forwarding().Closed()
 	if before == nil {
 		return nil
 	}
@@ -230,7 +266,7 @@ func (s *stage) stopForwarding() error {
 		return fmt.Errorf("switch IP forwarding off: %w", err)
 	}
 	s.bridge.SetClosed(nil)
-	return s.book.SetClosed(nil)
+	return s.book.Forwarding().SetClosed(nil)
 }
 
 // foreignLinks returns the interfaces that no Gantry made, loopback left out.

@@ -146,6 +146,31 @@ func (b *state) admit(r *Record, routes []netip.Prefix) error {
 	return nil
 }
 
+// Relocate returns the record of a network whose subnet was not the user's wish,
+// after choosing another subnet if routes overlap it and no container has an
+// address there.
+func (b *Book) Relocate(networkID string, routes []netip.Prefix) (Record, error) {
+	b.writing.Lock()
+	defer b.writing.Unlock()
+	b.mu.RLock()
+	w := b.networks[networkID]
+	if w == nil {
+		b.mu.RUnlock()
+		return Record{}, notFound(networkID)
+	}
+	r, fixed, others := w.rec, w.users > 0 || w.pool == nil || len(w.pool.Leases()) > 0, b.subnets(networkID)
+	b.mu.RUnlock()
+	if fixed || !ipam.Overlaps(r.Plan().Subnet, routes) {
+		return r, nil
+	}
+	s, err := ipam.Choose(b.pools, append(others, routes...))
+	if err != nil {
+		return r, err
+	}
+	r.IPAM.Config = []wire.IPAMConfig{{Subnet: s, Gateway: ipam.First(s)}}
+	return r, b.put(r)
+}
+
 // Delete takes a network off the books. One with endpoints is errs.Denied.
 func (b *Book) Delete(ref string) (Record, error) {
 	b.writing.Lock()

@@ -45,10 +45,16 @@ func (d records) remove(owner string) error {
 	return nil
 }
 
+// Forwarding is the record of IP forwarding having been switched on.
+type Forwarding string
+
+// Forwarding returns the record of IP forwarding.
+func (b *Book) Forwarding() Forwarding { return Forwarding(filepath.Join(b.run, "forwarding.json")) }
+
 // Closed returns the interfaces that forwarding was switched on under, or nil
 // if this daemon has not done so since the last boot.
-func (b *Book) Closed() []string {
-	data, err := os.ReadFile(closedFile(b.run))
+func (f Forwarding) Closed() []string {
+	data, err := os.ReadFile(string(f))
 	if err != nil {
 		return nil
 	}
@@ -61,9 +67,9 @@ func (b *Book) Closed() []string {
 
 // SetClosed writes that forwarding is being switched on under these interfaces,
 // or with nil that it is off again.
-func (b *Book) SetClosed(links []string) error {
+func (f Forwarding) SetClosed(links []string) error {
 	if links == nil {
-		if err := os.Remove(closedFile(b.run)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		if err := os.Remove(string(f)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return err
 		}
 		return nil
@@ -72,7 +78,5 @@ func (b *Book) SetClosed(links []string) error {
 	if err != nil {
 		return err
 	}
-	return durable.Replace(closedFile(b.run), data, 0o600)
+	return durable.Replace(string(f), data, 0o600)
 }
-
-func closedFile(run string) string { return filepath.Join(run, "forwarding.json") }
