@@ -142,7 +142,7 @@ func (c *cli) delete(o options, args []string) error {
 		}
 	}
 	if status != specs.StateStopped {
-		if err := ct.end(); err != nil {
+		if err := ct.end(c.ctx); err != nil {
 			return err
 		}
 	}
@@ -165,7 +165,7 @@ func (c *cli) deleteRest(args []string) error {
 const endWithin = 10 * time.Second
 
 // end kills the container and waits until it is gone.
-func (ct *container) end() error {
+func (ct *container) end(ctx context.Context) error {
 	if g, err := ct.group(); err == nil && g != nil {
 		g.Kill()
 	}
@@ -173,7 +173,7 @@ func (ct *container) end() error {
 		return err
 	}
 	if _, err := os.Stat(filepath.Join(ct.dir, pausedFile)); err == nil {
-		if err := ct.freeze(thaw); err != nil {
+		if err := ct.freeze(ctx, thaw); err != nil {
 			return err
 		}
 	}
@@ -219,12 +219,12 @@ const (
 	thaw
 )
 
-func (ct *container) freeze(how freezeHow) error {
+func (ct *container) freeze(ctx context.Context, how freezeHow) error {
 	g, err := ct.needGroup()
 	if err != nil {
 		return err
 	}
-	ctx, cancel := context.WithTimeout(context.TODO(), endWithin)
+	ctx, cancel := context.WithTimeout(ctx, endWithin)
 	defer cancel()
 	mark := filepath.Join(ct.dir, pausedFile)
 	if how == thaw {
@@ -251,7 +251,7 @@ func (c *cli) pause(_ options, args []string) error {
 	if status != specs.StateRunning && status != specs.StateCreated {
 		return errs.New(errs.Conflict, "cannot pause a container that is %s", status)
 	}
-	return ct.freeze(freeze)
+	return ct.freeze(c.ctx, freeze)
 }
 
 // resume is the command of that name.
@@ -263,5 +263,5 @@ func (c *cli) resume(_ options, args []string) error {
 	if status != "paused" {
 		return errs.New(errs.Conflict, "cannot resume a container that is %s", status)
 	}
-	return ct.freeze(thaw)
+	return ct.freeze(c.ctx, thaw)
 }

@@ -15,6 +15,7 @@
 package ocicli
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -31,6 +32,7 @@ const defaultRoot = "/run/gantry-shim"
 
 // A cli is one call of the program.
 type cli struct {
+	ctx           context.Context
 	name          string
 	root          string
 	log           string
@@ -70,8 +72,8 @@ func commands() map[string]command {
 }
 
 // Main runs one command and returns the exit code.
-func Main(name string, args []string) int {
-	c := &cli{name: name, root: defaultRoot, stdout: os.Stdout}
+func Main(ctx context.Context, name string, args []string) int {
+	c := &cli{ctx: ctx, name: name, root: defaultRoot, stdout: os.Stdout}
 	err := c.main(args)
 	if err == nil {
 		return c.code

@@ -42,6 +42,20 @@ import (
 // socketFile is shim.SocketFile.
 const socketFile = "shim.sock"
 
+// errorFile, in the run directory, gets what the shim can tell nobody: the trace
+// of a crash, a full disk. It is empty as a rule.
+const errorFile = "shim.err"
+
+// redirectErrors makes errorFile our standard error.
+func redirectErrors(dir string) error {
+	f, err := os.OpenFile(filepath.Join(dir, errorFile), os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o600)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	return os.NewSyscallError("dup3", unix.Dup3(int(f.Fd()), 2, 0))
+}
+
 // launcherFD is the descriptor of the socket to the launcher.
 const launcherFD = 3
 
@@ -135,6 +149,9 @@ func (s *server) create(r *protocol.Request) (err error) {
 			s.undo()
 		}
 	}()
+	if err := redirectErrors(s.dir); err != nil {
+		return err
+	}
 	j, err := job.Decode(r.Job)
 	if err != nil {
 		return err
@@ -167,7 +184,7 @@ func openLog(c protocol.LogConfig) (*jsonfile.Writer, error) {
 	switch c.Driver {
 	case "none", "":
 		return nil, nil
-	case "json-file":
+	case "json-file", "local": // local has no form that others would read
 		return jsonfile.Create(c.Path, jsonfile.Options{MaxSize: c.MaxSize, MaxFile: c.MaxFile, Compress: c.Compress, Attrs: c.Attrs})
 	}
 	return nil, errs.New(errs.Unsupported, "log driver %q", c.Driver)
@@ -346,11 +363,16 @@ func (s *server) endLocked() {
 		return
 	}
 	s.stopping = true
+	s.closeSocket()
+	close(s.ended)
+}
+
+// closeSocket lets nobody in any more. It may be called twice.
+func (s *server) closeSocket() {
 	os.Remove(filepath.Join(s.dir, socketFile))
 	if s.lock != nil {
 		s.lock.Close()
 	}
-	close(s.ended)
 }
 
 // shutdown is the call of that name.
@@ -363,5 +385,6 @@ func (s *server) shutdown() error {
 		s.reaper.signal(s.main.task.Pid(), unix.SIGKILL)
 	}
 	<-s.main.done
+	s.closeSocket()
 	return nil
 }

@@ -1,6 +1,7 @@
 package server
 
 import (
+	"bufio"
 	"bytes"
 	"os"
 	goruntime "runtime"
@@ -28,7 +29,7 @@ const garbage = 512 << 10
 type trimmer struct {
 	mu      sync.Mutex
 	pending bool
-	single  bool // singlePages has been called
+	text    []section // nil until first needed
 }
 
 // later trims once, trimAfter from the first call on.
@@ -51,12 +52,11 @@ func (t *trimmer) trim(b *buffers) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.pending = false
-	text := program()
-	if !t.single {
-		t.single = true
-		singlePages(text)
+	if t.text == nil {
+		t.text = program()
+		singlePages(t.text)
 	}
-	for _, s := range text {
+	for _, s := range t.text {
 		// They stay in the page cache, which the sealed file is, and come
 		// back one by one as they are needed.
 		syscall.RawSyscall(unix.SYS_MADVISE, uintptr(s.from), uintptr(s.size), unix.MADV_DONTNEED)
@@ -65,27 +65,45 @@ func (t *trimmer) trim(b *buffers) {
 
 type section struct{ from, size uint64 }
 
-// program returns where the program's text and constants are in memory
-// (proc(5), maps).
+// program returns where in memory there are read-only sections of files, as they
+// are in the file: the program's text and constants (proc(5), smaps). One that
+// has pages of its own (relocations of a program that is not static) is left out:
+// those would be lost.
 func program() (sections []section) {
-	maps, err := os.ReadFile("/proc/self/maps")
+	f, err := os.Open("/proc/self/smaps")
 	if err != nil {
 		return nil
 	}
-	for line := range bytes.Lines(maps) {
+	defer f.Close()
+	var s section
+	for in := bufio.NewScanner(f); in.Scan(); {
 		// 00400000-004f5000 r-xp 00000000 00:01 1234   /memfd:gantry-shim (deleted)
-		f := bytes.Fields(line)
-		if len(f) < 6 || f[5][0] != '/' || len(f[1]) < 2 || f[1][0] != 'r' || f[1][1] != '-' {
-			continue // not of a file, or changed since it was read
-		}
-		from, to, ok := bytes.Cut(f[0], []byte("-"))
-		a, err1 := strconv.ParseUint(string(from), 16, 64)
-		b, err2 := strconv.ParseUint(string(to), 16, 64)
-		if ok && err1 == nil && err2 == nil && a < b {
-			sections = append(sections, section{a, b - a})
+		// …
+		// Anonymous:             0 kB
+		line := in.Bytes()
+		switch {
+		case bytes.HasPrefix(line, []byte("Anonymous:")) && s.size > 0:
+			if bytes.HasSuffix(line, []byte(" 0 kB")) {
+				sections = append(sections, s)
+			}
+		case len(line) > 0 && line[0] >= 'a' || len(line) > 0 && line[0] <= '9':
+			s = section{}
+			if f := bytes.Fields(line); len(f) > 5 && f[5][0] == '/' && f[1][0] == 'r' && f[1][1] == '-' {
+				s = parseSection(f[0])
+			}
 		}
 	}
 	return sections
+}
+
+func parseSection(b []byte) section {
+	from, to, _ := bytes.Cut(b, []byte("-"))
+	x, err1 := strconv.ParseUint(string(from), 16, 64)
+	y, err2 := strconv.ParseUint(string(to), 16, 64)
+	if err1 != nil || err2 != nil || x >= y {
+		return section{}
+	}
+	return section{x, y - x}
 }
 
 // The userfaultfd(2) interface, of linux/userfaultfd.h.
