@@ -116,6 +116,7 @@ func (c *hijacked) pump(ctx context.Context, s shim.Stream, from input) {
 			c.awaitHangup(over, s)
 		}
 	}()
+	c.awaitHead()
 	_, _ = io.Copy(c.conn, s)
 	close(over)
 	_ = s.Close()
@@ -127,11 +128,43 @@ func (c *hijacked) pump(ctx context.Context, s shim.Stream, from input) {
 // say writes one line to the client, as standard output, and closes.
 func (c *hijacked) say(text string, tty bool) {
 	defer c.conn.Close()
+	c.awaitHead()
 	line := []byte(text + "\r\n")
 	if !tty {
 		line = append(frameHead(stdoutFrame, len(line)), line...)
 	}
 	_, _ = c.conn.Write(line)
+}
+
+// headTime is the longest that the stream is held back for the head.
+const headTime = 20 * time.Millisecond
+
+// awaitHead returns when the client has read the head. Some clients (docker-py)
+// read the head through a buffer that they then throw away, with whatever of
+// the stream came right behind it. The kernel knows on unix sockets what is not
+// read yet (SIOCOUTQ, unix(7)); on others, what has not arrived.
+func (c *hijacked) awaitHead() {
+	pause := 20 * time.Microsecond
+	for end := time.Now().Add(headTime); time.Now().Before(end); time.Sleep(pause) {
+		unread := 0
+		if !control(c.conn, func(fd int) { unread, _ = unix.IoctlGetInt(fd, unix.SIOCOUTQ) }) || unread == 0 {
+			return
+		}
+		pause = min(2*pause, time.Millisecond)
+	}
+}
+
+// control runs f with the connection's descriptor; false if there is none.
+func control(conn net.Conn, f func(fd int)) bool {
+	if t, ok := conn.(interface{ NetConn() net.Conn }); ok {
+		conn = t.NetConn()
+	}
+	sc, ok := conn.(syscall.Conn)
+	if !ok {
+		return false
+	}
+	raw, err := sc.SyscallConn()
+	return err == nil && raw.Control(func(fd uintptr) { f(int(fd)) }) == nil
 }
 
 // awaitHangup closes s when the client, which has sent its last byte, has
@@ -155,24 +188,13 @@ func (c *hijacked) awaitHangup(over <-chan struct{}, s io.Closer) {
 // hungUp reports whether the peer has closed both directions (poll(2)). Over
 // TCP that shows only when something is sent.
 func hungUp(conn net.Conn) bool {
-	if t, ok := conn.(interface{ NetConn() net.Conn }); ok {
-		conn = t.NetConn()
-	}
-	sc, ok := conn.(syscall.Conn)
-	if !ok {
-		return false
-	}
-	raw, err := sc.SyscallConn()
-	if err != nil {
-		return true
-	}
 	gone := false
-	err = raw.Control(func(fd uintptr) {
+	open := control(conn, func(fd int) {
 		p := []unix.PollFd{{Fd: int32(fd)}}
 		n, err := unix.Poll(p, 0)
 		gone = err == nil && n > 0 && p[0].Revents&(unix.POLLHUP|unix.POLLERR|unix.POLLNVAL) != 0
 	})
-	return gone || err != nil
+	return gone || !open
 }
 
 func closeWrite(conn net.Conn) {
