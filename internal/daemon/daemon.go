@@ -12,7 +12,10 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"os"
+	"path/filepath"
+	"slices"
 	"strconv"
 	"sync/atomic"
 	"time"
@@ -117,6 +120,7 @@ func (d *Daemon) openEngine(ctx context.Context, c *config.Config, p parts) erro
 	}
 	d.later("shims", func(context.Context) error { return shims.Close() })
 	parent := cgroupParent(c)
+	d.later("control groups", func(context.Context) error { removeParent(cgroups, parent); return nil })
 	launcher := launch.New(launch.Options{
 		Root: c.Root, RunDir: c.Run, Networks: launchNetworks{p.networks}, Volumes: p.volumes, Shims: shims,
 		Cgroups: cgroups, CgroupParent: parent, Runtimes: runtimes(c), Log: d.log,
@@ -205,6 +209,18 @@ func cgroupParent(c *config.Config) string {
 		return "/gantry-" + c.Instance
 	}
 	return "/gantry"
+}
+
+// removeParent takes the parent of the containers' groups off the machine if no
+// container runs: a group with children can't be removed.
+func removeParent(h *cgroup.Host, parent string) {
+	roots := slices.Collect(maps.Values(h.V1))
+	if h.V2 != "" {
+		roots = append(roots, h.V2)
+	}
+	for _, root := range roots {
+		_ = os.Remove(filepath.Join(root, parent))
+	}
 }
 
 // networkOptions turns the configuration into that of the networks.
