@@ -119,6 +119,9 @@ func (s *Images) writeLayer(ctx context.Context, r io.Reader) (ocispec.Descripto
 	if c == layer.Gzip || c == layer.Zstd {
 		return s.keepLayer(ctx, raw, plain, c)
 	}
+	if err := raw.to(io.Discard); err != nil {
+		return ocispec.Descriptor{}, "", err
+	}
 	return s.packLayer(ctx, plain)
 }
 
