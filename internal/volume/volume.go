@@ -12,6 +12,7 @@ package volume
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"regexp"
@@ -74,16 +75,39 @@ type record struct {
 var (
 	volumes = store.NewBucket[record]("volumes")
 	claims  = store.NewBucket[[]string]("volume.claims")
+	// removing has the volumes that are struck off and may still have a
+	// directory.
+	removing = store.NewBucket[time.Time]("volume.removing")
 )
 
-// Open returns the volumes recorded in the store, and removes what an
-// interrupted removal has left in the directory.
+// Open returns the volumes recorded in the store, and finishes removals that
+// were interrupted.
 func Open(o Options) (*Volumes, error) {
 	l, err := local.Open(o.Dir)
 	if err != nil {
 		return nil, fmt.Errorf("open volumes: %w", err)
 	}
-	return &Volumes{db: o.Store, local: l, events: o.Events}, nil
+	v := &Volumes{db: o.Store, local: l, events: o.Events}
+	var left []string
+	err = v.db.View(func(tx *store.Tx) error {
+		left = removing.Keys(tx)
+		return nil
+	})
+	for _, name := range left {
+		err = errors.Join(err, v.bury(name))
+	}
+	if err != nil {
+		return nil, fmt.Errorf("open volumes: %w", err)
+	}
+	return v, nil
+}
+
+// bury removes the directory of a volume that has been struck off.
+func (v *Volumes) bury(name string) error {
+	if err := v.local.Remove(name); err != nil {
+		return fmt.Errorf("remove %s: %w", name, err)
+	}
+	return v.db.Update(func(tx *store.Tx) error { return removing.Delete(tx, name) })
 }
 
 var validName = regexp.MustCompile(`^[a-zA-Z0-9][a-zA-Z0-9_.-]*$`)
@@ -142,14 +166,20 @@ func (v *Volumes) create(ctx context.Context, c wire.VolumeCreate) (record, erro
 	if err := local.Check(c.DriverOpts); err != nil {
 		return record{}, fmt.Errorf("create %s: %w", c.Name, err)
 	}
-	if err := v.local.Create(c.Name); err != nil {
-		return record{}, fmt.Errorf("create %s: %w", c.Name, err)
-	}
 	r := record{Name: c.Name, Driver: c.Driver, Labels: labels, Created: time.Now()}
 	if len(c.DriverOpts) > 0 {
 		r.Options = maps.Clone(c.DriverOpts)
 	}
-	if err := v.db.Update(func(tx *store.Tx) error { return volumes.Put(tx, r.Name, r) }); err != nil {
+	// The record first: a directory without one would belong to nobody, and
+	// Mount makes the directory of a record without one.
+	err = v.db.Update(func(tx *store.Tx) error { return volumes.Put(tx, r.Name, r) })
+	if err == nil {
+		err = v.local.Create(c.Name)
+		if err != nil {
+			err = errors.Join(err, v.db.Update(func(tx *store.Tx) error { return volumes.Delete(tx, r.Name) }))
+		}
+	}
+	if err != nil {
 		return record{}, fmt.Errorf("create %s: %w", c.Name, err)
 	}
 	v.tell(wire.Event{Action: "create"}, r, nil)
@@ -272,13 +302,13 @@ func (v *Volumes) remove(ctx context.Context, name string) error {
 		if by := users(tx)[name]; len(by) > 0 {
 			return errs.New(errs.Conflict, "remove %s: volume is in use - [%s]", name, strings.Join(by, ", "))
 		}
-		return volumes.Delete(tx, name)
+		return errors.Join(volumes.Delete(tx, name), removing.Put(tx, name, time.Now()))
 	})
 	if err != nil {
 		return err
 	}
-	if err := v.local.Remove(name); err != nil {
-		return fmt.Errorf("remove %s: %w", name, err)
+	if err := v.bury(name); err != nil {
+		return err
 	}
 	v.tell(wire.Event{Action: "destroy"}, r, nil)
 	return nil
