@@ -86,7 +86,8 @@ func weights(d *daemon) ([]result, error) {
 	}, nil
 }
 
-// shimsOf returns the pids of the shims whose run directory is below dir.
+// shimsOf returns the pids of the shims of the daemon whose directories are
+// below dir.
 func shimsOf(dir string) ([]int, error) {
 	comms, err := filepath.Glob("/proc/[0-9]*/comm")
 	if err != nil {
@@ -98,10 +99,22 @@ func shimsOf(dir string) ([]int, error) {
 		if err != nil || strings.TrimSpace(string(name)) != "gantry-shim" {
 			continue
 		}
-		pid, _ := strconv.Atoi(filepath.Base(filepath.Dir(c)))
-		pids = append(pids, pid)
+		if pid, err := strconv.Atoi(filepath.Base(filepath.Dir(c))); err == nil && holdsBelow(pid, dir) {
+			pids = append(pids, pid)
+		}
 	}
 	return pids, nil
+}
+
+// holdsBelow reports whether a process has something open below dir.
+func holdsBelow(pid int, dir string) bool {
+	fds, _ := filepath.Glob(fmt.Sprintf("/proc/%d/fd/*", pid))
+	for _, fd := range fds {
+		if path, err := os.Readlink(fd); err == nil && strings.HasPrefix(path, dir+"/") {
+			return true
+		}
+	}
+	return false
 }
 
 // sharedPages shows that two containers of one image map the same file: the

@@ -107,8 +107,8 @@ func TestKilledDuringStarts(t *testing.T) {
 // leaves nothing, and starts again.
 func TestKilledShim(t *testing.T) {
 	d := start(t)
-	run(t, d, "run", "-d", "--name", "c", "busybox", "sleep", "300")
-	pid, err := strconv.Atoi(run(t, d, "inspect", "-f", "{{.State.Pid}}", "c"))
+	run(t, d, "run", "-d", "--name", "box", "busybox", "sleep", "300")
+	pid, err := strconv.Atoi(run(t, d, "inspect", "-f", "{{.State.Pid}}", "box"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -120,7 +120,7 @@ func TestKilledShim(t *testing.T) {
 		t.Fatal(err)
 	}
 	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(20 * time.Millisecond) {
-		got := run(t, d, "inspect", "-f", "{{.State.Status}} {{.State.ExitCode}}", "c")
+		got := run(t, d, "inspect", "-f", "{{.State.Status}} {{.State.ExitCode}}", "box")
 		if got == "exited 137" {
 			break
 		}
@@ -131,8 +131,8 @@ func TestKilledShim(t *testing.T) {
 	if _, err := os.Stat(filepath.Join("/proc", strconv.Itoa(pid))); err == nil {
 		t.Error("the container's process outlives its supervisor")
 	}
-	run(t, d, "start", "c")
-	if got := run(t, d, "exec", "c", "echo", "again"); got != "again" {
+	run(t, d, "start", "box")
+	if got := run(t, d, "exec", "box", "echo", "again"); got != "again" {
 		t.Errorf("exec after the restart: %q", got)
 	}
 }

@@ -53,20 +53,20 @@ func refused(t *testing.T, d *testkit.Daemon, args ...string) string {
 // CVE-2024-21626, CVE-2016-9962: descriptors of the host reach the container.
 func TestLeakedDescriptors(t *testing.T) {
 	d := start(t)
-	run(t, d, "run", "-d", "--name", "c", "busybox", "sleep", "300")
+	run(t, d, "run", "-d", "--name", "box", "busybox", "sleep", "300")
 	for n := 3; n < 24; n++ {
 		dir := fmt.Sprintf("/proc/self/fd/%d", n)
-		for _, args := range [][]string{{"run", "--rm", "-w", dir, "busybox", "pwd"}, {"exec", "-w", dir, "c", "pwd"}} {
+		for _, args := range [][]string{{"run", "--rm", "-w", dir, "busybox", "pwd"}, {"exec", "-w", dir, "box", "pwd"}} {
 			refused(t, d, args...)
 		}
 	}
 	// The listing itself holds one descriptor, of the directory.
-	for _, args := range [][]string{{"run", "--rm", "busybox", "ls", "/proc/self/fd"}, {"exec", "c", "ls", "/proc/self/fd"}} {
+	for _, args := range [][]string{{"run", "--rm", "busybox", "ls", "/proc/self/fd"}, {"exec", "box", "ls", "/proc/self/fd"}} {
 		if got := strings.Fields(run(t, d, args...)); strings.Join(got, " ") != "0 1 2 3" {
 			t.Errorf("%v: descriptors %v", args, got)
 		}
 	}
-	if got := run(t, d, "exec", "c", "ls", "/proc/1/fd"); strings.Join(strings.Fields(got), " ") != "0 1 2" {
+	if got := run(t, d, "exec", "box", "ls", "/proc/1/fd"); strings.Join(strings.Fields(got), " ") != "0 1 2" {
 		t.Errorf("descriptors of the first process: %q", got)
 	}
 	if got := run(t, d, "run", "--rm", "busybox", "readlink", "/proc/self/cwd"); got != "/" {
@@ -187,7 +187,7 @@ func sameSet(a, b []string) bool {
 // CVE-2021-41091: other users of the host read the state.
 func TestStateIsPrivate(t *testing.T) {
 	d := start(t)
-	run(t, d, "run", "-d", "--name", "c", "-v", "v:/v", "busybox", "sh", "-c", "echo secret >/v/f; sleep 300")
+	run(t, d, "run", "-d", "--name", "box", "-v", "secret:/v", "busybox", "sh", "-c", "echo secret >/v/f; sleep 300")
 	for _, root := range []string{d.Root, d.Run} {
 		cmd := exec.Command("find", root, "-mindepth", "1")
 		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
@@ -216,7 +216,7 @@ func TestCgroupsAndDevices(t *testing.T) {
 // shares the host's network reaches.
 func TestNoAbstractSockets(t *testing.T) {
 	d := start(t)
-	run(t, d, "run", "-d", "--name", "c", "busybox", "sleep", "300")
+	run(t, d, "run", "-d", "--name", "box", "busybox", "sleep", "300")
 	before := run(t, d, "run", "--rm", "--network", "host", "busybox", "cat", "/proc/net/unix")
 	for line := range strings.Lines(before) {
 		if f := strings.Fields(line); len(f) >= 8 && strings.HasPrefix(f[7], "@") && strings.Contains(f[7], "gantry") {
