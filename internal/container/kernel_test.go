@@ -71,6 +71,15 @@ func TestKernel(t *testing.T) {
 	if out, err := untar.CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
+	host, err := cgroup.Detect()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := host.Group(cgroupParent(dir)).Remove(); err != nil {
+			t.Error(err)
+		}
+	})
 	cmd := exec.Command(os.Args[0], "-test.run=^TestKernel$", "-test.v", "-test.timeout=120s")
 	cmd.Env = append(os.Environ(), envHost+"="+dir)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET | syscall.CLONE_NEWNS}
@@ -80,6 +89,10 @@ func TestKernel(t *testing.T) {
 	}
 	t.Log(string(out))
 }
+
+// cgroupParent is where the containers of one run of the test are counted, so
+// that two runs at once leave each other alone.
+func cgroupParent(dir string) string { return "/gantry-kt-" + filepath.Base(filepath.Dir(dir)) }
 
 // real is a daemon's parts on a machine.
 type real struct {
@@ -139,7 +152,7 @@ func openReal(ctx context.Context, t *testing.T, dir string, fail func(string) e
 	must(err)
 	r.launcher = launch.New(launch.Options{
 		Root: root, RunDir: run, Networks: launchNetworks{r.networks}, Volumes: vols, Shims: r.shims, Cgroups: host,
-		CgroupParent: "/gantry-kernel-test", Fail: fail,
+		CgroupParent: cgroupParent(dir), Fail: fail,
 	})
 	version := plan.CgroupV1
 	if host.Mode == cgroup.V2 {

@@ -159,6 +159,9 @@ func (c recovery) find(ctx context.Context, a *actor, o observed) {
 			c.log.Warn("can't attach to a container that was found", "id", a.id, "error", err)
 		}
 		a.post(letter{fact: Fact{Kind: Adopted, Frozen: o.Paused}, running: r})
+		if _, err := shim.ReadExit(c.runDir(a.id)); err == nil {
+			c.settle(ctx, a) // it has ended, and its shim is about to say so
+		}
 		return
 	}
 	if err == nil {

@@ -57,10 +57,8 @@ func (l *Launcher) endProcess(ctx context.Context, id string) error {
 		path = string(other)
 	}
 	group := l.o.Cgroups.Group(path)
-	if group.Exists() {
-		if err := group.Kill(); err != nil && group.Exists() {
-			return err
-		}
+	if err := killAll(ctx, group); err != nil {
+		return err
 	}
 	if _, err := os.Lstat(filepath.Join(dir, shim.SocketFile)); err == nil {
 		l.endShim(ctx, dir)
@@ -72,6 +70,22 @@ func (l *Launcher) endProcess(ctx context.Context, id string) error {
 	}
 	if err := os.RemoveAll(dir); err != nil {
 		return fmt.Errorf("run directory: %w", err)
+	}
+	return nil
+}
+
+// killAll kills the processes of a group. A frozen one dies when it thaws.
+func killAll(ctx context.Context, group *Group) error {
+	if !group.Exists() {
+		return nil
+	}
+	if err := group.Kill(); err != nil && group.Exists() {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, endWait)
+	defer cancel()
+	if err := group.Thaw(ctx); err != nil && group.Exists() && !errs.Is(err, errs.Unsupported) {
+		return err
 	}
 	return nil
 }
