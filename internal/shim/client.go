@@ -24,10 +24,12 @@ type client struct {
 
 	writing sync.Mutex
 
-	mu    sync.Mutex
-	why   error
-	last  uint32
-	calls map[uint32]chan<- answer
+	mu  sync.Mutex
+	why error
+	// closed: by our own side, and not for a failure.
+	closed bool
+	last   uint32
+	calls  map[uint32]chan<- answer
 }
 
 type answer struct {
@@ -155,12 +157,14 @@ func (c *client) Wait(ctx context.Context) (Exit, error) {
 	if !errs.Is(err, errs.Unavailable) {
 		return e, err
 	}
-	select {
-	case <-c.lost:
-		return ReadExit(c.dir)
-	default:
+	c.mu.Lock()
+	closed := c.closed
+	c.mu.Unlock()
+	if closed { // that tells nothing of the shim
 		return e, err
 	}
+	<-c.lost // soon: a connection that failed to write is closed
+	return ReadExit(c.dir)
 }
 
 func (c *client) wait(ctx context.Context, execID string) (Exit, error) {
@@ -229,6 +233,9 @@ func (c *client) Shutdown(ctx context.Context) error {
 }
 
 func (c *client) Close() error {
+	c.mu.Lock()
+	c.closed = true
+	c.mu.Unlock()
 	err := c.conn.Close()
 	<-c.lost
 	return err

@@ -78,7 +78,7 @@ func TestLeftBeforeStart(t *testing.T) {
 		}
 		time.Sleep(10 * time.Millisecond)
 	}
-	t.Error("it is still there")
+	t.Errorf("it is still there: process %v, cgroup %v", unix.Kill(pid, 0), b.group().Exists())
 }
 
 func TestSignal(t *testing.T) {

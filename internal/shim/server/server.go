@@ -86,7 +86,10 @@ func Main() error {
 		ctls:   map[*control]struct{}{},
 		ended:  make(chan struct{}),
 	}
-	go s.signals()
+	signals := make(chan os.Signal, 8)
+	signal.Notify(signals, syscall.SIGCHLD, syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP, syscall.SIGQUIT,
+		syscall.SIGUSR1, syscall.SIGUSR2, syscall.SIGALRM, syscall.SIGTSTP)
+	go s.signals(signals)
 	r, err := protocol.DecodeRequest(payload)
 	if err == nil {
 		err = s.create(r)
@@ -106,10 +109,7 @@ func Main() error {
 // signals reaps at SIGCHLD. It takes the other signals that a service manager
 // sends round so that they do not end the shim; were they ignored, the
 // container's processes would inherit that (signal(7)).
-func (s *server) signals() {
-	c := make(chan os.Signal, 8)
-	signal.Notify(c, syscall.SIGCHLD, syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP, syscall.SIGQUIT,
-		syscall.SIGUSR1, syscall.SIGUSR2, syscall.SIGALRM, syscall.SIGTSTP)
+func (s *server) signals(c <-chan os.Signal) {
 	for sig := range c {
 		if sig == syscall.SIGCHLD {
 			s.reaper.sweep()
