@@ -110,7 +110,7 @@ func Open(ctx context.Context, o Options) (_ *Store, err error) {
 	if err := s.meta.Init(ctx); err != nil {
 		return nil, errors.Join(err, s.overlay.Close())
 	}
-	if err := s.dropHolds(ctx); err != nil {
+	if err := dropHolds(ctx, s); err != nil {
 		return nil, errors.Join(err, s.overlay.Close())
 	}
 	return s, nil

@@ -43,7 +43,7 @@ func (s *Store) Hold(ctx context.Context) (held context.Context, release func(),
 
 // dropHolds ends the holds of a process that is no more and removes what they
 // kept.
-func (s *Store) dropHolds(ctx context.Context) error {
+func dropHolds(ctx context.Context, s *Store) error {
 	list, err := s.leases.List(ctx)
 	if err != nil {
 		return kind(err)

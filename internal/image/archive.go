@@ -17,6 +17,9 @@ import (
 	"gantry/internal/layer"
 )
 
+// loader reads archives of images.
+type loader struct{ *maker }
+
 // archive is what an archive of images holds, after it has been read once from
 // start to end: the small files that describe, and the rest as blobs.
 type archive struct {
@@ -34,7 +37,7 @@ const (
 
 // readArchive takes the files of a tar, of any compression, into the store. ctx
 // must be one of Hold.
-func (s *Images) readArchive(ctx context.Context, r io.Reader) (*archive, error) {
+func (s *loader) readArchive(ctx context.Context, r io.Reader) (*archive, error) {
 	plain, _, err := layer.Decompress(r, s.store.Limits())
 	if err != nil {
 		return nil, err
@@ -65,7 +68,7 @@ func (s *Images) readArchive(ctx context.Context, r io.Reader) (*archive, error)
 
 // takeMember takes one file of an archive. Names are only keys: nothing is
 // written under them.
-func (s *Images) takeMember(ctx context.Context, a *archive, hdr *tar.Header, r io.Reader) error {
+func (s *loader) takeMember(ctx context.Context, a *archive, hdr *tar.Header, r io.Reader) error {
 	name := memberName(hdr.Name)
 	switch hdr.Typeflag {
 	case tar.TypeSymlink:

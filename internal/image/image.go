@@ -44,17 +44,31 @@ type Use struct {
 	Running  bool
 }
 
-// Images are the images of this machine. It is safe for concurrent use.
+// Images are the images of this machine. It is safe for concurrent use. What it
+// can do is spread over its parts: the catalog looks things up, names changes
+// what names mean, and maker, loader and saver bring images in and out.
 type Images struct {
-	store   *content.Store
-	events  *event.Bus
-	uses    func(imageID string) []Use
-	now     func() time.Time
+	*catalog
+	*names
+	*maker
 	pruning sync.Mutex
-	names   sync.Mutex // held while names change, so that look and change are one
+}
+
+// catalog knows what is there, and changes nothing.
+type catalog struct {
+	store *content.Store
+	uses  func(imageID string) []Use
+	now   func() time.Time
 
 	mu    sync.Mutex
 	parts map[digest.Digest]*parts // by manifest; what they hold never changes
+}
+
+// names changes what names mean and tells of it.
+type names struct {
+	*catalog
+	events *event.Bus
+	change sync.Mutex // held while names change, so that look and change are one
 }
 
 // New returns the images of a store. There is nothing to close.
@@ -65,7 +79,8 @@ func New(o Options) *Images {
 	if o.Events == nil {
 		o.Events = event.New()
 	}
-	return &Images{store: o.Content, events: o.Events, uses: o.Uses, now: time.Now, parts: map[digest.Digest]*parts{}}
+	c := &catalog{store: o.Content, uses: o.Uses, now: time.Now, parts: map[digest.Digest]*parts{}}
+	return &Images{catalog: c, names: &names{catalog: c, events: o.Events}, maker: &maker{c}}
 }
 
 // Image is one image for one platform. What it points at is shared and must not
@@ -128,7 +143,7 @@ func (s *Images) Count(ctx context.Context) (int, error) {
 }
 
 // publish tells that something happened to an image.
-func (s *Images) publish(action string, imageID digest.Digest, name string) {
+func (s *names) publish(action string, imageID digest.Digest, name string) {
 	s.events.Publish(wire.Event{
 		Type: "image", Action: wire.EventAction(action),
 		Actor: wire.EventActor{ID: imageID.String(), Attributes: map[string]string{"name": name}},

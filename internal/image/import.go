@@ -20,6 +20,9 @@ import (
 	"gantry/internal/wire"
 )
 
+// maker makes blobs, manifests and layers of what comes in.
+type maker struct{ *catalog }
+
 // ImportOptions says what to make of a tar of a root file system.
 type ImportOptions struct {
 	Repo, Tag string // of the new image; empty for none
@@ -82,7 +85,7 @@ func (s *Images) Import(ctx context.Context, r io.Reader, o ImportOptions, tell 
 
 // assemble writes configuration and manifest of an image of the given layers,
 // and completes it. Its target may be recorded then.
-func (s *Images) assemble(ctx context.Context, i dockerspec.DockerOCIImage, layers []content.Layer) (ocispec.Descriptor, error) {
+func (s *maker) assemble(ctx context.Context, i dockerspec.DockerOCIImage, layers []content.Layer) (ocispec.Descriptor, error) {
 	m := ocispec.Manifest{Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: ocispec.MediaTypeImageManifest}
 	i.RootFS = ocispec.RootFS{Type: "layers", DiffIDs: []digest.Digest{}}
 	for _, l := range layers {
@@ -109,7 +112,7 @@ func chainOf(c *parts) digest.Digest { return content.Chain(c.layers, len(c.laye
 // writeLayer stores a layer of any compression as a blob that manifests have a
 // type for, and returns the digest of the tar in it. gzip and zstd are stored as
 // they are; everything else is packed with gzip, which every tool can read.
-func (s *Images) writeLayer(ctx context.Context, r io.Reader) (ocispec.Descriptor, digest.Digest, error) {
+func (s *maker) writeLayer(ctx context.Context, r io.Reader) (ocispec.Descriptor, digest.Digest, error) {
 	raw := &tee{r: r}
 	plain, c, err := layer.Decompress(raw, s.store.Limits())
 	if err != nil {
@@ -126,7 +129,7 @@ func (s *Images) writeLayer(ctx context.Context, r io.Reader) (ocispec.Descripto
 }
 
 // packLayer stores a plain tar packed.
-func (s *Images) packLayer(ctx context.Context, plain io.Reader) (ocispec.Descriptor, digest.Digest, error) {
+func (s *maker) packLayer(ctx context.Context, plain io.Reader) (ocispec.Descriptor, digest.Digest, error) {
 	sum := sha256.New()
 	pr, pw := io.Pipe()
 	done := make(chan struct{})
@@ -150,7 +153,7 @@ func (s *Images) packLayer(ctx context.Context, plain io.Reader) (ocispec.Descri
 
 // keepLayer stores a packed tar as it is read, while it is unpacked for its
 // digest. raw is what plain reads from.
-func (s *Images) keepLayer(ctx context.Context, raw *tee, plain io.Reader, c layer.Compression) (ocispec.Descriptor, digest.Digest, error) {
+func (s *maker) keepLayer(ctx context.Context, raw *tee, plain io.Reader, c layer.Compression) (ocispec.Descriptor, digest.Digest, error) {
 	sum := sha256.New()
 	pr, pw := io.Pipe()
 	done := make(chan struct{})
@@ -200,7 +203,7 @@ func (t *tee) to(w io.Writer) error {
 
 // repackBlob stores a layer blob again, packed in a way that manifests have a
 // type for.
-func (s *Images) repackBlob(ctx context.Context, d ocispec.Descriptor) (ocispec.Descriptor, error) {
+func (s *maker) repackBlob(ctx context.Context, d ocispec.Descriptor) (ocispec.Descriptor, error) {
 	r, _, err := s.store.Open(ctx, d.Digest)
 	if err != nil {
 		return d, err

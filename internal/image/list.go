@@ -55,7 +55,7 @@ func (s *Images) List(ctx context.Context, o ListOptions) ([]wire.ImageSummary, 
 	return list, nil
 }
 
-func (s *Images) summary(g group, z sizes, o ListOptions) wire.ImageSummary {
+func (s *catalog) summary(g group, z sizes, o ListOptions) wire.ImageSummary {
 	target := g.target
 	sum := wire.ImageSummary{
 		ID: target.Digest.String(), Descriptor: &target, Labels: map[string]string{},
@@ -101,7 +101,7 @@ type sizes struct {
 }
 
 // sizes measures an image, all its platforms that are here.
-func (s *Images) sizes(ctx context.Context, g group) (sizes, error) {
+func (s *catalog) sizes(ctx context.Context, g group) (sizes, error) {
 	z := sizes{pieces: map[string]int64{}}
 	all, err := s.present(ctx, g.target)
 	if err != nil {
@@ -173,7 +173,7 @@ type selector struct {
 	until         time.Time
 }
 
-func (s *Images) selector(ctx context.Context, f filter.Args) (selector, error) {
+func (s *catalog) selector(ctx context.Context, f filter.Args) (selector, error) {
 	sel := selector{f: f}
 	if f.Has("dangling") {
 		d, err := f.Bool("dangling", filter.OtherwiseFalse)
@@ -184,7 +184,7 @@ func (s *Images) selector(ctx context.Context, f filter.Args) (selector, error) 
 	}
 	for key, at := range map[string]*time.Time{"before": &sel.before, "since": &sel.since} {
 		for _, ref := range f.Values(key) {
-			i, err := s.Resolve(ctx, ref, nil)
+			i, err := s.resolve(ctx, ref, nil)
 			if err != nil {
 				return sel, err
 			}

@@ -45,11 +45,12 @@ func (s *Images) Load(ctx context.Context, r io.Reader, o LoadOptions, tell func
 		return err
 	}
 	defer release()
-	a, err := s.readArchive(held, r)
+	in := loader{s.maker}
+	a, err := in.readArchive(held, r)
 	if err != nil {
 		return err
 	}
-	list, err := s.imagesOf(held, a)
+	list, err := in.imagesOf(held, a)
 	if err != nil {
 		return err
 	}
@@ -57,15 +58,15 @@ func (s *Images) Load(ctx context.Context, r io.Reader, o LoadOptions, tell func
 		if err := s.complete(held, f.target, o.Only); err != nil {
 			return err
 		}
-		if err := s.name(held, f, tell); err != nil {
+		if err := s.loaded(held, f, tell); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// name records a loaded image and tells so.
-func (s *Images) name(ctx context.Context, f found, tell func(wire.Progress)) error {
+// loaded records a loaded image and tells so.
+func (s *names) loaded(ctx context.Context, f found, tell func(wire.Progress)) error {
 	imageID := f.target.Digest.String()
 	if len(f.names) == 0 {
 		if err := s.setName(ctx, "", f.target); err != nil {
@@ -84,7 +85,7 @@ func (s *Images) name(ctx context.Context, f found, tell func(wire.Progress)) er
 }
 
 // imagesOf finds the images of an archive.
-func (s *Images) imagesOf(ctx context.Context, a *archive) ([]found, error) {
+func (s *loader) imagesOf(ctx context.Context, a *archive) ([]found, error) {
 	if data, ok := a.texts[ocispec.ImageIndexFile]; ok && a.texts[ocispec.ImageLayoutFile] != nil {
 		return layoutImages(data)
 	}
@@ -155,7 +156,7 @@ type dockerEntry struct {
 
 // dockerImages makes manifests for the images of a docker archive, which has
 // none.
-func (s *Images) dockerImages(ctx context.Context, a *archive, data []byte) ([]found, error) {
+func (s *loader) dockerImages(ctx context.Context, a *archive, data []byte) ([]found, error) {
 	var entries []dockerEntry
 	if err := json.Unmarshal(data, &entries); err != nil {
 		return nil, errs.New(errs.Invalid, "manifest.json: %w", err)
@@ -174,7 +175,7 @@ func (s *Images) dockerImages(ctx context.Context, a *archive, data []byte) ([]f
 	return list, nil
 }
 
-func (s *Images) dockerImage(ctx context.Context, a *archive, e dockerEntry) (found, error) {
+func (s *loader) dockerImage(ctx context.Context, a *archive, e dockerEntry) (found, error) {
 	var f found
 	if len(e.Layers) > maxLayers {
 		return f, errs.New(errs.Invalid, "image has %d layers, more than %d", len(e.Layers), maxLayers)
@@ -213,7 +214,7 @@ func (s *Images) dockerImage(ctx context.Context, a *archive, e dockerEntry) (fo
 }
 
 // writeManifest stores a manifest.
-func (s *Images) writeManifest(ctx context.Context, m ocispec.Manifest) (ocispec.Descriptor, error) {
+func (s *maker) writeManifest(ctx context.Context, m ocispec.Manifest) (ocispec.Descriptor, error) {
 	if m.Layers == nil {
 		m.Layers = []ocispec.Descriptor{}
 	}
@@ -230,7 +231,7 @@ func (s *Images) writeManifest(ctx context.Context, m ocispec.Manifest) (ocispec
 // so that they stay together, and unpacks those for this machine (for `only`,
 // if it is not empty). A part that names a blob that is not here is errs.Invalid;
 // a whole part that is not here is left out, if another is.
-func (s *Images) complete(ctx context.Context, target ocispec.Descriptor, only []ocispec.Platform) error {
+func (s *maker) complete(ctx context.Context, target ocispec.Descriptor, only []ocispec.Platform) error {
 	if err := s.referIndexes(ctx, target, 0); err != nil {
 		return err
 	}
@@ -275,7 +276,7 @@ func wanted(p ocispec.Platform, only []ocispec.Platform) bool {
 }
 
 // referManifest notes what a manifest and its configuration need.
-func (s *Images) referManifest(ctx context.Context, c *parts) error {
+func (s *maker) referManifest(ctx context.Context, c *parts) error {
 	var blobs []ocispec.Descriptor
 	for i, l := range c.layers {
 		d, err := s.store.Info(ctx, l.Blob.Digest)
@@ -295,7 +296,7 @@ func (s *Images) referManifest(ctx context.Context, c *parts) error {
 }
 
 // referIndexes notes which manifests an index, and those in it, need.
-func (s *Images) referIndexes(ctx context.Context, d ocispec.Descriptor, depth int) error {
+func (s *maker) referIndexes(ctx context.Context, d ocispec.Descriptor, depth int) error {
 	if !isIndex(d.MediaType) || depth > maxDepth {
 		return nil
 	}

@@ -36,8 +36,8 @@ func (s *Images) Remove(ctx context.Context, ref string, o RemoveOptions) ([]wir
 	if err != nil {
 		return nil, err
 	}
-	s.names.Lock()
-	defer s.names.Unlock()
+	s.change.Lock()
+	defer s.change.Unlock()
 	g, record, err := s.lookup(ctx, q)
 	if err != nil {
 		return nil, err
@@ -87,7 +87,7 @@ func planRemoval(g group, record string, q query, force bool, user Use, used boo
 
 // removeNames removes records of g, in order of their names, and with the last
 // one the image, unless keep says that it shall stay without a name.
-func (s *Images) removeNames(ctx context.Context, g group, names []string, keep bool) ([]wire.ImageDeleted, error) {
+func (s *names) removeNames(ctx context.Context, g group, names []string, keep bool) ([]wire.ImageDeleted, error) {
 	slices.Sort(names)
 	last := len(names) == len(g.records)
 	gone := last && !keep
@@ -139,8 +139,8 @@ func (s *Images) Prune(ctx context.Context, f filter.Args) (wire.ImagesPruned, e
 	if err != nil {
 		return wire.ImagesPruned{}, err
 	}
-	s.names.Lock()
-	defer s.names.Unlock()
+	s.change.Lock()
+	defer s.change.Unlock()
 	groups, err := s.groups(ctx)
 	if err != nil {
 		return wire.ImagesPruned{}, err
@@ -169,7 +169,7 @@ func (s *Images) Prune(ctx context.Context, f filter.Args) (wire.ImagesPruned, e
 }
 
 // pruneOne removes one image. One without a name is told of by its id.
-func (s *Images) pruneOne(ctx context.Context, g group) ([]wire.ImageDeleted, error) {
+func (s *names) pruneOne(ctx context.Context, g group) ([]wire.ImageDeleted, error) {
 	var names []string
 	for _, r := range g.records {
 		names = append(names, r.Name)
@@ -182,7 +182,7 @@ func (s *Images) pruneOne(ctx context.Context, g group) ([]wire.ImageDeleted, er
 }
 
 // prunable reports whether the labels and the age of g satisfy f.
-func (s *Images) prunable(ctx context.Context, g group, f filter.Args, until time.Time) bool {
+func (s *names) prunable(ctx context.Context, g group, f filter.Args, until time.Time) bool {
 	i, err := s.pick(ctx, g, nil, "")
 	if err != nil {
 		return !f.Has("label") && !f.Has("label!") && until.IsZero() // broken: nothing is lost
@@ -194,7 +194,7 @@ func (s *Images) prunable(ctx context.Context, g group, f filter.Args, until tim
 }
 
 // stored returns the bytes of all blobs and unpacked layers.
-func (s *Images) stored(ctx context.Context) (int64, error) {
+func (s *catalog) stored(ctx context.Context) (int64, error) {
 	ctx = content.Namespaced(ctx)
 	var n int64
 	err := s.store.Blobs().Walk(ctx, func(i blobs.Info) error { n += i.Size; return nil })

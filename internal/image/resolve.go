@@ -48,7 +48,7 @@ func (g group) repositories() []string {
 }
 
 // groups returns all images in order of their ids.
-func (s *Images) groups(ctx context.Context) ([]group, error) {
+func (s *catalog) groups(ctx context.Context) ([]group, error) {
 	list, err := s.store.Images().List(content.Namespaced(ctx))
 	if err != nil {
 		return nil, fmt.Errorf("list images: %w", err)
@@ -75,7 +75,7 @@ func (s *Images) groups(ctx context.Context) ([]group, error) {
 
 // lookup finds the image that q means, and the record it was found by, if it
 // was by a name.
-func (s *Images) lookup(ctx context.Context, q query) (g group, record string, err error) {
+func (s *catalog) lookup(ctx context.Context, q query) (g group, record string, err error) {
 	if q.name != "" {
 		r, err := s.store.Images().Get(content.Namespaced(ctx), q.name)
 		if err == nil {
@@ -116,7 +116,7 @@ func (q query) means(g group) bool {
 }
 
 // whole completes a group found by one name with its other records.
-func (s *Images) whole(ctx context.Context, g group) (group, error) {
+func (s *catalog) whole(ctx context.Context, g group) (group, error) {
 	list, err := s.store.Images().List(content.Namespaced(ctx), "target.digest=="+g.target.Digest.String())
 	if err != nil {
 		return group{}, fmt.Errorf("list images: %w", err)
@@ -141,6 +141,10 @@ func (s *Images) Find(ctx context.Context, ref string) (string, bool) {
 //
 // errs.NotFound: "No such image: x:latest", or that it is not there for p.
 func (s *Images) Resolve(ctx context.Context, ref string, p *ocispec.Platform) (*Image, error) {
+	return s.resolve(ctx, ref, p)
+}
+
+func (s *catalog) resolve(ctx context.Context, ref string, p *ocispec.Platform) (*Image, error) {
 	q, err := parseQuery(ref)
 	if err != nil {
 		return nil, err
@@ -153,7 +157,7 @@ func (s *Images) Resolve(ctx context.Context, ref string, p *ocispec.Platform) (
 }
 
 // pick returns the image of g for platform p. ref is how errors call it.
-func (s *Images) pick(ctx context.Context, g group, p *ocispec.Platform, ref string) (*Image, error) {
+func (s *catalog) pick(ctx context.Context, g group, p *ocispec.Platform, ref string) (*Image, error) {
 	list, err := s.manifests(ctx, g.target)
 	if err != nil {
 		return nil, fmt.Errorf("image %s: %w", ref, err)
@@ -221,7 +225,7 @@ const maxParts = 256
 
 // read returns what the manifest m says. errs.NotFound if it, or its
 // configuration, is not here.
-func (s *Images) read(ctx context.Context, m ocispec.Descriptor) (*parts, error) {
+func (s *catalog) read(ctx context.Context, m ocispec.Descriptor) (*parts, error) {
 	s.mu.Lock()
 	c := s.parts[m.Digest]
 	s.mu.Unlock()
@@ -243,7 +247,7 @@ func (s *Images) read(ctx context.Context, m ocispec.Descriptor) (*parts, error)
 	return c, nil
 }
 
-func (s *Images) load(ctx context.Context, m ocispec.Descriptor) (*parts, error) {
+func (s *catalog) load(ctx context.Context, m ocispec.Descriptor) (*parts, error) {
 	data, err := s.store.Read(ctx, m, maxManifest)
 	if err != nil {
 		return nil, err
@@ -284,7 +288,7 @@ const (
 
 // manifests returns the manifests that target leads to and that may be images,
 // in their order. Indexes that are not here lead nowhere.
-func (s *Images) manifests(ctx context.Context, target ocispec.Descriptor) ([]ocispec.Descriptor, error) {
+func (s *catalog) manifests(ctx context.Context, target ocispec.Descriptor) ([]ocispec.Descriptor, error) {
 	var list []ocispec.Descriptor
 	indexes := 0
 	var walk func(d ocispec.Descriptor, depth int) error
@@ -326,7 +330,7 @@ func (s *Images) manifests(ctx context.Context, target ocispec.Descriptor) ([]oc
 }
 
 // present returns what the manifests of target say that are here.
-func (s *Images) present(ctx context.Context, target ocispec.Descriptor) ([]*parts, error) {
+func (s *catalog) present(ctx context.Context, target ocispec.Descriptor) ([]*parts, error) {
 	list, err := s.manifests(ctx, target)
 	if err != nil {
 		return nil, err

@@ -28,13 +28,14 @@ func (s *Images) Save(ctx context.Context, w io.Writer, names []string, only []o
 		return err
 	}
 	defer release()
+	out := &saver{s.catalog}
 	b := &bundle{blobs: map[digest.Digest]int64{}}
 	for _, n := range names {
-		if err := s.gather(held, b, n, only); err != nil {
+		if err := out.gather(held, b, n, only); err != nil {
 			return err
 		}
 	}
-	if err := s.writeBundle(held, w, b); err != nil {
+	if err := out.writeBundle(held, w, b); err != nil {
 		return err
 	}
 	for _, d := range b.saved {
@@ -42,6 +43,9 @@ func (s *Images) Save(ctx context.Context, w io.Writer, names []string, only []o
 	}
 	return nil
 }
+
+// saver writes archives of images.
+type saver struct{ *catalog }
 
 // bundle is what an archive shall hold.
 type bundle struct {
@@ -53,7 +57,7 @@ type bundle struct {
 }
 
 // gather adds the image that ref means to a bundle.
-func (s *Images) gather(ctx context.Context, b *bundle, ref string, only []ocispec.Platform) error {
+func (s *saver) gather(ctx context.Context, b *bundle, ref string, only []ocispec.Platform) error {
 	q, err := parseQuery(ref)
 	if err != nil {
 		return err
@@ -90,7 +94,7 @@ func (s *Images) gather(ctx context.Context, b *bundle, ref string, only []ocisp
 }
 
 // gatherIndexes adds the indexes of an image, and what in them is no image.
-func (s *Images) gatherIndexes(ctx context.Context, b *bundle, d ocispec.Descriptor, depth int) error {
+func (s *saver) gatherIndexes(ctx context.Context, b *bundle, d ocispec.Descriptor, depth int) error {
 	if !isIndex(d.MediaType) || depth > maxDepth {
 		return nil
 	}
@@ -147,7 +151,7 @@ func blobPath(d digest.Digest) string {
 }
 
 // writeBundle writes a bundle, in the order of Docker's archives.
-func (s *Images) writeBundle(ctx context.Context, w io.Writer, b *bundle) error {
+func (s *saver) writeBundle(ctx context.Context, w io.Writer, b *bundle) error {
 	tw := tar.NewWriter(w)
 	folders := map[string]bool{}
 	for _, d := range slices.SortedFunc(maps.Keys(b.blobs), func(x, y digest.Digest) int { return strings.Compare(blobPath(x), blobPath(y)) }) {
@@ -203,7 +207,7 @@ func writeJSON(tw *tar.Writer, name string, mode int64, v any) error {
 	return err
 }
 
-func (s *Images) writeBlob(ctx context.Context, tw *tar.Writer, d digest.Digest) error {
+func (s *saver) writeBlob(ctx context.Context, tw *tar.Writer, d digest.Digest) error {
 	r, size, err := s.store.Open(ctx, d)
 	if err != nil {
 		return err

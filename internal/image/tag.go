@@ -23,8 +23,8 @@ func (s *Images) Tag(ctx context.Context, ref, repo, tag string) error {
 	if err != nil {
 		return err
 	}
-	s.names.Lock()
-	defer s.names.Unlock()
+	s.change.Lock()
+	defer s.change.Unlock()
 	g, _, err := s.lookup(ctx, q)
 	if err != nil {
 		return err
@@ -37,16 +37,16 @@ func (s *Images) Tag(ctx context.Context, ref, repo, tag string) error {
 }
 
 // setName is record for callers that do not hold the names.
-func (s *Images) setName(ctx context.Context, name string, target ocispec.Descriptor) error {
-	s.names.Lock()
-	defer s.names.Unlock()
+func (s *names) setName(ctx context.Context, name string, target ocispec.Descriptor) error {
+	s.change.Lock()
+	defer s.change.Unlock()
 	return s.record(ctx, name, target)
 }
 
 // record makes name mean target; an empty name means none, which keeps the
 // image as a dangling one unless it has a name already. What target needs must
-// be on disk. s.names is held.
-func (s *Images) record(ctx context.Context, name string, target ocispec.Descriptor) error {
+// be on disk. s.change is held.
+func (s *names) record(ctx context.Context, name string, target ocispec.Descriptor) error {
 	err := s.store.Atomic(ctx, func(ctx context.Context) error {
 		g, err := s.whole(ctx, group{target: target})
 		if err != nil {
@@ -83,7 +83,7 @@ func (s *Images) record(ctx context.Context, name string, target ocispec.Descrip
 }
 
 // orphan makes the image of record r dangling if r is its only one.
-func (s *Images) orphan(ctx context.Context, r images.Image) error {
+func (s *names) orphan(ctx context.Context, r images.Image) error {
 	g, err := s.whole(ctx, group{target: r.Target})
 	if err != nil || len(g.records) > 1 {
 		return err
@@ -93,7 +93,7 @@ func (s *Images) orphan(ctx context.Context, r images.Image) error {
 }
 
 // forget removes a record, if there is one.
-func (s *Images) forget(ctx context.Context, name string) error {
+func (s *names) forget(ctx context.Context, name string) error {
 	if err := s.store.Images().Delete(ctx, name); err != nil && !errdefs.IsNotFound(err) {
 		return fmt.Errorf("remove image record %s: %w", name, err)
 	}
@@ -106,7 +106,7 @@ func conflict(what, must, why string) error {
 }
 
 // users returns a container that uses an image, a running one if there is any.
-func (s *Images) users(imageID digest.Digest) (u Use, used bool) {
+func (s *names) users(imageID digest.Digest) (u Use, used bool) {
 	for _, c := range s.uses(imageID.String()) {
 		if !used || c.Running && !u.Running {
 			u, used = c, true
