@@ -61,7 +61,8 @@ func dropHolds(ctx context.Context, s *Store) error {
 		return nil
 	}
 	if c, ok := s.overlay.(snapshots.Cleaner); ok {
-		if err := c.Cleanup(ctx); err != nil {
+		// Not found: there has never been a snapshot.
+		if err := c.Cleanup(ctx); err != nil && !errdefs.IsNotFound(err) {
 			return kind(err)
 		}
 	}
