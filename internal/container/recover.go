@@ -155,6 +155,7 @@ func (c recovery) find(ctx context.Context, a *actor, o observed) {
 	r, err := c.o.Launcher.Adopt(ctx, a.id)
 	if err == nil && o.Up {
 		a.now.state.Phase = Running
+		a.publish()
 		if err := a.late.open(ctx, r.Client); err != nil {
 			c.log.Warn("can't attach to a container that was found", "id", a.id, "error", err)
 		}

@@ -114,6 +114,9 @@ func mount(dirs []string) (int, error) {
 	if err == nil {
 		err = unix.FsconfigCreate(fs)
 	}
+	if errors.Is(err, unix.EINVAL) {
+		return mountOld(dirs)
+	}
 	if err != nil {
 		return -1, fmt.Errorf("view of the root file system: %w%s", err, kernelLog(fs))
 	}
@@ -124,23 +127,39 @@ func mount(dirs []string) (int, error) {
 	return fd, nil
 }
 
-// configure names the layers, one by one where the kernel can (Linux 6.8), else
-// in one text.
+// configure names the layers one by one (Linux 6.5; 5.2 takes the words and
+// refuses them when the file system is made).
 func configure(fs int, dirs []string) error {
-	for i, d := range dirs {
-		err := unix.FsconfigSetString(fs, "lowerdir+", d)
-		if i == 0 && errors.Is(err, unix.EINVAL) {
-			escaped := make([]string, 0, len(dirs))
-			for _, d := range dirs {
-				escaped = append(escaped, strings.NewReplacer(`\`, `\\`, `:`, `\:`).Replace(d))
-			}
-			return unix.FsconfigSetString(fs, "lowerdir", strings.Join(escaped, ":"))
-		}
-		if err != nil {
+	for _, d := range dirs {
+		if err := unix.FsconfigSetString(fs, "lowerdir+", d); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// mountOld is mount for kernels before 6.5: mounted by mount(2) for a moment,
+// then detached by a descriptor.
+func mountOld(dirs []string) (int, error) {
+	at, err := os.MkdirTemp("", "gantry-view-")
+	if err != nil {
+		return -1, fmt.Errorf("view of the root file system: %w", err)
+	}
+	defer os.Remove(at)
+	escaped := make([]string, 0, len(dirs))
+	for _, d := range dirs {
+		escaped = append(escaped, strings.NewReplacer(`\`, `\\`, `:`, `\:`, `,`, `\,`).Replace(d))
+	}
+	const flags = unix.MS_RDONLY | unix.MS_NODEV | unix.MS_NOSUID | unix.MS_NOEXEC
+	if err := unix.Mount("overlay", at, "overlay", flags, "lowerdir="+strings.Join(escaped, ":")); err != nil {
+		return -1, fmt.Errorf("view of the root file system: mount overlay: %w", err)
+	}
+	defer unix.Unmount(at, unix.MNT_DETACH)
+	fd, err := unix.OpenTree(unix.AT_FDCWD, at, unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC)
+	if err != nil {
+		return -1, fmt.Errorf("view of the root file system: %w", err)
+	}
+	return fd, nil
 }
 
 // kernelLog is what the kernel has to say about a failed mount.
