@@ -59,6 +59,7 @@ type Store struct {
 	leases  leases.Manager
 	images  images.Store
 	layers  string // directory of the layers' directories
+	ingests string // directory of blobs being written
 
 	unpacks keyed.Flight[string, struct{}]
 	dirs    sync.Map // chain ID → directory, of layers that are committed
@@ -90,7 +91,7 @@ func Open(ctx context.Context, o Options) (_ *Store, err error) {
 	} else if err != nil {
 		return nil, err
 	}
-	s := &Store{limits: o.Limits, layers: filepath.Join(snapDir, "snapshots")}
+	s := &Store{limits: o.Limits, layers: filepath.Join(snapDir, "snapshots"), ingests: filepath.Join(blobDir, "ingest")}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, db.Close())

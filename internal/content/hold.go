@@ -4,6 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
 	"strings"
 	"time"
 
@@ -66,7 +69,23 @@ func dropHolds(ctx context.Context, s *Store) error {
 			return kind(err)
 		}
 	}
-	return s.Collect(ctx)
+	if err := s.Collect(ctx); err != nil {
+		return err
+	}
+	// Nobody writes yet, and only holds do: what is half-written stays so.
+	return removeAllIn(s.ingests)
+}
+
+// removeAllIn empties a directory, which need not exist.
+func removeAllIn(dir string) error {
+	list, err := os.ReadDir(dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	for _, e := range list {
+		err = errors.Join(err, os.RemoveAll(filepath.Join(dir, e.Name())))
+	}
+	return err
 }
 
 // Pin keeps the blobs of the given digests, and what they refer to, for owner
