@@ -90,7 +90,13 @@ func mountOverlay(o *job.Overlay) (int, error) {
 			return -1, fsError(fs, "mount overlay: option "+opt, err)
 		}
 	}
-	if err := unix.FsconfigCreate(fs); err != nil {
+	err = unix.FsconfigCreate(fs)
+	if err == unix.EINVAL {
+		// Before Linux 6.5 any option is taken and only looked at here. If
+		// it is not the kernel's age, the classic mount says what it is.
+		return -1, errOldKernel
+	}
+	if err != nil {
 		return -1, fsError(fs, "mount overlay with upper layer "+o.Upper, err)
 	}
 	fd, err := unix.Fsmount(fs, unix.FSMOUNT_CLOEXEC, 0)

@@ -19,25 +19,25 @@ check "hello" hi "$(gantry run --rm busybox echo hi)"
 check "limits" "67108864 50 50000" "$(gantry run --rm -m 64m --memory-swap 64m --pids-limit 50 --cpus 0.5 busybox sh -c 'echo $(cat /sys/fs/cgroup/memory.max /sys/fs/cgroup/pids.max) $(cut -d" " -f1 /sys/fs/cgroup/cpu.max)')"
 check "cgroup namespace" "0::/" "$(gantry run --rm busybox cat /proc/self/cgroup)"
 check "read-only cgroups" 1 "$(gantry run --rm busybox sh -c 'echo 1 >/sys/fs/cgroup/cgroup.freeze' 2>/dev/null; echo $?)"
-gantry run -d --name c -m 32m --memory-swap 32m -p 8080:80 busybox sh -c 'mkdir /www; echo page >/www/index.html; exec httpd -f -h /www' >/dev/null
-check "exec is in the group" 2 "$(gantry exec c sh -c 'cat /sys/fs/cgroup/cgroup.procs | wc -l' | awk '{print ($1 >= 2) ? 2 : $1}')"
-gantry pause c
-check "paused" "running true" "$(gantry inspect -f '{{if .State.Paused}}running true{{end}}' c)"
-gantry unpause c
+gantry run -d --name box -m 32m --memory-swap 32m -p 8080:80 busybox sh -c 'mkdir /www; echo page >/www/index.html; exec httpd -f -h /www' >/dev/null
+check "exec is in the group" 2 "$(gantry exec box sh -c 'cat /sys/fs/cgroup/cgroup.procs | wc -l' | awk '{print ($1 >= 2) ? 2 : $1}')"
+gantry pause box
+check "paused" "running true" "$(gantry inspect -f '{{if .State.Paused}}running true{{end}}' box)"
+gantry unpause box
 check "published port" page "$(wget -qO- http://127.0.0.1:8080/)"
-check "stats" "32MiB" "$(gantry stats --no-stream --format '{{.MemUsage}}' c | sed 's/.* //')"
-gantry update -m 48m --memory-swap 48m c >/dev/null
-check "update" 50331648 "$(gantry exec c cat /sys/fs/cgroup/memory.max)"
+check "stats" "32MiB" "$(gantry stats --no-stream --format '{{.MemUsage}}' box | sed 's/.* //')"
+gantry update -m 48m --memory-swap 48m box >/dev/null
+check "update" 50331648 "$(gantry exec box cat /sys/fs/cgroup/memory.max)"
 gantry run --name oom -m 16m --memory-swap 16m busybox sh -c 'head -c 64m /dev/zero | tail' >/dev/null 2>&1
 check "out of memory" true "$(gantry inspect -f '{{.State.OOMKilled}}' oom)"
 check "device refused" 1 "$(gantry run --rm --cap-add ALL busybox sh -c 'mknod /tmp/d c 1 1 && dd if=/tmp/d of=/dev/null bs=1 count=1' >/dev/null 2>&1; echo $?)"
-check "device allowed" "0" "$(gantry run --rm --device /dev/kmsg busybox sh -c 'test -c /dev/kmsg && exec 3</dev/kmsg'; echo $?)"
+check "device allowed" "0" "$(gantry run --rm --device /dev/kmsg --cap-add SYSLOG busybox sh -c 'test -c /dev/kmsg && exec 3</dev/kmsg'; echo $?)"
 kill -9 $daemon
 gantryd --data-root /tmp/lib --exec-root /run/gantry --pidfile /run/gantryd.pid --config-file "" -H $GANTRY_HOST >>/tmp/log 2>&1 &
 daemon=$!
 until gantry version >/dev/null 2>&1; do sleep 0.1; done
-check "adopted" alive "$(gantry exec c echo alive)"
-gantry rm -f c oom >/dev/null
+check "adopted" alive "$(gantry exec box echo alive)"
+gantry rm -f box oom >/dev/null
 gantry doctor || fail=1
 kill $daemon
 wait $daemon
