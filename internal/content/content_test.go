@@ -291,10 +291,23 @@ func TestReopen(t *testing.T) {
 	if err := os.Mkdir(filepath.Join(root, "snapshots/snapshots/new-1"), 0o700); err != nil {
 		t.Fatal(err)
 	}
+	// A blob and a layer that did not get into the database.
+	if err := os.WriteFile(filepath.Join(root, "content/blobs/sha256", digest.FromString("y").Encoded()), []byte("y"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.overlay.Prepare(ctx, "gantry/99/lost", ""); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.MkdirAll(filepath.Join(root, "content/ingest/half"), 0o700); err != nil {
+		t.Fatal(err)
+	}
 	if err := s.Close(); err != nil {
 		t.Fatal(err)
 	}
 	s = openStore(t, root)
+	if left, err := os.ReadDir(filepath.Join(root, "content/ingest")); err != nil || len(left) != 0 {
+		t.Errorf("half-written: %v, %v", left, err)
+	}
 	if n := blobCount(t, root); n != 3 {
 		t.Errorf("%d blobs, want 3", n)
 	}

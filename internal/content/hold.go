@@ -69,11 +69,32 @@ func dropHolds(ctx context.Context, s *Store) error {
 			return kind(err)
 		}
 	}
-	if err := s.Collect(ctx); err != nil {
+	// Nobody writes yet, and only holds do: what is half-written stays so.
+	if err := removeAllIn(s.ingests); err != nil {
 		return err
 	}
-	// Nobody writes yet, and only holds do: what is half-written stays so.
-	return removeAllIn(s.ingests)
+	if err := disturb(ctx, s); err != nil {
+		return fmt.Errorf("sweep: %w", kind(err))
+	}
+	return s.Collect(ctx)
+}
+
+// disturb makes and removes a blob and a layer. The collector looks for what is
+// on disk without being in the database, such as the work of a process that was
+// killed between the two, only in stores that something was removed from.
+func disturb(ctx context.Context, s *Store) error {
+	d, err := s.Write(ctx, strings.NewReader(id.New()), "")
+	if err != nil {
+		return err
+	}
+	if err := s.Blobs().Delete(ctx, d.Digest); err != nil {
+		return err
+	}
+	key := "sweep-" + id.New()
+	if _, err := s.Snapshots().Prepare(ctx, key, ""); err != nil {
+		return err
+	}
+	return s.Snapshots().Remove(ctx, key)
 }
 
 // removeAllIn empties a directory, which need not exist.

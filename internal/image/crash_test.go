@@ -3,6 +3,7 @@ package image
 import (
 	"bytes"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -34,8 +35,8 @@ func TestKilledLoad(t *testing.T) {
 		}
 		f.root = root
 		f.open()
-		fmt.Println("ready")
 		for n := 0; ; n++ {
+			fmt.Print(".")
 			f.loadBytes(archive(n))
 			if n%3 == 2 {
 				if _, err := f.Remove(t.Context(), "app:0", RemoveOptions{}); err != nil {
@@ -49,7 +50,7 @@ func TestKilledLoad(t *testing.T) {
 	}
 	found := 0
 	for round := range 10 {
-		f.killRound(time.Duration(round*11) * time.Millisecond)
+		f.killRound(1+round/3, time.Duration(round*3)*time.Millisecond)
 		f.open()
 		found += f.checkWhole(round)
 		if err := f.store.Close(); err != nil {
@@ -62,8 +63,8 @@ func TestKilledLoad(t *testing.T) {
 }
 
 // killRound runs the child on the fixture's directory and kills it a moment
-// after it has begun.
-func (f *fixture) killRound(after time.Duration) {
+// after it has begun its nth load.
+func (f *fixture) killRound(n int, after time.Duration) {
 	f.t.Helper()
 	cmd := exec.Command(os.Args[0], "-test.run=^TestKilledLoad$")
 	cmd.Env = append(os.Environ(), crashEnv+"="+f.root)
@@ -74,9 +75,8 @@ func (f *fixture) killRound(after time.Duration) {
 	if err := cmd.Start(); err != nil {
 		f.t.Fatal(err)
 	}
-	line := make([]byte, 6)
-	if _, err := out.Read(line); err != nil || string(line) != "ready\n" {
-		f.t.Errorf("child said %q, %v", line, err)
+	if _, err := io.ReadFull(out, make([]byte, n)); err != nil {
+		f.t.Errorf("child: %v", err)
 	}
 	time.Sleep(after)
 	if err := cmd.Process.Kill(); err != nil {
