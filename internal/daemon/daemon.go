@@ -27,6 +27,7 @@ import (
 	"gantry/internal/daemon/shimbin"
 	"gantry/internal/doctor"
 	"gantry/internal/durable"
+	"gantry/internal/errs"
 	"gantry/internal/event"
 	"gantry/internal/launch"
 	"gantry/internal/network"
@@ -114,16 +115,29 @@ func (d *Daemon) openEngine(ctx context.Context, c *config.Config, p parts) erro
 	if err != nil {
 		return err
 	}
+	fast, err := cgroups.FastMoves() // docs/adr/0001
+	switch {
+	case err != nil:
+		d.log.Warn("starts are slower than they could be", "error", err)
+	case fast != nil:
+		d.later("fast moves between control groups", func(context.Context) error { return fast.Close() })
+	}
 	shims, err := shim.NewLauncher(p.shim)
 	if err != nil {
 		return err
 	}
 	d.later("shims", func(context.Context) error { return shims.Close() })
 	parent := cgroupParent(c)
-	d.later("control groups", func(context.Context) error { removeParent(cgroups, parent); return nil })
+	if c.CgroupDriver == "systemd" {
+		if !cgroup.SystemdRuns() {
+			return errs.New(errs.Unsupported, "exec-opt native.cgroupdriver=systemd: systemd does not run on this host (there is no /run/systemd/system); use cgroupfs")
+		}
+	} else {
+		d.later("control groups", func(context.Context) error { removeParent(cgroups, parent); return nil })
+	}
 	launcher := launch.New(launch.Options{
 		Root: c.Root, RunDir: c.Run, Networks: launchNetworks{p.networks}, Volumes: p.volumes, Shims: shims,
-		Cgroups: cgroups, CgroupParent: parent, Runtimes: runtimes(c), Log: d.log,
+		Cgroups: cgroups, CgroupParent: parent, Systemd: c.CgroupDriver == "systemd", ScopePrefix: scopePrefix(c), Runtimes: runtimes(c), Log: d.log,
 	})
 	host, kernel := hostinfo.Read(), hostinfo.Kernel(cgroups)
 	// The networks switch it on with the first container.
@@ -150,7 +164,7 @@ func (d *Daemon) openEngine(ctx context.Context, c *config.Config, p parts) erro
 		counts: d.engine.Counts, images: p.images.Count, networks: p.networks.Warnings,
 	}
 	p.images.uses = d.engine.Uses
-	d.openServer(ctx, p, sys, newDoctor(c, parent, d.engine, p.networks, p.volumes))
+	d.openServer(ctx, p, sys, newDoctor(c, launcher, d.engine, p.networks, p.volumes))
 	return nil
 }
 
@@ -205,10 +219,20 @@ func cgroupParent(c *config.Config) string {
 	switch {
 	case c.CgroupParent != "":
 		return c.CgroupParent
+	case c.CgroupDriver == "systemd":
+		return "system.slice"
 	case c.Instance != "":
 		return "/gantry-" + c.Instance
 	}
 	return "/gantry"
+}
+
+// scopePrefix begins the names of the scopes that systemd makes for containers.
+func scopePrefix(c *config.Config) string {
+	if c.Instance != "" {
+		return "gantry-" + c.Instance
+	}
+	return "gantry"
 }
 
 // removeParent takes the parent of the containers' groups off the machine if no
