@@ -17,6 +17,9 @@ func (c *Config) check() error {
 	if c.CgroupDriver != "cgroupfs" && c.CgroupDriver != "systemd" {
 		return fmt.Errorf("native.cgroupdriver option %s not supported", c.CgroupDriver)
 	}
+	if c.CgroupDriver == "systemd" && c.CgroupParent != "" && (c.CgroupParent == ".slice" || !strings.HasSuffix(c.CgroupParent, ".slice")) {
+		return fmt.Errorf("cgroup-parent for systemd cgroup should be a valid slice named as \"xxx.slice\"")
+	}
 	if !slices.Contains([]string{"", "host", "private"}, c.CgroupnsMode) {
 		return fmt.Errorf("default cgroup namespace mode (%s) is invalid; use \"host\" or \"private\"", c.CgroupnsMode)
 	}

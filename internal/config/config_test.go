@@ -82,6 +82,7 @@ func TestErrors(t *testing.T) {
 		{``, []string{"--add-runtime", "gantry=/x"}, "reserved"},
 		{``, []string{"--instance", "UPPER"}, "invalid instance"},
 		{``, []string{"--exec-opt", "native.cgroupdriver=x"}, "native.cgroupdriver option x not supported"},
+		{``, []string{"--exec-opt", "native.cgroupdriver=systemd", "--cgroup-parent", "/x"}, "xxx.slice"},
 		{``, []string{"--storage-driver", "zfs"}, "only overlayfs"},
 		{``, []string{"--default-address-pool", "base=10.0.0.0/8,bogus=1"}, "unexpected key 'bogus'"},
 	} {

@@ -46,6 +46,13 @@ func TestCgroupParentFollowsTheInstance(t *testing.T) {
 	if got := cgroupParent(c); got != "/gantry-abc" {
 		t.Error(got)
 	}
+	if got := scopePrefix(c); got != "gantry-abc" {
+		t.Error(got)
+	}
+	c.CgroupDriver = "systemd"
+	if got := cgroupParent(c); got != "system.slice" {
+		t.Error(got)
+	}
 	c.CgroupParent = "/mine"
 	if got := cgroupParent(c); got != "/mine" {
 		t.Error(got)

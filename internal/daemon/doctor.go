@@ -9,6 +9,7 @@ import (
 	"gantry/internal/container"
 	"gantry/internal/doctor"
 	"gantry/internal/id"
+	"gantry/internal/launch"
 	"gantry/internal/network"
 	"gantry/internal/volume"
 )
@@ -17,7 +18,7 @@ import (
 const settle = 300 * time.Millisecond
 
 // newDoctor names what there can be of a container outside of its records.
-func newDoctor(c *config.Config, cgroupParent string, engine *container.Engine, networks *network.Networks, volumes *volume.Volumes) *doctor.Doctor {
+func newDoctor(c *config.Config, launcher *launch.Launcher, engine *container.Engine, networks *network.Networks, volumes *volume.Volumes) *doctor.Doctor {
 	owners := func(ctx context.Context) (map[string]bool, error) {
 		list, err := engine.List(ctx, container.ListOptions{All: true})
 		if err != nil {
@@ -36,11 +37,28 @@ func newDoctor(c *config.Config, cgroupParent string, engine *container.Engine, 
 			doctor.Directories(filepath.Join(c.Root, "containers"), doctor.Known),
 			doctor.Directories(filepath.Join(c.Run, "c"), doctor.Running),
 			doctor.Mounts(c.Root, c.Run),
-			doctor.Cgroups("/sys/fs/cgroup", cgroupParent),
+			groupSource(c, launcher),
 			doctor.Processes("gantry-shim", c.Root, c.Run),
 			networkSource(networks, owners), straySource(networks), volumeSource(volumes),
 		},
 	}
+}
+
+// groupSource are the control groups of containers.
+func groupSource(c *config.Config, l *launch.Launcher) doctor.Source {
+	s := doctor.Cgroups("/sys/fs/cgroup", cgroupParent(c))
+	if c.CgroupDriver != "systemd" {
+		return s
+	}
+	s.List = func(context.Context) ([]doctor.Thing, error) {
+		scopes, err := l.Scopes()
+		var list []doctor.Thing
+		for dir, owner := range scopes {
+			list = append(list, doctor.Thing{Name: dir, Owner: owner})
+		}
+		return list, err
+	}
+	return s
 }
 
 // networkSource are the things of networks that records have for a container.

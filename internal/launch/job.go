@@ -125,11 +125,8 @@ func (b *build) makeProcess(ctx context.Context) error {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return fmt.Errorf("run directory: %w", err)
 	}
-	if b.l.cgroupPath(id, p) != b.l.cgroupPath(id, nil) {
-		// So that Teardown finds it without the plan.
-		if err := os.WriteFile(filepath.Join(dir, cgroupFile), []byte(b.l.cgroupPath(id, p)), 0o600); err != nil {
-			return fmt.Errorf("run directory: %w", err)
-		}
+	if err := b.l.noteCgroup(id, p); err != nil {
+		return err
 	}
 	suffix := "-json.log"
 	if p.Log.Driver == "local" {
@@ -144,7 +141,7 @@ func (b *build) makeProcess(ctx context.Context) error {
 		OpenStdin: p.Process.OpenStdin, StdinOnce: p.Process.StdinOnce,
 	}
 	if program := b.l.runtime(p); len(program) > 0 {
-		req.Runtime, req.Bundle = program, filepath.Join(dir, "bundle")
+		req.Runtime, req.Bundle = b.l.withDriver(program), filepath.Join(dir, "bundle")
 	}
 	if b.client, err = b.l.o.Shims.Create(ctx, req); err != nil {
 		return startError(err)

@@ -14,7 +14,6 @@ import (
 	"context"
 	"errors"
 	"log/slog"
-	"path"
 	"path/filepath"
 	"time"
 
@@ -93,13 +92,17 @@ type Shims interface {
 
 // Options is what a Launcher works with.
 type Options struct {
-	Root         string // data root, absolute
-	RunDir       string // run root, absolute
-	Networks     Networks
-	Volumes      Volumes
-	Shims        Shims
-	Cgroups      *cgroup.Host
-	CgroupParent string // path below which containers get their groups; "/gantry" if empty
+	Root     string // data root, absolute
+	RunDir   string // run root, absolute
+	Networks Networks
+	Volumes  Volumes
+	Shims    Shims
+	Cgroups  *cgroup.Host
+	// CgroupParent is the path below which containers get their groups;
+	// "/gantry" if empty. With Systemd it is a slice; "system.slice" if empty.
+	CgroupParent string
+	Systemd      bool   // systemd makes the control groups, as scopes
+	ScopePrefix  string // of the scopes' names, which tells daemons apart; "gantry" if empty
 	// Runtimes gives, by name, the program and arguments of other OCI
 	// runtimes. A name that is not there is our own.
 	Runtimes map[string][]string
@@ -120,6 +123,12 @@ type Launcher struct {
 func New(o Options) *Launcher {
 	if o.CgroupParent == "" {
 		o.CgroupParent = "/gantry"
+		if o.Systemd {
+			o.CgroupParent = "system.slice"
+		}
+	}
+	if o.ScopePrefix == "" {
+		o.ScopePrefix = "gantry"
 	}
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
@@ -132,21 +141,6 @@ func (l *Launcher) dir(id string) string { return filepath.Join(l.o.Root, "conta
 
 // runDir is a container's directory below the run root.
 func (l *Launcher) runDir(id string) string { return filepath.Join(l.o.RunDir, "c", id) }
-
-// cgroupPath is where the container's processes are counted and limited.
-func (l *Launcher) cgroupPath(id string, p *plan.Plan) string {
-	parent := l.o.CgroupParent
-	if p != nil && p.CgroupParent != "" {
-		parent = p.CgroupParent
-	}
-	return path.Join("/", parent, id)
-}
-
-// Cgroup returns the container's control group. It exists while the container
-// is up.
-func (l *Launcher) Cgroup(id string, p *plan.Plan) *cgroup.Group {
-	return l.o.Cgroups.Group(l.cgroupPath(id, p))
-}
 
 // Prepare does every step up to the process, which is then blocked before its
 // first instruction. If a step fails, or ctx ends, all steps before it have

@@ -16,10 +16,6 @@ import (
 	"gantry/internal/shim"
 )
 
-// cgroupFile holds, in a container's run directory, the path of its control
-// group if that is not the usual one.
-const cgroupFile = "cgroup"
-
 // endWait bounds how long a shim may take to end when it is told to.
 const endWait = 10 * time.Second
 
@@ -52,11 +48,7 @@ func (l *Launcher) Teardown(ctx context.Context, id string) error {
 // endProcess ends what may be left of a container's processes, and their shim.
 func (l *Launcher) endProcess(ctx context.Context, id string) error {
 	dir := l.runDir(id)
-	path := l.cgroupPath(id, nil)
-	if other, err := os.ReadFile(filepath.Join(dir, cgroupFile)); err == nil {
-		path = string(other)
-	}
-	group := l.o.Cgroups.Group(path)
+	group := l.Cgroup(id, nil)
 	if err := killAll(ctx, group); err != nil {
 		return err
 	}
@@ -130,8 +122,8 @@ func (l *Launcher) Existing() ([]string, error) {
 			all = append(all, err)
 		}
 		for _, e := range entries {
-			if e.IsDir() && id.Valid(e.Name()) {
-				seen[e.Name()] = true
+			if name := l.owner(e.Name()); e.IsDir() && id.Valid(name) {
+				seen[name] = true
 			}
 		}
 	}
@@ -141,18 +133,6 @@ func (l *Launcher) Existing() ([]string, error) {
 	}
 	slices.Sort(ids)
 	return ids, errors.Join(all...)
-}
-
-// cgroupDirs are the directories that hold containers' control groups.
-func (l *Launcher) cgroupDirs() []string {
-	var dirs []string
-	for _, root := range l.o.Cgroups.V1 {
-		dirs = append(dirs, filepath.Join(root, l.o.CgroupParent))
-	}
-	if l.o.Cgroups.V2 != "" {
-		dirs = append(dirs, filepath.Join(l.o.Cgroups.V2, l.o.CgroupParent))
-	}
-	return dirs
 }
 
 // Sweep removes what is left of containers that are not known, and what of a
