@@ -40,6 +40,8 @@ func mask(target, empty int) (int, error) {
 		return empty, err
 	}
 	if st.Mode&unix.S_IFMT != unix.S_IFDIR {
+		// Read-only, for it is the inode of the host: what is written to the device
+		// is not affected, but its mode, owner and times are out of reach.
 		fd, err := openTree(unix.AT_FDCWD, "/dev/null", unix.OPEN_TREE_CLONE|unix.AT_SYMLINK_NOFOLLOW)
 		if err != nil {
 			return empty, fmt.Errorf("open /dev/null: %w", err)
@@ -48,7 +50,7 @@ func mask(target, empty int) (int, error) {
 		if err := checkDevice(fd, unix.S_IFCHR, unix.Mkdev(1, 3)); err != nil {
 			return empty, fmt.Errorf("/dev/null: %w", err)
 		}
-		a := unix.MountAttr{Attr_set: unix.MOUNT_ATTR_NOSUID | unix.MOUNT_ATTR_NOEXEC}
+		a := unix.MountAttr{Attr_set: unix.MOUNT_ATTR_NOSUID | unix.MOUNT_ATTR_NOEXEC | unix.MOUNT_ATTR_RDONLY}
 		if err := unix.MountSetattr(fd, "", unix.AT_EMPTY_PATH, &a); err != nil {
 			return empty, fmt.Errorf("/dev/null: %w", err)
 		}
