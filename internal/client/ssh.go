@@ -60,7 +60,12 @@ type commandConn struct {
 	out    io.ReadCloser
 	stderr *tailBuffer
 	once   sync.Once
+	reap   sync.Once
+	ended  chan struct{} // closed when the child has been reaped and has no more to say
 }
+
+// lastWords is how long a child that has closed its output may take to say why.
+const lastWords = time.Second
 
 // dialCommand starts argv and returns its streams as a connection. The child
 // outlives ctx: a pooled connection is used by later requests too.
@@ -69,8 +74,8 @@ func dialCommand(ctx context.Context, argv []string) (net.Conn, error) {
 		return nil, err
 	}
 	cmd := exec.Command(argv[0], argv[1:]...)
-	c := &commandConn{cmd: cmd, stderr: &tailBuffer{}}
-	cmd.Stderr = c.stderr
+	c := &commandConn{cmd: cmd, stderr: &tailBuffer{}, ended: make(chan struct{})}
+	cmd.Stderr, cmd.WaitDelay = c.stderr, lastWords
 	var err error
 	if c.in, err = cmd.StdinPipe(); err != nil {
 		return nil, err
@@ -87,11 +92,26 @@ func dialCommand(ctx context.Context, argv []string) (net.Conn, error) {
 func (c *commandConn) Read(b []byte) (int, error) {
 	n, err := c.out.Read(b)
 	if err == io.EOF && n == 0 {
+		select {
+		case <-c.wait():
+		case <-time.After(lastWords):
+		}
 		if text := c.stderr.String(); text != "" {
 			return 0, fmt.Errorf("command %s: %s", c.cmd.Args[0], strings.TrimSpace(text))
 		}
 	}
 	return n, err
+}
+
+// wait begins to wait for the child's end.
+func (c *commandConn) wait() <-chan struct{} {
+	c.reap.Do(func() {
+		go func() {
+			defer close(c.ended)
+			_ = c.cmd.Wait()
+		}()
+	})
+	return c.ended
 }
 
 func (c *commandConn) Write(b []byte) (int, error) { return c.in.Write(b) }
@@ -104,7 +124,7 @@ func (c *commandConn) Close() error {
 		_ = c.in.Close()
 		_ = c.out.Close()
 		_ = c.cmd.Process.Kill()
-		_ = c.cmd.Wait()
+		<-c.wait()
 	})
 	return nil
 }
