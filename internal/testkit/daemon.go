@@ -49,7 +49,6 @@ func (l *lockedBuffer) String() string {
 // answers. When the test ends, its containers are removed, its doctor must find
 // nothing, and it must end by itself when asked to.
 //
-// The programs are those in the directory GANTRY_BIN, or bin/ of the checkout.
 // It needs root: without it the test is skipped, or fails where CI is set.
 func StartDaemon(t *testing.T, args ...string) *Daemon {
 	t.Helper()
@@ -59,13 +58,7 @@ func StartDaemon(t *testing.T, args ...string) *Daemon {
 		}
 		t.Skip("a daemon needs root")
 	}
-	bin := os.Getenv("GANTRY_BIN")
-	if bin == "" {
-		bin = filepath.Join(checkout(t), "bin")
-	}
-	if _, err := os.Stat(filepath.Join(bin, "gantryd")); err != nil {
-		t.Fatalf("%v: run `make build`", err)
-	}
+	bin := filepath.Dir(Bin(t, "gantryd"))
 	// Not t.TempDir: its names grow with the test's, and socket paths are
 	// limited.
 	dir, err := os.MkdirTemp("", "gantry-test-")
@@ -84,6 +77,21 @@ func StartDaemon(t *testing.T, args ...string) *Daemon {
 	})
 	d.Start(t)
 	return d
+}
+
+// Bin returns the path of a built program: in the directory GANTRY_BIN, or in
+// bin/ of the checkout.
+func Bin(t *testing.T, name string) string {
+	t.Helper()
+	dir := os.Getenv("GANTRY_BIN")
+	if dir == "" {
+		dir = filepath.Join(checkout(t), "bin")
+	}
+	path := filepath.Join(dir, name)
+	if _, err := os.Stat(path); err != nil {
+		t.Fatalf("%v: run `make build`", err)
+	}
+	return path
 }
 
 // checkout returns the root of the source tree.
