@@ -16,7 +16,7 @@ import (
 var layers = [][]string{
 	{"errs", "durable", "keyed", "id", "version"},
 	{"wire", "event", "plan", "filter"},
-	{"store", "content", "layer", "image", "ocispec", "cgroup", "seccomp", "ociruntime", "rootpath", "logs", "shim", "network", "volume"},
+	{"store", "content", "layer", "image", "ocispec", "cgroup", "seccomp", "ociruntime", "rootpath", "overlay", "logs", "shim", "network", "volume"},
 	{"launch", "container", "build"},
 	{"doctor", "server", "client", "cli", "compose", "config"},
 	{"daemon"},
@@ -127,7 +127,7 @@ func TestCommandLineKnowsNoEngine(t *testing.T) {
 var shimMay = []string{
 	"golang.org/x/sys/unix", "github.com/opencontainers/runtime-spec/specs-go", "github.com/opencontainers/runtime-spec/specs-go/features",
 	"gantry/cmd/gantry-shim", "gantry/internal/errs", "gantry/internal/durable", "gantry/internal/id", "gantry/internal/version",
-	"gantry/internal/cgroup", "gantry/internal/seccomp", "gantry/internal/rootpath", "gantry/internal/ociruntime", "gantry/internal/ociruntime/*",
+	"gantry/internal/cgroup", "gantry/internal/seccomp", "gantry/internal/rootpath", "gantry/internal/overlay", "gantry/internal/ociruntime", "gantry/internal/ociruntime/*",
 	"gantry/internal/logs", "gantry/internal/logs/*", "gantry/internal/shim", "gantry/internal/shim/*",
 }
 

@@ -159,40 +159,25 @@ func TestIDMappedMount(t *testing.T) {
 	}
 }
 
-// TestOldOverlay is the way of kernels before 6.5.
-func TestOldOverlay(t *testing.T) {
+// TestOverlayOptions: the job's mount options reach the overlay, and nothing of
+// it is in the host's mount table.
+func TestOverlayOptions(t *testing.T) {
 	j := newJob(t, busybox(t), newSpec("sh", "-c", "touch /x; cut -d' ' -f4- /proc/self/mountinfo | head -1"))
-	j.Root.Overlay.Options = []string{"index=off"}
-	r, w, err := os.Pipe()
+	j.Root.Overlay.Options = []string{"redirect_dir=nofollow"}
+	i, err := Create(j, Options{Exe: exe})
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer r.Close()
-	l := &launch{o: Options{Exe: exe, Stdio: [3]*os.File{nil, w, w}}, job: j, proc: &j.Process, procfs: -1, oldOverlay: true}
-	defer l.close()
-	if err := l.createPlan(); err != nil {
-		t.Fatal(err)
+	mounts, err := os.ReadFile("/proc/self/mounts")
+	killed(t, i)
+	if err != nil || strings.Contains(string(mounts), j.Root.Overlay.Upper) {
+		t.Errorf("the overlay is mounted on the host (%v)", err)
 	}
-	i, err := l.run()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := i.Start(); err != nil {
-		t.Fatal(err)
-	}
-	i.Wait()
-	i.Close()
-	w.Close()
-	b := make([]byte, 4096)
-	n, _ := r.Read(b)
-	if !strings.HasPrefix(string(b[:n]), "/ / rw") || !strings.Contains(string(b[:n]), "lowerdir=") {
-		t.Errorf("got %q", b[:n])
+	out, errOut, _ := run(t, j)
+	if !strings.HasPrefix(out, "/ / rw") || !strings.Contains(out, "lowerdir") || !strings.Contains(out, "redirect_dir=nofollow") {
+		t.Errorf("got %q %q", out, errOut)
 	}
 	if _, err := os.Stat(filepath.Join(j.Root.Overlay.Upper, "x")); err != nil {
 		t.Error(err)
-	}
-	mounts, _ := os.ReadFile("/proc/self/mounts")
-	if strings.Contains(string(mounts), j.Root.Overlay.Upper) {
-		t.Error("the overlay is mounted on the host")
 	}
 }

@@ -26,8 +26,6 @@ type launch struct {
 	sock   int   // our end
 	pid    int   // 0 before the clone
 	procfs int   // a private procfs mount, -1 until needed
-
-	oldOverlay bool // leave the overlay to the child, as on an old kernel
 }
 
 func (l *launch) close() {

@@ -14,12 +14,11 @@ type setup struct {
 	joinMount bool // join the mount namespace mountNS
 	gateFifo  bool // wait at fifo, not at the socket
 	hooks     bool // the parent has hooks to run before pivot_root
-	rootHere  bool // root is a detached mount
 
 	mountNS int32
 	fifo    int32
 	exe     int32
-	root    int32
+	root    int32 // a detached mount
 	stdio   [3]int32
 	extra   []int32
 	mounts  []int32 // for each of the job's mounts: a detached mount, or -1
@@ -48,7 +47,7 @@ func (s *setup) encode() []byte {
 }
 
 func (s *setup) flags() []*bool {
-	return []*bool{&s.exec, &s.userNS, &s.cgroupNS, &s.joinMount, &s.gateFifo, &s.hooks, &s.rootHere}
+	return []*bool{&s.exec, &s.userNS, &s.cgroupNS, &s.joinMount, &s.gateFifo, &s.hooks}
 }
 
 func (s *setup) numbers() []*int32 {

@@ -5,33 +5,27 @@ import (
 	"fmt"
 	"os"
 	"strconv"
-	"strings"
 
 	"golang.org/x/sys/unix"
 
 	"gantry/internal/ociruntime/job"
+	"gantry/internal/overlay"
 )
 
 // This file opens, in the parent, what a container's mounts are made of: the
 // root file system and the sources of bind mounts. All are detached mounts: the
 // child attaches them, and if it never does they vanish with the descriptor.
 
-// maxFsString is the longest value that fsconfig(2) takes.
-const maxFsString = 255
-
 // openRoot makes the container's root a detached mount.
 func (l *launch) openRoot() error {
 	r := &l.job.Root
 	var fd int
 	var err error
-	if r.Overlay != nil && l.oldOverlay {
-		return nil
-	}
-	if r.Overlay != nil {
-		fd, err = mountOverlay(r.Overlay)
-		if errors.Is(err, errOldKernel) {
-			return nil // the child mounts it in its own namespace
-		}
+	if o := r.Overlay; o != nil {
+		// Here and not in the child: the overlay is of the user namespace
+		// that mounts it, and in the container's own its layers would not
+		// be the container's to write.
+		fd, err = overlay.Mount(overlay.Layers{Lower: o.Lower, Upper: o.Upper, Work: o.Work, Options: o.Options}, 0)
 	} else {
 		fd, err = openTree(unix.AT_FDCWD, r.Path, unix.OPEN_TREE_CLONE|unix.AT_RECURSIVE)
 		if err != nil {
@@ -46,96 +40,12 @@ func (l *launch) openRoot() error {
 	if err := unix.Fstat(fd, &st); err != nil || st.Mode&unix.S_IFMT != unix.S_IFDIR {
 		return fmt.Errorf("root file system %s is no directory", r.Path)
 	}
-	l.setup.root, l.setup.rootHere = l.pass(fd), true
+	l.setup.root = l.pass(fd)
 	return nil
 }
 
 func openTree(dirfd int, path string, flags uint) (int, error) {
 	return unix.OpenTree(dirfd, path, flags|unix.OPEN_TREE_CLOEXEC)
-}
-
-// errOldKernel: this kernel's fsconfig can't describe the overlay.
-var errOldKernel = errors.New("the kernel can't mount overlay layers one by one")
-
-// mountOverlay makes an overlay that is attached nowhere
-// (Documentation/filesystems/overlayfs.rst; "lowerdir+" is of Linux 6.5).
-func mountOverlay(o *job.Overlay) (int, error) {
-	fs, err := unix.Fsopen("overlay", unix.FSOPEN_CLOEXEC)
-	if err != nil {
-		return -1, errOldKernel
-	}
-	defer unix.Close(fs)
-	if err := unix.FsconfigSetString(fs, "source", "overlay"); err != nil {
-		return -1, fmt.Errorf("mount overlay: %w", err)
-	}
-	for i, dir := range o.Lower {
-		err := setPath(fs, "lowerdir+", dir)
-		if err == unix.EINVAL && i == 0 {
-			return -1, errOldKernel
-		}
-		if err != nil {
-			return -1, fsError(fs, "mount overlay: lower layer "+dir, err)
-		}
-	}
-	if o.Upper != "" {
-		if err := setPath(fs, "upperdir", o.Upper); err != nil {
-			return -1, fsError(fs, "mount overlay: upper layer "+o.Upper, err)
-		}
-		if err := setPath(fs, "workdir", o.Work); err != nil {
-			return -1, fsError(fs, "mount overlay: work directory "+o.Work, err)
-		}
-	}
-	for _, opt := range o.Options {
-		if err := setOption(fs, opt); err != nil {
-			return -1, fsError(fs, "mount overlay: option "+opt, err)
-		}
-	}
-	err = unix.FsconfigCreate(fs)
-	if err == unix.EINVAL {
-		// Before Linux 6.5 any option is taken and only looked at here. If
-		// it is not the kernel's age, the classic mount says what it is.
-		return -1, errOldKernel
-	}
-	if err != nil {
-		return -1, fsError(fs, "mount overlay with upper layer "+o.Upper, err)
-	}
-	fd, err := unix.Fsmount(fs, unix.FSMOUNT_CLOEXEC, 0)
-	if err != nil {
-		return -1, fsError(fs, "mount overlay", err)
-	}
-	return fd, nil
-}
-
-// setPath gives a directory as a parameter. A path that is too long for
-// fsconfig goes through a descriptor's name.
-func setPath(fs int, key, dir string) error {
-	if len(dir) <= maxFsString {
-		return unix.FsconfigSetString(fs, key, dir)
-	}
-	fd, err := unix.Open(dir, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return err
-	}
-	defer unix.Close(fd)
-	return unix.FsconfigSetString(fs, key, "/proc/self/fd/"+strconv.Itoa(fd))
-}
-
-// setOption gives "key" or "key=value" to a file system.
-func setOption(fs int, opt string) error {
-	if key, value, ok := strings.Cut(opt, "="); ok {
-		return unix.FsconfigSetString(fs, key, value)
-	}
-	return unix.FsconfigSetFlag(fs, opt)
-}
-
-// fsError adds what the file system said about an error: reading an fsopen(2)
-// descriptor gives its messages, one a read, as "e text".
-func fsError(fs int, what string, err error) error {
-	var b [512]byte
-	if n, rerr := unix.Read(fs, b[:]); rerr == nil && n > 2 {
-		return fmt.Errorf("%s: %w (%s)", what, err, strings.TrimSpace(string(b[2:n])))
-	}
-	return fmt.Errorf("%s: %w", what, err)
 }
 
 // openMounts opens the source of every bind mount, sets its attributes, and

@@ -66,9 +66,6 @@ func (t *tree) attachRoot() error {
 	if err := leaveInitramfs(); err != nil {
 		return err
 	}
-	if !t.s.rootHere {
-		return t.mountRootOld()
-	}
 	fd := int(t.s.root)
 	at := "/"
 	if t.job.Root.Overlay == nil {
@@ -84,30 +81,6 @@ func (t *tree) attachRoot() error {
 		return fmt.Errorf("make the root file system private: %w", err)
 	}
 	t.root = rootpath.At(fd)
-	return nil
-}
-
-// mountRootOld mounts the overlay with mount(2), over its own upper layer in
-// this private namespace, for kernels whose fsconfig(2) can't name layers.
-func (t *tree) mountRootOld() error {
-	o := t.job.Root.Overlay
-	opts := append([]string{"lowerdir=" + strings.Join(o.Lower, ":")}, o.Options...)
-	at := o.Lower[0]
-	if o.Upper != "" {
-		opts = append(opts, "upperdir="+o.Upper, "workdir="+o.Work)
-		at = o.Upper
-	}
-	if err := unix.Mount("overlay", at, "overlay", 0, strings.Join(opts, ",")); err != nil {
-		return fmt.Errorf("mount overlay at %s: %w", at, err)
-	}
-	if err := unix.Mount("", at, "", unix.MS_PRIVATE, ""); err != nil {
-		return fmt.Errorf("make the root file system private: %w", err)
-	}
-	root, err := rootpath.Open(at)
-	if err != nil {
-		return err
-	}
-	t.root = root
 	return nil
 }
 
@@ -277,6 +250,27 @@ func (t *tree) finishNew(m *job.Mount, fd, target int) error {
 		return unix.MountSetattr(fd, "", unix.AT_EMPTY_PATH|unix.AT_RECURSIVE, &a)
 	}
 	return nil
+}
+
+// maxFsString is the longest value that fsconfig(2) takes.
+const maxFsString = 255
+
+// setOption gives "key" or "key=value" to a file system.
+func setOption(fs int, opt string) error {
+	if key, value, ok := strings.Cut(opt, "="); ok {
+		return unix.FsconfigSetString(fs, key, value)
+	}
+	return unix.FsconfigSetFlag(fs, opt)
+}
+
+// fsError adds what the file system said about an error: reading an fsopen(2)
+// descriptor gives its messages, one a read, as "e text".
+func fsError(fs int, what string, err error) error {
+	var b [512]byte
+	if n, rerr := unix.Read(fs, b[:]); rerr == nil && n > 2 {
+		return fmt.Errorf("%s: %w (%s)", what, err, strings.TrimSpace(string(b[2:n])))
+	}
+	return fmt.Errorf("%s: %w", what, err)
 }
 
 // fsFlags are the names of superblock flags in fsconfig(2).

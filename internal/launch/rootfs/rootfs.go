@@ -14,10 +14,10 @@ import (
 	"os"
 	"slices"
 	"strconv"
-	"strings"
 
 	"golang.org/x/sys/unix"
 
+	"gantry/internal/overlay"
 	"gantry/internal/rootpath"
 )
 
@@ -71,9 +71,10 @@ func Open(upper string, lower []string) (*View, error) {
 		}
 		return &View{root, -1}, nil
 	}
-	fd, err := mount(dirs)
+	const attrs = unix.MOUNT_ATTR_RDONLY | unix.MOUNT_ATTR_NODEV | unix.MOUNT_ATTR_NOSUID | unix.MOUNT_ATTR_NOEXEC
+	fd, err := overlay.Mount(overlay.Layers{Lower: dirs}, attrs)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("view of the root file system: %w", err)
 	}
 	return &View{rootpath.At(fd), fd}, nil
 }
@@ -93,6 +94,12 @@ func (v *View) ReadFile(name string, limit int64) ([]byte, error) {
 	return v.root.ReadFile(name, limit)
 }
 
+// IsFile reports whether name is there, links in it followed, and no directory.
+func (v *View) IsFile(name string) bool {
+	st, err := v.root.Stat(name)
+	return err == nil && st.Mode&unix.S_IFMT != unix.S_IFDIR
+}
+
 func isEmpty(dir string) (bool, error) {
 	f, err := os.Open(dir)
 	if err != nil {
@@ -101,75 +108,6 @@ func isEmpty(dir string) (bool, error) {
 	defer f.Close()
 	names, _ := f.Readdirnames(1)
 	return len(names) == 0, nil
-}
-
-// mount mounts dirs over each other, detached and read-only (fsopen(2)).
-func mount(dirs []string) (int, error) {
-	fs, err := unix.Fsopen("overlay", unix.FSOPEN_CLOEXEC)
-	if err != nil {
-		return -1, fmt.Errorf("view of the root file system: %w", err)
-	}
-	defer unix.Close(fs)
-	err = configure(fs, dirs)
-	if err == nil {
-		err = unix.FsconfigCreate(fs)
-	}
-	if errors.Is(err, unix.EINVAL) {
-		return mountOld(dirs)
-	}
-	if err != nil {
-		return -1, fmt.Errorf("view of the root file system: %w%s", err, kernelLog(fs))
-	}
-	fd, err := unix.Fsmount(fs, unix.FSMOUNT_CLOEXEC, unix.MOUNT_ATTR_RDONLY|unix.MOUNT_ATTR_NODEV|unix.MOUNT_ATTR_NOSUID|unix.MOUNT_ATTR_NOEXEC)
-	if err != nil {
-		return -1, fmt.Errorf("view of the root file system: %w", err)
-	}
-	return fd, nil
-}
-
-// configure names the layers one by one (Linux 6.5; 5.2 takes the words and
-// refuses them when the file system is made).
-func configure(fs int, dirs []string) error {
-	for _, d := range dirs {
-		if err := unix.FsconfigSetString(fs, "lowerdir+", d); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// mountOld is mount for kernels before 6.5: mounted by mount(2) for a moment,
-// then detached by a descriptor.
-func mountOld(dirs []string) (int, error) {
-	at, err := os.MkdirTemp("", "gantry-view-")
-	if err != nil {
-		return -1, fmt.Errorf("view of the root file system: %w", err)
-	}
-	defer os.Remove(at)
-	escaped := make([]string, 0, len(dirs))
-	for _, d := range dirs {
-		escaped = append(escaped, strings.NewReplacer(`\`, `\\`, `:`, `\:`, `,`, `\,`).Replace(d))
-	}
-	const flags = unix.MS_RDONLY | unix.MS_NODEV | unix.MS_NOSUID | unix.MS_NOEXEC
-	if err := unix.Mount("overlay", at, "overlay", flags, "lowerdir="+strings.Join(escaped, ":")); err != nil {
-		return -1, fmt.Errorf("view of the root file system: mount overlay: %w", err)
-	}
-	defer unix.Unmount(at, unix.MNT_DETACH)
-	fd, err := unix.OpenTree(unix.AT_FDCWD, at, unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC)
-	if err != nil {
-		return -1, fmt.Errorf("view of the root file system: %w", err)
-	}
-	return fd, nil
-}
-
-// kernelLog is what the kernel has to say about a failed mount.
-func kernelLog(fs int) string {
-	buf := make([]byte, 4096)
-	n, err := unix.Read(fs, buf)
-	if err != nil || n <= 2 {
-		return ""
-	}
-	return " (" + strings.TrimSpace(string(buf[2:n])) + ")"
 }
 
 // OpenLive returns the root of a running container, at /proc/<pid>/root.
