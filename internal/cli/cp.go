@@ -156,6 +156,12 @@ func cpDone(a *App, o *cpOptions, n int64, where string) {
 }
 
 func cpTo(ctx context.Context, a *App, src, name, dst string, o *cpOptions) error {
+	how := copytar.Options{FollowLink: o.follow, KeepOwner: o.archive}
+	if src != "-" { // what can be told without the daemon comes first
+		if _, err := copytar.Find(src, how); err != nil {
+			return err
+		}
+	}
 	d, err := findDestination(ctx, a, name, dst)
 	if err != nil {
 		return err
@@ -172,7 +178,7 @@ func cpTo(ctx context.Context, a *App, src, name, dst string, o *cpOptions) erro
 		}
 		q.Set("path", d.Path)
 	} else {
-		p, err := copytar.Plan(src, d, copytar.Options{FollowLink: o.follow, KeepOwner: o.archive})
+		p, err := copytar.Plan(src, d, how)
 		if err != nil {
 			return err
 		}

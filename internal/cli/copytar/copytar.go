@@ -47,9 +47,9 @@ func trailing(p string) bool { return strings.HasSuffix(p, "/") || contentOnly(p
 // contentOnly reports whether p means what is in the directory (a/.).
 func contentOnly(p string) bool { return p == "." || strings.HasSuffix(p, "/.") }
 
-// Plan decides on a copy of the local src to d, by the rules of cp: an existing
-// directory takes the source under its own name, another path is its new name.
-func Plan(src string, d Destination, o Options) (*Upload, error) {
+// Find tells what the local path src is, by the name that is followed or not as
+// o says. Its error names the absolute path.
+func Find(src string, o Options) (fs.FileInfo, error) {
 	fi, err := os.Lstat(strings.TrimSuffix(src, "/"))
 	if src == "/" {
 		fi, err = os.Lstat(src)
@@ -57,13 +57,20 @@ func Plan(src string, d Destination, o Options) (*Upload, error) {
 	if err == nil && (o.FollowLink || trailing(src)) {
 		fi, err = os.Stat(src)
 	}
-	if err != nil {
-		var pe *fs.PathError
-		if errors.As(err, &pe) {
-			if abs, aerr := filepath.Abs(src); aerr == nil {
-				pe.Op, pe.Path = "lstat", abs
-			}
+	var pe *fs.PathError
+	if errors.As(err, &pe) {
+		if abs, aerr := filepath.Abs(src); aerr == nil {
+			pe.Op, pe.Path = "lstat", abs
 		}
+	}
+	return fi, err
+}
+
+// Plan decides on a copy of the local src to d, by the rules of cp: an existing
+// directory takes the source under its own name, another path is its new name.
+func Plan(src string, d Destination, o Options) (*Upload, error) {
+	fi, err := Find(src, o)
+	if err != nil {
 		return nil, err
 	}
 	u := &Upload{source: src, keep: o.KeepOwner}
