@@ -8,6 +8,7 @@ package parity
 import (
 	"fmt"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -71,8 +72,13 @@ type rule struct {
 // brackets already is left as it is.
 var rules = []rule{
 	{regexp.MustCompile(`<no newline>\n?$`), ""},
+	{regexp.MustCompile(`\r\n`), "\n"}, // the recorder left them out
 	{regexp.MustCompile(`\b[0-9a-f]{64}\b`), "<id>"},
 	{regexp.MustCompile(`\b[0-9a-f]{12}\b`), "<id12>"},
+	{regexp.MustCompile(`/(docker|gantry-[0-9a-f]{8})/<id>`), "/<group>"},
+	{regexp.MustCompile(`(?m)^root +\d+ +\d+ +\d `), "root  <pid>  <pid>  <cpu> "},
+	{regexp.MustCompile(`(?m)^\d+ +sleep$`), "<pid>  sleep"},
+	{regexp.MustCompile(`(?m)^ +\d+ root +ps$`), "  <pid> root  ps"},
 	{regexp.MustCompile(`\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]\d\d:\d\d)?`), "<time>"},
 	{regexp.MustCompile(`[A-Z][a-z][a-z] [ \d]\d \d\d:\d\d`), "<date>"},
 	{regexp.MustCompile(`\b\d\d:\d\d  `), "<clock>  "},
@@ -106,8 +112,20 @@ func normalise(text string) string {
 	return text
 }
 
+// sortEnv sorts what a command that prints an environment prints: the stock
+// command line sends variables in an order of chance.
+func sortEnv(s Step) Step {
+	if strings.HasSuffix(s.Command, " busybox env") {
+		lines := strings.SplitAfter(s.Stdout, "\n")
+		slices.Sort(lines)
+		s.Stdout = strings.Join(lines, "")
+	}
+	return s
+}
+
 // Differences tells what is not the same in two steps, each stream by its lines.
 func Differences(want, got Step) string {
+	want, got = sortEnv(want), sortEnv(got)
 	var b strings.Builder
 	if want.Code != got.Code {
 		fmt.Fprintf(&b, "exit: want %d, got %d\n", want.Code, got.Code)
