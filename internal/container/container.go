@@ -90,6 +90,7 @@ type Volumes interface {
 
 // Launcher is what the engine needs of package launch.
 type Launcher interface {
+	Check(in launch.Input) error
 	Prepare(ctx context.Context, in launch.Input) (*launch.Running, error)
 	Release(ctx context.Context, r *launch.Running) error
 	Adopt(ctx context.Context, id string) (*launch.Running, error)

@@ -34,13 +34,16 @@ func (c *Control) Create(ctx context.Context, o CreateOptions) (wire.CreateRespo
 	if err != nil {
 		return none, err
 	}
-	if p, err = c.inherit(p); err != nil {
+	if p, err = c.named(ctx, p, o.Platform); err != nil {
 		return none, err
 	}
 	if err := checkSources(p); err != nil {
 		return none, err
 	}
 	rec := &Record{Version: recordVersion, ID: id.New(), Name: name, CreatedAt: time.Now().UTC(), Plan: p, Image: base}
+	if err := c.o.Launcher.Check(c.plainInput(rec)); err != nil {
+		return none, err
+	}
 	if err := c.claimAll(ctx, rec); err != nil {
 		return none, errors.Join(err, c.dropClaims(context.WithoutCancel(ctx), rec.ID))
 	}
@@ -83,6 +86,46 @@ func (c *Control) nameFor(asked string) (string, error) {
 		return "", nameTaken(name, a.id)
 	}
 	return name, nil
+}
+
+// named looks up what the user named for a container: the other containers, and
+// images as mounts. From then on they are known by their IDs.
+func (c *Control) named(ctx context.Context, p *plan.Plan, platform string) (*plan.Plan, error) {
+	p, err := c.inherit(p)
+	if err != nil {
+		return nil, err
+	}
+	for _, l := range p.Links {
+		if _, err := c.table.find(l.Container); err != nil {
+			return nil, errs.New(errs.Invalid, "could not get container for %s: %w", l.Container, err)
+		}
+	}
+	ids := map[string]string{}
+	for _, n := range []struct {
+		of   plan.Namespace
+		must bool
+	}{{p.Namespaces.Network, false}, {p.Namespaces.PID, true}, {p.Namespaces.IPC, true}} {
+		if n.of.Mode != plan.Container {
+			continue
+		}
+		a, err := c.table.find(n.of.Container)
+		switch {
+		case err == nil:
+			ids[n.of.Container] = a.id
+		case n.must:
+			return nil, errs.With(errs.Invalid, err)
+		}
+	}
+	for _, m := range p.Mounts {
+		if m.Type != "image" {
+			continue
+		}
+		if _, _, err := c.o.Images.Resolve(ctx, m.Source, platform); err != nil {
+			return nil, err
+		}
+		return nil, errs.New(errs.Unsupported, "mount %s: image mounts are not supported by this version of Gantry", m.Target)
+	}
+	return p.WithJoined(ids), nil
 }
 
 // inherit adds the mounts of the containers that the user named for it.

@@ -253,6 +253,7 @@ func (a *actor) remove() {
 			a.post(letter{fact: Fact{Kind: RemoveFailed, At: time.Now(), Text: err.Error()}, err: err})
 			return
 		}
+		a.core.execs.removed(a.id)
 		a.post(letter{fact: Fact{Kind: RemoveDone, At: time.Now()}})
 	})
 }

@@ -423,6 +423,14 @@ func TestExec(t *testing.T) {
 	}
 	_, err = e.ExecStart(t.Context(), waiting, ExecStartOptions{})
 	wants(t, err, errs.NotFound, "No such exec instance: "+waiting)
+	if _, err := e.ExecInspect(t.Context(), x); err != nil {
+		t.Errorf("one that ran, after the container's end: %v", err)
+	}
+	if err := e.Remove(t.Context(), "c1", RemoveOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	_, err = e.ExecInspect(t.Context(), x)
+	wants(t, err, errs.NotFound, "No such exec instance: "+x)
 }
 
 func TestHealth(t *testing.T) {

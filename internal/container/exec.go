@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"maps"
 	"slices"
 	"strconv"
 	"strings"
@@ -115,6 +116,13 @@ func (t *execTable) ended(containerID string) {
 		}
 		x.mu.Unlock()
 	}
+}
+
+// removed is told that a container is gone, and its execs with it.
+func (t *execTable) removed(containerID string) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	maps.DeleteFunc(t.m, func(_ string, x *execution) bool { return x.actor.id == containerID })
 }
 
 // ExecCreate notes a process to be run in a running container.

@@ -240,6 +240,8 @@ type fakeLauncher struct {
 
 func newFakeLauncher() *fakeLauncher { return &fakeLauncher{shims: map[string]*fakeShim{}} }
 
+func (l *fakeLauncher) Check(launch.Input) error { return nil }
+
 func (l *fakeLauncher) Prepare(ctx context.Context, in launch.Input) (*launch.Running, error) {
 	l.mu.Lock()
 	slow, err := l.slow, l.prepErr

@@ -53,10 +53,8 @@ func TestKernel(t *testing.T) {
 		t.Skip("kernel tests need root")
 	}
 	dir := t.TempDir()
-	build := exec.Command("go", "build", "-o", filepath.Join(dir, "gantry-shim"), "gantry/cmd/gantry-shim")
-	build.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := build.CombinedOutput(); err != nil {
-		t.Fatalf("build the shim: %v\n%s", err, out)
+	if err := testkit.Shim(filepath.Join(dir, "gantry-shim")); err != nil {
+		t.Fatal(err)
 	}
 	rootfs, err := testkit.BusyboxRootfs()
 	if err != nil {

@@ -78,7 +78,7 @@ func (c *core) joined(ref, kind string) (*snapshot, error) {
 	s := a.view()
 	switch {
 	case s.state.Phase == Restarting:
-		return nil, errs.New(errs.Conflict, "cannot join %s namespace of container: container %s is restarting, wait until the container is running", kind, ref)
+		return nil, errs.New(errs.Conflict, "cannot join %s namespace of container: container %s is restarting, wait until the container is running", kind, s.rec.Name)
 	case !s.state.Phase.live():
 		return nil, errs.New(errs.Conflict, "cannot join %s namespace of a non running container: container %s is %s", kind, s.rec.Name, s.status())
 	}

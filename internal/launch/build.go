@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"gantry/internal/durable"
 	"gantry/internal/errs"
@@ -24,30 +25,43 @@ type build struct {
 	view    *rootfs.View      // the image's files with the container's own over them
 	sources map[string]string // host path by mount target
 	open    []*os.File        // held until the process is prepared
-	sandbox *network.Sandbox
+	half    *network.Half
 	job     *job.Job
 	client  shim.Client
+
+	// What steps beside the others leave behind, and the channels that are
+	// closed when they have ended.
+	nascent         *shim.Nascent // until the process has taken it over
+	spawned, linked chan struct{}
+}
+
+func newBuild(l *Launcher, in Input) *build {
+	return &build{l: l, in: in, sources: map[string]string{}, spawned: make(chan struct{}), linked: make(chan struct{})}
 }
 
 // steps are the steps of a launch, in order.
 //
+//	shim     its program is started, and begins while the rest goes on
 //	rootfs   containers/<id>/{upper,work}; the overlay itself is mounted by
 //	         the shim, detached, so that no mount outlives it
 //	volumes  directories of volumes and binds; what the image has goes into
 //	         fresh volumes
-//	network  namespace, addresses, ports
+//	network  addresses and ports are chosen, the namespace is made
+//	links    the links are made in it while the rest goes on
 //	files    /etc/hosts, /etc/hostname, /etc/resolv.conf
 //	bundle   user, devices, filter → OCI spec → job
 //	process  shim → init, blocked before the user's program
 func (b *build) steps() []step {
 	id := b.in.ID
 	return []step{
-		{"rootfs", b.makeRootfs, nil}, // its files stay with the container
-		{"volumes", b.mountVolumes, func(ctx context.Context) error { return b.l.o.Volumes.Unmount(ctx, id) }},
-		{"network", b.attachNetwork, func(ctx context.Context) error { return b.l.o.Networks.Detach(ctx, id) }},
-		{"files", b.writeFiles, nil},
-		{"bundle", b.makeJob, nil},
-		{"process", b.makeProcess, func(ctx context.Context) error { return b.l.endProcess(ctx, id) }},
+		{name: "shim", do: b.spawnShim, beside: true}, // close ends it
+		{name: "rootfs", do: b.makeRootfs},            // its files stay with the container
+		{name: "volumes", do: b.mountVolumes, undo: func(ctx context.Context) error { return b.l.o.Volumes.Unmount(ctx, id) }},
+		{name: "network", do: b.attachNetwork, undo: func(ctx context.Context) error { return b.l.o.Networks.Detach(ctx, id) }},
+		{name: "links", do: b.makeLinks, beside: true}, // undone with the network
+		{name: "files", do: b.writeFiles},
+		{name: "bundle", do: b.makeJob},
+		{name: "process", do: b.makeProcess, undo: func(ctx context.Context) error { return b.l.endProcess(ctx, id) }},
 	}
 }
 
@@ -55,6 +69,12 @@ func (b *build) steps() []step {
 func (b *build) close() {
 	if b.view != nil {
 		b.view.Close()
+	}
+	if b.nascent != nil {
+		b.nascent.Close()
+	}
+	if b.half != nil {
+		b.half.Close()
 	}
 	for _, f := range b.open {
 		f.Close()
@@ -157,12 +177,31 @@ func (b *build) attachNetwork(ctx context.Context) error {
 		ID: b.in.ID, Name: b.in.Name, Hostname: p.Hostname(b.in.ID), Mode: networkMode(p, b.in.Joins), SharedWith: b.in.Joins.Network,
 		Endpoints: p.Endpoints, Ports: p.Ports, Exposed: p.Exposed, PublishAll: p.PublishAll,
 	}
-	s, err := b.l.o.Networks.Attach(ctx, r)
+	h, err := b.l.o.Networks.Begin(ctx, r)
 	if err != nil {
-		return errs.New(errs.KindOf(err), "failed to set up container networking: %w", err)
+		return err // says already that it is about networking
 	}
-	b.sandbox = s
+	b.half = h
 	return nil
+}
+
+func (b *build) makeLinks(ctx context.Context) error {
+	defer close(b.linked)
+	return b.half.Finish(ctx)
+}
+
+// needsLinks reports whether the process can't be prepared before its network
+// is whole: another runtime may look at the links, and a sysctl may name one.
+func (b *build) needsLinks() bool {
+	if len(b.l.runtime(b.in.Plan)) > 0 {
+		return true
+	}
+	for name := range b.in.Plan.Sysctls {
+		if strings.HasPrefix(plan.SysctlName(name), "net.") {
+			return true
+		}
+	}
+	return false
 }
 
 // networkMode is the mode in the words of package network.
@@ -193,7 +232,7 @@ func (b *build) writeFiles(context.Context) error {
 	}
 	content := map[string][]byte{"hostname": []byte(hostname + "\n")}
 	var err error
-	if content["hosts"], content["resolv.conf"], err = b.l.o.Networks.Files(b.sandbox, f); err != nil {
+	if content["hosts"], content["resolv.conf"], err = b.l.o.Networks.Files(&b.half.Sandbox, f); err != nil {
 		return err
 	}
 	for _, name := range files {

@@ -64,9 +64,7 @@ func (b *build) inputs() (ocispec.Inputs, error) {
 		HostsPath: filepath.Join(dir, "hosts"), HostnamePath: filepath.Join(dir, "hostname"), ResolvConfPath: filepath.Join(dir, "resolv.conf"),
 		RecursiveReadOnly: true,
 	}
-	if b.sandbox != nil {
-		in.NetNS = b.sandbox.Path
-	}
+	in.NetNS = b.half.Sandbox.Path
 	for _, j := range []struct {
 		pid  int
 		name string
@@ -143,10 +141,35 @@ func (b *build) makeProcess(ctx context.Context) error {
 	if program := b.l.runtime(p); len(program) > 0 {
 		req.Runtime, req.Bundle = b.l.withDriver(program), filepath.Join(dir, "bundle")
 	}
-	if b.client, err = b.l.o.Shims.Create(ctx, req); err != nil {
+	n, err := b.shim(ctx)
+	if err != nil {
+		return err
+	}
+	if b.client, err = n.Create(ctx, req); err != nil {
 		return startError(err)
 	}
 	return nil
+}
+
+func (b *build) spawnShim(context.Context) (err error) {
+	defer close(b.spawned)
+	b.nascent, err = b.l.o.Shims.Spawn(b.in.ID)
+	return err
+}
+
+// shim returns the shim when it is there and the process may be prepared. It is
+// then the caller's.
+func (b *build) shim(ctx context.Context) (*shim.Nascent, error) {
+	<-b.spawned
+	if b.needsLinks() {
+		<-b.linked
+	}
+	n := b.nascent
+	if n == nil || ctx.Err() != nil {
+		return nil, context.Cause(ctx) // what made another step fail
+	}
+	b.nascent = nil
+	return n, nil
 }
 
 // Process decides all about a further process in a running container, whose

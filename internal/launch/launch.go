@@ -13,6 +13,7 @@ package launch
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"path/filepath"
 	"time"
@@ -20,6 +21,7 @@ import (
 	"gantry/internal/cgroup"
 	"gantry/internal/errs"
 	"gantry/internal/launch/lookup"
+	"gantry/internal/launch/rootfs"
 	"gantry/internal/network"
 	"gantry/internal/ociruntime/job"
 	"gantry/internal/plan"
@@ -69,7 +71,7 @@ type Timing struct {
 
 // Networks is what launch needs of package network.
 type Networks interface {
-	Attach(ctx context.Context, r network.AttachRequest) (*network.Sandbox, error)
+	Begin(ctx context.Context, r network.AttachRequest) (*network.Half, error)
 	Detach(ctx context.Context, id string) error
 	Sandbox(id string) (*network.Sandbox, bool)
 	// Files renders /etc/hosts and /etc/resolv.conf for a container with a
@@ -87,7 +89,7 @@ type Volumes interface {
 
 // Shims starts supervisor processes.
 type Shims interface {
-	Create(ctx context.Context, r shim.Request) (shim.Client, error)
+	Spawn(id string) (*shim.Nascent, error)
 }
 
 // Options is what a Launcher works with.
@@ -142,17 +144,35 @@ func (l *Launcher) dir(id string) string { return filepath.Join(l.o.Root, "conta
 // runDir is a container's directory below the run root.
 func (l *Launcher) runDir(id string) string { return filepath.Join(l.o.RunDir, "c", id) }
 
+// Check finds, before a container is made, what its image and its plan say
+// against each other.
+func (l *Launcher) Check(in Input) error {
+	dir := in.Plan.Process.Dir
+	if dir == "" || dir == "/" || len(in.Lower) == 0 {
+		return nil
+	}
+	view, err := rootfs.Open(in.Lower[0], in.Lower[1:])
+	if err != nil {
+		return fmt.Errorf("root file system: %w", err)
+	}
+	defer view.Close()
+	if view.IsFile(dir) {
+		return errs.New(errs.Unknown, "Cannot mkdir: %s is not a directory", dir)
+	}
+	return nil
+}
+
 // Prepare does every step up to the process, which is then blocked before its
 // first instruction. If a step fails, or ctx ends, all steps before it have
 // been undone when Prepare returns.
 func (l *Launcher) Prepare(ctx context.Context, in Input) (*Running, error) {
-	b := &build{l: l, in: in, sources: map[string]string{}}
+	b := newBuild(l, in)
 	timings, err := run(ctx, b.steps(), l.o.Fail)
 	b.close()
 	if err != nil {
 		return nil, err
 	}
-	return &Running{ID: in.ID, Client: b.client, Sandbox: b.sandbox, Steps: timings}, nil
+	return &Running{ID: in.ID, Client: b.client, Sandbox: &b.half.Sandbox, Steps: timings}, nil
 }
 
 // Release lets a prepared process go. On error everything has been undone. A

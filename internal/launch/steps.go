@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"time"
 
 	"gantry/internal/errs"
@@ -15,25 +16,50 @@ type step struct {
 	name string
 	do   func(context.Context) error
 	undo func(context.Context) error
+	// beside: the steps after it need not wait for it.
+	beside bool
 }
 
-// run does the steps in order. When one fails, or ctx ends, it and those before
-// it are undone in reverse order, whatever becomes of ctx.
+// run does the steps in order, those that are beside the others at the same time
+// as what follows them. When one fails, or ctx ends, it and those before it are
+// undone in reverse order, whatever becomes of ctx. A failure beside ends the
+// context of the others.
 func run(ctx context.Context, steps []step, fail func(string) error) ([]Timing, error) {
-	timings := make([]Timing, 0, len(steps)+1)
+	outer := ctx
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	timings := make([]Timing, len(steps))
+	var beside sync.WaitGroup
+	begun := 0
 	for i, s := range steps {
+		begun++
+		timings[i].Step = s.name
 		began := time.Now()
+		do := func() {
+			if err := s.do(ctx); err != nil {
+				cancel(err)
+			}
+			timings[i].Took = time.Since(began)
+		}
 		err := context.Cause(ctx)
 		if err == nil && fail != nil {
 			err = fail(s.name)
 		}
-		if err == nil {
-			err = s.do(ctx)
+		switch {
+		case err != nil:
+			cancel(err)
+		case s.beside:
+			beside.Go(do)
+		default:
+			do()
 		}
-		timings = append(timings, Timing{s.name, time.Since(began)})
-		if err != nil {
-			return timings, undo(context.WithoutCancel(ctx), steps[:i+1], err, fail)
+		if ctx.Err() != nil {
+			break
 		}
+	}
+	beside.Wait()
+	if err := context.Cause(ctx); err != nil {
+		return timings[:begun], undo(context.WithoutCancel(outer), steps[:begun], err, fail)
 	}
 	return timings, nil
 }

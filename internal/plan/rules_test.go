@@ -367,7 +367,9 @@ func TestUpdate(t *testing.T) {
 		{`{}`, wire.UpdateConfig{RestartPolicy: wire.RestartPolicy{Name: "always"}}, func(p *Plan) bool {
 			return p.Restart.Name == "always" && p.HostConfig.RestartPolicy.Name == "always"
 		}, 0, ""},
-		{`{}`, wire.UpdateConfig{Resources: wire.Resources{Memory: 67108864}}, func(p *Plan) bool { return p.Resources.MemorySwap == 134217728 }, 0, ""},
+		{`{}`, wire.UpdateConfig{Resources: wire.Resources{Memory: 67108864}}, nil, errs.Conflict,
+			"Cannot update container ID: Memory limit should be smaller than already set memoryswap limit, update the memoryswap at the same time"},
+		{`{}`, wire.UpdateConfig{Resources: wire.Resources{Memory: 67108864, MemorySwap: -1}}, func(p *Plan) bool { return p.Resources.Memory == 67108864 && p.Resources.MemorySwap == -1 }, 0, ""},
 		{`{"Memory":134217728}`, wire.UpdateConfig{Resources: wire.Resources{MemorySwap: 268435456}}, func(p *Plan) bool { return p.Resources.Memory == 134217728 }, 0, ""},
 		{`{}`, wire.UpdateConfig{Resources: wire.Resources{Memory: 1024}}, nil, errs.Invalid, "Minimum memory limit allowed is 6MB"},
 		{`{"Memory":134217728}`, wire.UpdateConfig{Resources: wire.Resources{Memory: 1073741824}}, nil, errs.Conflict,

@@ -48,11 +48,9 @@ func mergeResources(old, new wire.Resources) (wire.Resources, error) {
 		return conflict("CPU Period", "NanoCPUs")
 	case new.CPUQuota > 0 && old.NanoCPUs > 0:
 		return conflict("CPU Quota", "NanoCPUs")
-	case new.Memory > 0 && old.MemorySwap > 0 && new.Memory > old.MemorySwap && new.MemorySwap == 0:
+	case new.Memory > 0 && new.Memory > old.MemorySwap && new.MemorySwap == 0:
+		// Also without a limit so far, and with endless swap: as Docker.
 		return old, errs.New(errs.Conflict, "Memory limit should be smaller than already set memoryswap limit, update the memoryswap at the same time")
-	}
-	if old.Memory == 0 && new.Memory > 0 && old.MemorySwap == 0 && new.MemorySwap == 0 {
-		new.MemorySwap = 2 * new.Memory // as at create
 	}
 	over(&old.BlkioWeight, new.BlkioWeight)
 	over(&old.CPUShares, new.CPUShares)

@@ -114,6 +114,18 @@ func (p *Plan) Inherit(ref VolumesFrom, mounts []Mount) *Plan {
 	return q
 }
 
+// WithJoined returns a copy of p in which the containers whose namespaces it
+// joins are known by their IDs, given by what the user called them.
+func (p *Plan) WithJoined(ids map[string]string) *Plan {
+	q := p.clone()
+	for _, n := range []*Namespace{&q.Namespaces.Network, &q.Namespaces.PID, &q.Namespaces.IPC} {
+		if full, ok := ids[n.Container]; ok && n.Mode == Container {
+			n.Container = full
+		}
+	}
+	return q
+}
+
 // withResources returns a copy of p with other limits and restart policy.
 func (p *Plan) withResources(r wire.Resources, restart wire.RestartPolicy) *Plan {
 	q := p.clone()

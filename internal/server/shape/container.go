@@ -4,9 +4,11 @@ import (
 	"encoding/json"
 	"maps"
 	"slices"
+	"strings"
 
 	"github.com/moby/moby/api/types/storage"
 
+	"gantry/internal/errs"
 	"gantry/internal/id"
 	"gantry/internal/wire"
 )
@@ -110,8 +112,13 @@ func OldCreate(c *wire.CreateRequest, body []byte, v int) error {
 	if v < 1043 {
 		h.Annotations = nil
 	}
-	if v < 1044 && c.Healthcheck != nil {
-		c.Healthcheck.StartInterval = 0
+	if v < 1044 {
+		if c.Healthcheck != nil {
+			c.Healthcheck.StartInterval = 0
+		}
+		if n := c.NetworkingConfig; n != nil && len(n.EndpointsConfig) > 1 {
+			return errs.New(errs.Invalid, "Container cannot be created with multiple network endpoints: %s", strings.Join(slices.Sorted(maps.Keys(n.EndpointsConfig)), ", "))
+		}
 	}
 	if v < 1045 {
 		for i := range h.Mounts {

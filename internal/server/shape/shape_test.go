@@ -170,6 +170,10 @@ func TestOldCreate(t *testing.T) {
 	if err := OldCreate(&c, body, 1044); err == nil {
 		t.Error("a hardware address without a network of its own")
 	}
+	c = wire.CreateRequest{Config: &wire.ContainerConfig{}, HostConfig: &wire.HostConfig{}, NetworkingConfig: &wire.NetworkingConfig{EndpointsConfig: map[string]*wire.EndpointSettings{"b": nil, "a": nil}}}
+	if err := OldCreate(&c, nil, 1043); err == nil || err.Error() != "Container cannot be created with multiple network endpoints: a, b" || OldCreate(&c, nil, 1044) != nil {
+		t.Error(err)
+	}
 	if c = (wire.CreateRequest{Config: &wire.ContainerConfig{}, HostConfig: &wire.HostConfig{}}); OldCreate(&c, nil, 1040) != nil || c.HostConfig.CgroupnsMode != "host" {
 		t.Errorf("%+v", c.HostConfig.CgroupnsMode)
 	}
