@@ -139,8 +139,8 @@ func (c *core) mountPoints(ctx context.Context, p *plan.Plan) []wire.MountPoint 
 		switch m.Type {
 		case "volume":
 			w.Name, w.Driver, w.Source = m.Name, m.Driver, c.o.Volumes.Path(ctx, m.Name)
-			if m.From == plan.FromMounts {
-				w.Mode = "z"
+			if m.From == plan.FromMounts || m.From == plan.FromBinds && m.Mode == "" {
+				w.Mode = "z" // what Docker says of a volume that somebody named
 			}
 		case "bind":
 			w.Propagation = wire.Propagation(m.Propagation)
