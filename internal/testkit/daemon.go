@@ -79,6 +79,14 @@ func StartDaemon(t *testing.T, args ...string) *Daemon {
 	return d
 }
 
+// StartBusybox is StartDaemon with the image busybox:latest loaded.
+func StartBusybox(t *testing.T, args ...string) *Daemon {
+	t.Helper()
+	d := StartDaemon(t, args...)
+	d.LoadBusybox(t)
+	return d
+}
+
 // Bin returns the path of a built program: in the directory GANTRY_BIN, or in
 // bin/ of the checkout.
 func Bin(t *testing.T, name string) string {
@@ -201,6 +209,17 @@ func (d *Daemon) Gantry(args ...string) (string, error) {
 		return string(out), fmt.Errorf("gantry %s: %w: %s", strings.Join(args, " "), err, stderr.String())
 	}
 	return string(out), nil
+}
+
+// OK is Gantry for a command that must succeed; white space around what it
+// prints is cut off.
+func (d *Daemon) OK(t testing.TB, args ...string) string {
+	t.Helper()
+	out, err := d.Gantry(args...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return strings.TrimSpace(out)
 }
 
 // LoadBusybox gives the daemon the image busybox:latest.

@@ -17,28 +17,12 @@ import (
 	"gantry/internal/testkit"
 )
 
-func start(t *testing.T) *testkit.Daemon {
-	t.Helper()
-	d := testkit.StartDaemon(t)
-	d.LoadBusybox(t)
-	return d
-}
-
-func run(t *testing.T, d *testkit.Daemon, args ...string) string {
-	t.Helper()
-	out, err := d.Gantry(args...)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return strings.TrimSpace(out)
-}
-
 // TestOutputSurvivesTheDaemon kills the daemon again and again while a
 // container counts: no line may be missing or doubled, and afterwards logs,
 // exec and stop work.
 func TestOutputSurvivesTheDaemon(t *testing.T) {
-	d := start(t)
-	run(t, d, "run", "-d", "--name", "counter", "busybox", "sh", "-c", "i=0; while :; do echo $i; i=$((i+1)); sleep 0.01; done")
+	d := testkit.StartBusybox(t)
+	d.OK(t, "run", "-d", "--name", "counter", "busybox", "sh", "-c", "i=0; while :; do echo $i; i=$((i+1)); sleep 0.01; done")
 	for range 5 {
 		time.Sleep(time.Duration(50+rand.IntN(150)) * time.Millisecond)
 		d.Kill()
@@ -46,14 +30,14 @@ func TestOutputSurvivesTheDaemon(t *testing.T) {
 		d.Start(t)
 	}
 	time.Sleep(100 * time.Millisecond)
-	if got := run(t, d, "inspect", "-f", "{{.State.Status}} {{.RestartCount}}", "counter"); got != "running 0" {
+	if got := d.OK(t, "inspect", "-f", "{{.State.Status}} {{.RestartCount}}", "counter"); got != "running 0" {
 		t.Fatalf("state after five crashes: %s", got)
 	}
-	if got := run(t, d, "exec", "counter", "echo", "alive"); got != "alive" {
+	if got := d.OK(t, "exec", "counter", "echo", "alive"); got != "alive" {
 		t.Errorf("exec: %q", got)
 	}
-	run(t, d, "stop", "-t", "1", "counter")
-	lines := strings.Split(run(t, d, "logs", "counter"), "\n")
+	d.OK(t, "stop", "-t", "1", "counter")
+	lines := strings.Split(d.OK(t, "logs", "counter"), "\n")
 	for i, l := range lines {
 		if l != strconv.Itoa(i) {
 			t.Fatalf("line %d of %d is %q", i, len(lines), l)
@@ -68,7 +52,7 @@ func TestOutputSurvivesTheDaemon(t *testing.T) {
 // are started and removed; after its return all that is left has an owner, and
 // everything works.
 func TestKilledDuringStarts(t *testing.T) {
-	d := start(t)
+	d := testkit.StartBusybox(t)
 	rounds := 8
 	if n, err := strconv.Atoi(os.Getenv("GANTRY_CRASH_ROUNDS")); err == nil {
 		rounds = n
@@ -94,20 +78,20 @@ func TestKilledDuringStarts(t *testing.T) {
 			t.Fatalf("round %d: doctor after the return: %v\n%s", round, err, out)
 		}
 	}
-	for _, id := range strings.Fields(run(t, d, "ps", "-q")) {
-		if got := run(t, d, "exec", id, "echo", "alive"); got != "alive" {
+	for _, id := range strings.Fields(d.OK(t, "ps", "-q")) {
+		if got := d.OK(t, "exec", id, "echo", "alive"); got != "alive" {
 			t.Errorf("%s: exec says %q", id, got)
 		}
 	}
-	run(t, d, "run", "--rm", "busybox", "true")
+	d.OK(t, "run", "--rm", "busybox", "true")
 }
 
 // TestKilledShim ends a container's supervisor: the container is lost, says so,
 // leaves nothing, and starts again.
 func TestKilledShim(t *testing.T) {
-	d := start(t)
-	run(t, d, "run", "-d", "--name", "box", "busybox", "sleep", "300")
-	pid, err := strconv.Atoi(run(t, d, "inspect", "-f", "{{.State.Pid}}", "box"))
+	d := testkit.StartBusybox(t)
+	d.OK(t, "run", "-d", "--name", "box", "busybox", "sleep", "300")
+	pid, err := strconv.Atoi(d.OK(t, "inspect", "-f", "{{.State.Pid}}", "box"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -119,7 +103,7 @@ func TestKilledShim(t *testing.T) {
 		t.Fatal(err)
 	}
 	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(20 * time.Millisecond) {
-		got := run(t, d, "inspect", "-f", "{{.State.Status}} {{.State.ExitCode}}", "box")
+		got := d.OK(t, "inspect", "-f", "{{.State.Status}} {{.State.ExitCode}}", "box")
 		if got == "exited 137" {
 			break
 		}
@@ -132,8 +116,8 @@ func TestKilledShim(t *testing.T) {
 			t.Fatal("the container's process outlives its supervisor")
 		}
 	}
-	run(t, d, "start", "box")
-	if got := run(t, d, "exec", "box", "echo", "again"); got != "again" {
+	d.OK(t, "start", "box")
+	if got := d.OK(t, "exec", "box", "echo", "again"); got != "again" {
 		t.Errorf("exec after the restart: %q", got)
 	}
 }
@@ -141,29 +125,29 @@ func TestKilledShim(t *testing.T) {
 // TestPolicyAcrossRestart lets containers end while no daemon runs: their exit
 // codes are known afterwards, and restart policies go on.
 func TestPolicyAcrossRestart(t *testing.T) {
-	d := start(t)
-	run(t, d, "run", "-d", "--name", "ends", "busybox", "sh", "-c", "sleep 0.5; exit 9")
-	run(t, d, "run", "-d", "--name", "always", "--restart", "always", "busybox", "sh", "-c", "echo up; sleep 0.5")
-	run(t, d, "run", "-d", "--name", "auto", "--rm", "busybox", "sleep", "0.5")
+	d := testkit.StartBusybox(t)
+	d.OK(t, "run", "-d", "--name", "ends", "busybox", "sh", "-c", "sleep 0.5; exit 9")
+	d.OK(t, "run", "-d", "--name", "always", "--restart", "always", "busybox", "sh", "-c", "echo up; sleep 0.5")
+	d.OK(t, "run", "-d", "--name", "auto", "--rm", "busybox", "sleep", "0.5")
 	d.Kill()
 	time.Sleep(time.Second)
 	d.Start(t)
-	if got := run(t, d, "wait", "ends"); got != "9" {
+	if got := d.OK(t, "wait", "ends"); got != "9" {
 		t.Errorf("exit code: %s", got)
 	}
 	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(50 * time.Millisecond) {
-		if n := strings.Count(run(t, d, "logs", "always"), "up"); n >= 2 {
+		if n := strings.Count(d.OK(t, "logs", "always"), "up"); n >= 2 {
 			break
 		} else if time.Now().After(deadline) {
 			t.Fatalf("started %d times", n)
 		}
 	}
-	for deadline := time.Now().Add(10 * time.Second); run(t, d, "ps", "-aq", "--filter", "name=auto") != ""; time.Sleep(20 * time.Millisecond) {
+	for deadline := time.Now().Add(10 * time.Second); d.OK(t, "ps", "-aq", "--filter", "name=auto") != ""; time.Sleep(20 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatal("--rm did not remove it after the restart")
 		}
 	}
-	run(t, d, "rm", "-f", "always")
+	d.OK(t, "rm", "-f", "always")
 }
 
 // alive reports whether a process runs: one that only waits to be reaped, by

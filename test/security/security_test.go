@@ -23,22 +23,6 @@ import (
 	"gantry/internal/testkit"
 )
 
-func start(t *testing.T) *testkit.Daemon {
-	t.Helper()
-	d := testkit.StartDaemon(t)
-	d.LoadBusybox(t)
-	return d
-}
-
-func run(t *testing.T, d *testkit.Daemon, args ...string) string {
-	t.Helper()
-	out, err := d.Gantry(args...)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return strings.TrimSpace(out)
-}
-
 // refused runs a command that must fail and returns what it said.
 func refused(t *testing.T, d *testkit.Daemon, args ...string) string {
 	t.Helper()
@@ -52,8 +36,8 @@ func refused(t *testing.T, d *testkit.Daemon, args ...string) string {
 
 // CVE-2024-21626, CVE-2016-9962: descriptors of the host reach the container.
 func TestLeakedDescriptors(t *testing.T) {
-	d := start(t)
-	run(t, d, "run", "-d", "--name", "box", "busybox", "sleep", "300")
+	d := testkit.StartBusybox(t)
+	d.OK(t, "run", "-d", "--name", "box", "busybox", "sleep", "300")
 	for n := 3; n < 24; n++ {
 		dir := fmt.Sprintf("/proc/self/fd/%d", n)
 		for _, args := range [][]string{{"run", "--rm", "-w", dir, "busybox", "pwd"}, {"exec", "-w", dir, "box", "pwd"}} {
@@ -62,33 +46,33 @@ func TestLeakedDescriptors(t *testing.T) {
 	}
 	// The listing itself holds one descriptor, of the directory.
 	for _, args := range [][]string{{"run", "--rm", "busybox", "ls", "/proc/self/fd"}, {"exec", "box", "ls", "/proc/self/fd"}} {
-		if got := strings.Fields(run(t, d, args...)); strings.Join(got, " ") != "0 1 2 3" {
+		if got := strings.Fields(d.OK(t, args...)); strings.Join(got, " ") != "0 1 2 3" {
 			t.Errorf("%v: descriptors %v", args, got)
 		}
 	}
-	if got := run(t, d, "exec", "box", "ls", "/proc/1/fd"); strings.Join(strings.Fields(got), " ") != "0 1 2" {
+	if got := d.OK(t, "exec", "box", "ls", "/proc/1/fd"); strings.Join(strings.Fields(got), " ") != "0 1 2" {
 		t.Errorf("descriptors of the first process: %q", got)
 	}
-	if got := run(t, d, "run", "--rm", "busybox", "readlink", "/proc/self/cwd"); got != "/" {
+	if got := d.OK(t, "run", "--rm", "busybox", "readlink", "/proc/self/cwd"); got != "/" {
 		t.Errorf("working directory %q", got)
 	}
 }
 
 // CVE-2019-5736: the container overwrites the program that starts containers.
 func TestRuntimeIsNotWritable(t *testing.T) {
-	d := start(t)
+	d := testkit.StartBusybox(t)
 	want := hash(t, d.Program("gantry-shim"))
-	run(t, d, "run", "-d", "--name", "attacker", "--cap-add", "ALL", "busybox", "sh", "-c",
+	d.OK(t, "run", "-d", "--name", "attacker", "--cap-add", "ALL", "busybox", "sh", "-c",
 		`while :; do for p in /proc/[0-9]*; do echo overwritten >$p/exe; done; done 2>/dev/null`)
 	for deadline := time.Now().Add(3 * time.Second); time.Now().Before(deadline); {
-		run(t, d, "exec", "attacker", "true")
+		d.OK(t, "exec", "attacker", "true")
 		d.Gantry("exec", "attacker", "/proc/self/exe", "features")
 	}
 	d.Gantry("run", "--rm", "busybox", "/proc/self/exe", "features")
 	if got := hash(t, d.Program("gantry-shim")); got != want {
 		t.Fatal("the shim on disk has changed")
 	}
-	pid := run(t, d, "inspect", "-f", "{{.State.Pid}}", "attacker")
+	pid := d.OK(t, "inspect", "-f", "{{.State.Pid}}", "attacker")
 	status, err := os.ReadFile("/proc/" + pid + "/status")
 	if err != nil {
 		t.Fatal(err)
@@ -115,7 +99,7 @@ func hash(t *testing.T, path string) string {
 
 // CVE-2025-31133: what masks a path comes from the image.
 func TestMasksAreNotTheImages(t *testing.T) {
-	d := start(t)
+	d := testkit.StartBusybox(t)
 	for _, path := range []string{"/proc/kcore", "/proc/keys", "/proc/timer_list"} {
 		if got, err := d.Gantry("run", "--rm", "busybox", "sh", "-c", "head -c 16 "+path+" 2>/dev/null | wc -c"); err == nil && strings.TrimSpace(got) != "0" {
 			t.Errorf("%s can be read: %s bytes", path, got)
@@ -129,7 +113,7 @@ func TestMasksAreNotTheImages(t *testing.T) {
 // CVE-2022-24769 and its kin: inheritable capabilities and groups that nobody
 // asked for.
 func TestCapabilitiesAndGroups(t *testing.T) {
-	d := start(t)
+	d := testkit.StartBusybox(t)
 	const standard, none = "00000000a80425fb", "0000000000000000"
 	for _, tc := range []struct {
 		args                       []string
@@ -144,7 +128,7 @@ func TestCapabilitiesAndGroups(t *testing.T) {
 		{[]string{"-u", "1000:1000", "--group-add", "77"}, none, none, standard, "77 1000", "0"},
 		{[]string{"--security-opt", "no-new-privileges"}, standard, standard, standard, "0", "1"},
 	} {
-		got := run(t, d, append(append([]string{"run", "--rm"}, tc.args...), "busybox", "cat", "/proc/self/status")...)
+		got := d.OK(t, append(append([]string{"run", "--rm"}, tc.args...), "busybox", "cat", "/proc/self/status")...)
 		field := func(name string) string {
 			m := regexp.MustCompile(`(?m)^` + name + `:\s*(.*?)\s*$`).FindStringSubmatch(got)
 			if m == nil {
@@ -186,8 +170,8 @@ func sameSet(a, b []string) bool {
 
 // CVE-2021-41091: other users of the host read the state.
 func TestStateIsPrivate(t *testing.T) {
-	d := start(t)
-	run(t, d, "run", "-d", "--name", "box", "-v", "secret:/v", "busybox", "sh", "-c", "echo secret >/v/f; sleep 300")
+	d := testkit.StartBusybox(t)
+	d.OK(t, "run", "-d", "--name", "box", "-v", "secret:/v", "busybox", "sh", "-c", "echo secret >/v/f; sleep 300")
 	for _, root := range []string{d.Root, d.Run} {
 		cmd := exec.Command("find", root, "-mindepth", "1")
 		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
@@ -200,7 +184,7 @@ func TestStateIsPrivate(t *testing.T) {
 
 // CVE-2023-25809, GO-2022-0396: control groups and devices.
 func TestCgroupsAndDevices(t *testing.T) {
-	d := start(t)
+	d := testkit.StartBusybox(t)
 	out, err := d.Gantry("run", "--rm", "busybox", "sh", "-c", `find /sys/fs/cgroup -type f | while read f; do (echo 0 >"$f") 2>/dev/null && echo "$f"; done; true`)
 	if err != nil || out != "" {
 		t.Errorf("control groups can be written (%v):\n%s", err, out)
@@ -209,15 +193,15 @@ func TestCgroupsAndDevices(t *testing.T) {
 		refused(t, d, "run", "--rm", "busybox", "sh", "-c", "mknod /tmp/d "+dev+" && dd if=/tmp/d of=/dev/null bs=1 count=1")
 		refused(t, d, "run", "--rm", "--cap-add", "ALL", "busybox", "sh", "-c", "mknod /tmp/d "+dev+" && dd if=/tmp/d of=/dev/null bs=1 count=1")
 	}
-	run(t, d, "run", "--rm", "busybox", "dd", "if=/dev/zero", "of=/dev/null", "bs=1", "count=1")
+	d.OK(t, "run", "--rm", "busybox", "dd", "if=/dev/zero", "of=/dev/null", "bs=1", "count=1")
 }
 
 // CVE-2020-15257: an API on an abstract socket, which every container that
 // shares the host's network reaches.
 func TestNoAbstractSockets(t *testing.T) {
-	d := start(t)
-	run(t, d, "run", "-d", "--name", "box", "busybox", "sleep", "300")
-	before := run(t, d, "run", "--rm", "--network", "host", "busybox", "cat", "/proc/net/unix")
+	d := testkit.StartBusybox(t)
+	d.OK(t, "run", "-d", "--name", "box", "busybox", "sleep", "300")
+	before := d.OK(t, "run", "--rm", "--network", "host", "busybox", "cat", "/proc/net/unix")
 	for line := range strings.Lines(before) {
 		if f := strings.Fields(line); len(f) >= 8 && strings.HasPrefix(f[7], "@") && strings.Contains(f[7], "gantry") {
 			t.Errorf("an abstract socket: %s", line)
@@ -227,7 +211,7 @@ func TestNoAbstractSockets(t *testing.T) {
 
 // Open TCP ports without authentication.
 func TestNoOpenTCP(t *testing.T) {
-	d := start(t)
+	d := testkit.StartBusybox(t)
 	dir := t.TempDir()
 	out, err := exec.Command(d.Program("gantryd"), "--data-root", filepath.Join(dir, "lib"), "--exec-root", filepath.Join(dir, "run"),
 		"--pidfile", filepath.Join(dir, "pid"), "--config-file", "", "-H", "tcp://127.0.0.1:0").CombinedOutput()
@@ -238,7 +222,7 @@ func TestNoOpenTCP(t *testing.T) {
 
 // GO-2024-3311: input that ends the daemon.
 func TestDaemonSurvivesInput(t *testing.T) {
-	d := start(t)
+	d := testkit.StartBusybox(t)
 	pid := d.Pid()
 	c := d.Client()
 	for _, body := range []string{"", "{", "null", "[]", `{"HostConfig":null}`, `{"Image":"busybox","HostConfig":{"PortBindings":{"80/tcp":null}}}`, `{"Image":"busybox","Healthcheck":{"Test":[]}}`,
