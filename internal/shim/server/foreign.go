@@ -29,8 +29,9 @@ type foreign struct {
 	s      *server
 	argv   []string // the program and its global options
 	bundle string
-	cgroup string // the container's cgroup, that the runtime makes
-	dir    string // for the runtime's state and what is passed to it
+	root   *job.Overlay // the root file system; nil if it is in the bundle already
+	cgroup string       // the container's cgroup, that the runtime makes
+	dir    string       // for the runtime's state and what is passed to it
 	calls  atomic.Uint32
 }
 
@@ -41,7 +42,7 @@ func (f *foreign) file(name string) string {
 
 // newForeign makes the directory that the runtime needs.
 func (s *server) newForeign(r *protocol.Request, j *job.Job) (*foreign, error) {
-	f := &foreign{s: s, argv: r.Runtime, bundle: r.Bundle, cgroup: j.Cgroup.Path, dir: filepath.Join(r.Dir, "oci")}
+	f := &foreign{s: s, argv: r.Runtime, bundle: r.Bundle, root: j.Root.Overlay, cgroup: j.Cgroup.Path, dir: filepath.Join(r.Dir, "oci")}
 	if err := os.Mkdir(f.dir, 0o700); err != nil && !errors.Is(err, os.ErrExist) {
 		return nil, err
 	}
@@ -139,7 +140,12 @@ func (f *foreign) create(stdio [3]*os.File) (task, error) {
 			return nil, err
 		}
 	}
-	pid, master, err := f.launch(stdio, "create", "--bundle", f.bundle, f.s.id)
+	var pid int
+	var master *os.File
+	err := f.withRoot(func() (err error) {
+		pid, master, err = f.launch(stdio, "create", "--bundle", f.bundle, f.s.id)
+		return err
+	})
 	if err != nil {
 		return nil, err
 	}
