@@ -626,7 +626,7 @@ func parent(t *testing.T, pid int) int {
 
 // points are all places where a daemon can die on the way of a container.
 var points = []string{
-	"rootfs", "volumes", "network", "files", "bundle", "process", "start", "teardown", "undo process", "undo network", "undo volumes", "destroy",
+	"shim", "rootfs", "volumes", "network", "links", "files", "bundle", "process", "start", "teardown", "undo process", "undo network", "undo volumes", "destroy",
 }
 
 // kernelCrash kills a daemon at each point of a container's way, and opens the

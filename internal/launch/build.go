@@ -32,6 +32,7 @@ type build struct {
 	// What steps beside the others leave behind, and the channels that are
 	// closed when they have ended.
 	nascent         *shim.Nascent // until the process has taken it over
+	spawnErr        error
 	spawned, linked chan struct{}
 }
 

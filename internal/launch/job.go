@@ -151,10 +151,10 @@ func (b *build) makeProcess(ctx context.Context) error {
 	return nil
 }
 
-func (b *build) spawnShim(context.Context) (err error) {
+func (b *build) spawnShim(context.Context) error {
 	defer close(b.spawned)
-	b.nascent, err = b.l.o.Shims.Spawn(b.in.ID)
-	return err
+	b.nascent, b.spawnErr = b.l.o.Shims.Spawn(b.in.ID)
+	return b.spawnErr
 }
 
 // shim returns the shim when it is there and the process may be prepared. It is
@@ -164,10 +164,13 @@ func (b *build) shim(ctx context.Context) (*shim.Nascent, error) {
 	if b.needsLinks() {
 		<-b.linked
 	}
-	n := b.nascent
-	if n == nil || ctx.Err() != nil {
-		return nil, context.Cause(ctx) // what made another step fail
+	if b.spawnErr != nil {
+		return nil, b.spawnErr
 	}
+	if err := context.Cause(ctx); err != nil {
+		return nil, err // what made another step fail
+	}
+	n := b.nascent
 	b.nascent = nil
 	return n, nil
 }

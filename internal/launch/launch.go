@@ -172,7 +172,8 @@ func (l *Launcher) Prepare(ctx context.Context, in Input) (*Running, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Running{ID: in.ID, Client: b.client, Sandbox: &b.half.Sandbox, Steps: timings}, nil
+	sandbox := b.half.Sandbox
+	return &Running{ID: in.ID, Client: b.client, Sandbox: &sandbox, Steps: timings}, nil
 }
 
 // Release lets a prepared process go. On error everything has been undone. A

@@ -51,9 +51,8 @@ func TestEndOfContextUndoes(t *testing.T) {
 	if !errors.Is(err, context.Canceled) {
 		t.Errorf("error %v", err)
 	}
-	// b was not done, but is undone: it could have been half done. The undoing
-	// is not interrupted.
-	if want := []string{"a", "undo b", "undo a"}; !slices.Equal(r.log, want) {
+	// b was not begun. The undoing is not interrupted.
+	if want := []string{"a", "undo a"}; !slices.Equal(r.log, want) {
 		t.Errorf("did %v, want %v", r.log, want)
 	}
 }
@@ -87,5 +86,37 @@ func TestStartErrorWords(t *testing.T) {
 	}
 	if err := startError(context.Canceled); !errors.Is(err, context.Canceled) || err.Error() != context.Canceled.Error() {
 		t.Errorf("%v", err)
+	}
+}
+
+// TestStepsBeside: what follows a step that is beside the others does not wait
+// for it, but the end does, and its failure undoes everything.
+func TestStepsBeside(t *testing.T) {
+	for _, why := range []error{nil, errors.New("boom")} {
+		var r recorder
+		arrived, ended := make(chan struct{}), false
+		steps := []step{
+			r.step("a", nil, nil),
+			{name: "b", beside: true, do: func(context.Context) error { <-arrived; ended = true; return why }, undo: r.step("b", nil, nil).undo},
+			{name: "c", undo: r.step("c", nil, nil).undo, do: func(ctx context.Context) error {
+				close(arrived)
+				if why == nil {
+					return nil
+				}
+				<-ctx.Done() // b's failure interrupts it
+				return ctx.Err()
+			}},
+		}
+		timings, err := run(t.Context(), steps, nil)
+		if !errors.Is(err, why) || !ended || len(timings) != 3 {
+			t.Errorf("%v: error %v, ended %v, %v", why, err, ended, timings)
+		}
+		want := []string{"a"}
+		if why != nil {
+			want = []string{"a", "undo c", "undo b", "undo a"}
+		}
+		if !slices.Equal(r.log, want) {
+			t.Errorf("%v: did %v, want %v", why, r.log, want)
+		}
 	}
 }

@@ -18,23 +18,47 @@ import (
 // Errors carry Docker's texts: an unknown network is errs.NotFound, a taken host
 // port or an exhausted pool fail with what the client knows.
 func (n *Networks) Attach(ctx context.Context, r AttachRequest) (*Sandbox, error) {
-	e, err := n.attach(ctx, r)
-	if err != nil {
-		return nil, fmt.Errorf("failed to set up container networking: %w", err)
-	}
-	n.tellAll(wire.Event{Action: "connect"}, e.Endpoints, e.ID)
-	s := e.Sandbox
-	return &s, nil
-}
-
-func (n *Networks) attach(ctx context.Context, r AttachRequest) (*ledger.Entry, error) {
-	unlock, err := n.making.Lock(ctx, r.ID)
+	h, err := n.Begin(ctx, r)
 	if err != nil {
 		return nil, err
+	}
+	defer h.Close()
+	if err := h.Finish(ctx); err != nil {
+		return nil, err
+	}
+	return &h.Sandbox, nil
+}
+
+// Half is an attach half done: everything is decided and the namespace exists,
+// but nothing is in it yet. So a process can be prepared in the namespace while
+// the links are made.
+type Half struct {
+	Sandbox Sandbox
+	n       *Networks
+	e       *ledger.Entry
+	sysctls map[string]string
+	ns      *kernel.Namespace // nil if the sandbox has none of its own
+}
+
+// Begin does the first half of Attach. Whoever gets a Half must Close it, and
+// Detach the container if Finish does not succeed.
+func (n *Networks) Begin(ctx context.Context, r AttachRequest) (*Half, error) {
+	h := &Half{n: n, sysctls: r.Sysctls}
+	if err := h.begin(ctx, r); err != nil {
+		return nil, networking(err)
+	}
+	return h, nil
+}
+
+func (h *Half) begin(ctx context.Context, r AttachRequest) error {
+	n := h.n
+	unlock, err := n.making.Lock(ctx, r.ID)
+	if err != nil {
+		return err
 	}
 	defer unlock()
 	if err := n.detach(ctx, r.ID); err != nil {
-		return nil, err
+		return err
 	}
 	if r.Mode == "" || r.Mode == "default" {
 		r.Mode = ledger.Bridge
@@ -44,16 +68,54 @@ func (n *Networks) attach(ctx context.Context, r AttachRequest) (*ledger.Entry, 
 	}
 	// Raised first: only then is it certain which subnet a network has.
 	if err := n.stage.raiseFor(ctx, r); err != nil {
-		return nil, err
+		return err
 	}
-	e, err := n.book.Decide(r)
+	if h.e, err = n.book.Decide(r); err != nil {
+		return err
+	}
+	h.Sandbox = h.e.Sandbox
+	if !h.e.HasNamespace() {
+		return nil
+	}
+	if h.ns, err = kernel.CreateNamespace(h.e.Path); err != nil {
+		return errors.Join(err, n.unmake(context.WithoutCancel(ctx), h.e))
+	}
+	return nil
+}
+
+// Finish makes the endpoints. If it fails nothing is left of the sandbox.
+func (h *Half) Finish(ctx context.Context) error {
+	e, err := h.finish(ctx)
+	if err != nil {
+		return networking(err)
+	}
+	h.n.tellAll(wire.Event{Action: "connect"}, e.Endpoints, e.ID)
+	return nil
+}
+
+func (h *Half) finish(ctx context.Context) (*ledger.Entry, error) {
+	unlock, err := h.n.making.Lock(ctx, h.e.ID)
 	if err != nil {
 		return nil, err
 	}
-	if err := n.stage.make(ctx, e, r.Sysctls); err != nil {
-		return nil, errors.Join(err, n.unmake(context.WithoutCancel(ctx), e))
+	defer unlock()
+	if h.n.book.Get(h.e.ID) != h.e {
+		return nil, errs.New(errs.Conflict, "the network sandbox of container %s has been taken away", h.e.ID)
 	}
-	return n.book.Complete(e.ID), nil
+	if h.ns != nil {
+		if err := h.n.stage.fill(ctx, h.ns, h.e, h.sysctls); err != nil {
+			return nil, errors.Join(err, h.n.unmake(context.WithoutCancel(ctx), h.e))
+		}
+	}
+	return h.n.book.Complete(h.e.ID), nil
+}
+
+// Close gives back the way into the namespace. The sandbox stays.
+func (h *Half) Close() { h.ns.Close() }
+
+// networking says of an error what it hindered.
+func networking(err error) error {
+	return fmt.Errorf("failed to set up container networking: %w", err)
 }
 
 // Detach takes the sandbox of a container away, also a half-made one. When it

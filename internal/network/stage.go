@@ -132,16 +132,8 @@ func (s *stage) lower(ctx context.Context, w ledger.Record) error {
 	return nil
 }
 
-// make puts a decided sandbox into the kernel.
-func (s *stage) make(ctx context.Context, e *ledger.Entry, sysctls map[string]string) error {
-	if !e.HasNamespace() {
-		return nil
-	}
-	ns, err := kernel.CreateNamespace(e.Path)
-	if err != nil {
-		return err
-	}
-	defer ns.Close()
+// fill makes the endpoints of a decided sandbox in its namespace.
+func (s *stage) fill(ctx context.Context, ns *kernel.Namespace, e *ledger.Entry, sysctls map[string]string) error {
 	for _, l := range e.Links {
 		if err := s.join(ctx, ns, l); err != nil {
 			return err

@@ -61,14 +61,37 @@ func NewLauncher(program []byte) (*Launcher, error) {
 // before, nothing of the container is left: the shim undoes what it has done
 // and ends, which after the end of ctx may take a moment longer.
 func (l *Launcher) Create(ctx context.Context, r Request) (Client, error) {
+	n, err := l.Spawn(r.ID)
+	if err != nil {
+		return nil, err
+	}
+	return n.Create(ctx, r)
+}
+
+// A Nascent is a shim that has been started and waits to be told what for.
+type Nascent struct{ conn *net.UnixConn }
+
+// Spawn starts the shim of a container before all is known about it: its program
+// takes 2 ms to begin, in which the caller can do other things. Either Create or
+// Close must follow.
+func (l *Launcher) Spawn(id string) (*Nascent, error) {
+	conn, err := l.spawn(id)
+	if err != nil {
+		return nil, fmt.Errorf("start shim of container %s: %w", id, err)
+	}
+	return &Nascent{conn}, nil
+}
+
+// Close ends the shim, which has done nothing.
+func (n *Nascent) Close() { n.conn.Close() }
+
+// Create is the Launcher's Create. The Nascent must not be used after it.
+func (n *Nascent) Create(ctx context.Context, r Request) (Client, error) {
 	wire := (&protocol.Request{
 		ID: r.ID, Dir: r.Dir, Job: r.Job.Encode(), Log: r.Log, OpenStdin: r.OpenStdin,
 		StdinOnce: r.StdinOnce, Runtime: r.Runtime, Bundle: r.Bundle,
 	}).Encode()
-	conn, err := l.spawn(r.ID)
-	if err != nil {
-		return nil, fmt.Errorf("start shim of container %s: %w", r.ID, err)
-	}
+	conn := n.conn
 	defer context.AfterFunc(ctx, func() { conn.SetDeadline(time.Unix(1, 0)) })()
 	hello, err := greet(conn, wire)
 	if err == nil {
