@@ -75,6 +75,8 @@ var rules = []rule{
 	{regexp.MustCompile(`\r\n`), "\n"}, // the recorder left them out
 	{regexp.MustCompile(`\b[0-9a-f]{64}\b`), "<id>"},
 	{regexp.MustCompile(`\b[0-9a-f]{12}\b`), "<id12>"},
+	// Said by the stock command line when the daemon answers before it has sent all.
+	{regexp.MustCompile(`(?m)^time=.* level=error msg="Can't (add file|close tar writer).*\n`), ""},
 	{regexp.MustCompile(`/(docker|gantry-[0-9a-f]{8})/<id>`), "/<group>"},
 	{regexp.MustCompile(`(?m)^root +\d+ +\d+ +\d `), "root  <pid>  <pid>  <cpu> "},
 	{regexp.MustCompile(`(?m)^\d+ +sleep$`), "<pid>  sleep"},
