@@ -167,6 +167,9 @@ func (g *Group) dirs() []string {
 // limit that this kernel has no file for is Unsupported. What was made is
 // removed again on error.
 func (g *Group) Create(res *specs.LinuxResources) (err error) {
+	if g.path == "/" {
+		return errs.New(errs.Invalid, "create cgroup /: a container needs a group of its own")
+	}
 	defer func() {
 		if err != nil {
 			err = fmt.Errorf("create cgroup %s: %w", g.path, errors.Join(err, g.Remove()))
@@ -303,8 +306,31 @@ func (g *Group) Procs() ([]int, error) {
 	return slices.Compact(pids), nil
 }
 
+// guard refuses to do to everybody what is meant for one container: the root of
+// the hierarchies is nobody's group, and neither is one that this process is in.
+func (g *Group) guard(what string) error {
+	if g.path == "/" {
+		return errs.New(errs.Invalid, "%s cgroup /: that is the whole host", what)
+	}
+	own, err := os.ReadFile("/proc/self/cgroup")
+	if err != nil {
+		return fmt.Errorf("%s cgroup %s: %w", what, g.path, err)
+	}
+	for line := range strings.Lines(string(own)) {
+		// "4:memory:/path", "0::/path"
+		if f := strings.SplitN(strings.TrimSpace(line), ":", 3); len(f) == 3 && (f[2] == g.path || strings.HasPrefix(f[2], g.path+"/")) {
+			return errs.New(errs.Invalid, "%s cgroup %s: this process is in it", what, g.path)
+		}
+	}
+	return nil
+}
+
 // Kill ends every process in the group with SIGKILL. It does not wait for them.
+// It refuses the root group and one that this process is in.
 func (g *Group) Kill() error {
+	if err := g.guard("kill"); err != nil {
+		return err
+	}
 	if d := g.dir(""); d != "" {
 		if err := writeFile(filepath.Join(d, "cgroup.kill"), []byte("1")); err == nil && g.host.Mode == V2 {
 			return nil
@@ -326,6 +352,9 @@ const removeWait = 2 * time.Second
 // processes must have ended; dying ones are waited for, up to two seconds. A
 // group that does not exist is no error.
 func (g *Group) Remove() error {
+	if g.path == "/" {
+		return errs.New(errs.Invalid, "remove cgroup /: that is the whole host")
+	}
 	if g.unit != nil && !g.goneWithin(200*time.Millisecond) {
 		if err := g.unit.stop(); err != nil {
 			return fmt.Errorf("remove cgroup %s: stop unit %s: %w", g.path, g.unit.name, err)

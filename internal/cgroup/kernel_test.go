@@ -14,6 +14,7 @@ import (
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 
 	"gantry/internal/cgroup"
+	"gantry/internal/errs"
 )
 
 // host returns the machine's hierarchies. These tests need root; in CI their
@@ -176,6 +177,53 @@ func TestRemoveIsIdempotentAndRecursive(t *testing.T) {
 		if err := g.Remove(); err != nil {
 			t.Fatal(err)
 		}
+	}
+}
+
+// TestWholeHostIsRefused: a wrong path must never reach everybody.
+func TestWholeHostIsRefused(t *testing.T) {
+	h := host(t)
+	for _, path := range []string{"", "/", "//", "/.", "/a/.."} {
+		g := h.Group(path)
+		for what, err := range map[string]error{"kill": g.Kill(), "freeze": g.Freeze(t.Context()), "remove": g.Remove(), "create": g.Create(nil)} {
+			if !errs.Is(err, errs.Invalid) {
+				t.Errorf("%s %q: %v, want it refused", what, path, err)
+			}
+		}
+	}
+}
+
+// TestOwnGroupIsRefused: neither may a process end itself by mistake.
+func TestOwnGroupIsRefused(t *testing.T) {
+	h, g := newGroup(t, nil)
+	script := "echo $$ >" + filepath.Join(cgroupDir(h), g.Path(), "cgroup.procs") + " && exec " + os.Args[0] + " -test.run '^TestOwnGroupHelper$'"
+	cmd := exec.Command("sh", "-c", script)
+	cmd.Env = append(os.Environ(), "GANTRY_OWN_GROUP="+g.Path())
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Errorf("%v: %s", err, out)
+	}
+}
+
+// cgroupDir returns the mount point of one hierarchy.
+func cgroupDir(h *cgroup.Host) string {
+	if h.V2 != "" {
+		return h.V2
+	}
+	return h.V1["pids"]
+}
+
+// TestOwnGroupHelper is the process of TestOwnGroupIsRefused.
+func TestOwnGroupHelper(t *testing.T) {
+	path := os.Getenv("GANTRY_OWN_GROUP")
+	if path == "" {
+		t.Skip("only a helper")
+	}
+	g := host(t).Group(path)
+	if err := g.Kill(); !errs.Is(err, errs.Invalid) {
+		t.Errorf("kill: %v", err)
+	}
+	if err := g.Freeze(t.Context()); !errs.Is(err, errs.Invalid) {
+		t.Errorf("freeze: %v", err)
 	}
 }
 

@@ -25,6 +25,11 @@ func (g *Group) Freeze(ctx context.Context) error { return g.freezer(ctx, true) 
 func (g *Group) Thaw(ctx context.Context) error { return g.freezer(ctx, false) }
 
 func (g *Group) freezer(ctx context.Context, frozen bool) error {
+	if frozen {
+		if err := g.guard("freeze"); err != nil {
+			return err
+		}
+	}
 	file, value, settled := g.freezerFile(frozen)
 	if file == "" {
 		return errs.New(errs.Unsupported, "freeze cgroup %s: no freezer on this host", g.path)

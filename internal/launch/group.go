@@ -11,6 +11,7 @@ import (
 	"strings"
 
 	"gantry/internal/cgroup"
+	"gantry/internal/durable"
 	"gantry/internal/id"
 	"gantry/internal/plan"
 )
@@ -36,7 +37,7 @@ func (l *Launcher) cgroupPath(id string, p *plan.Plan) string {
 
 // noteCgroup writes the path down before the first process is in the group.
 func (l *Launcher) noteCgroup(id string, p *plan.Plan) error {
-	if err := os.WriteFile(filepath.Join(l.runDir(id), cgroupFile), []byte(l.cgroupPath(id, p)), 0o600); err != nil {
+	if err := durable.Replace(filepath.Join(l.runDir(id), cgroupFile), []byte(l.cgroupPath(id, p)), 0o600); err != nil {
 		return fmt.Errorf("run directory: %w", err)
 	}
 	return nil
@@ -46,7 +47,9 @@ func (l *Launcher) noteCgroup(id string, p *plan.Plan) error {
 // is up. The plan may be nil for one that has been launched.
 func (l *Launcher) Cgroup(id string, p *plan.Plan) *cgroup.Group {
 	at := l.cgroupPath(id, p)
-	if noted, err := os.ReadFile(filepath.Join(l.runDir(id), cgroupFile)); err == nil {
+	// A group that is not the container's own alone must never be taken for
+	// it, whatever the file says: its processes are going to be killed.
+	if noted, err := os.ReadFile(filepath.Join(l.runDir(id), cgroupFile)); err == nil && strings.HasSuffix(string(noted), id) {
 		at = string(noted)
 	}
 	if strings.Count(at, ":") == 2 {

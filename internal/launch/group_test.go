@@ -78,3 +78,20 @@ func TestExistingFindsScopes(t *testing.T) {
 		t.Error(got)
 	}
 }
+
+// A note that a crash has cut short, or that somebody has changed, must never
+// name a group that others are in.
+func TestTornNoteIsNotBelieved(t *testing.T) {
+	l := groupLauncher(t, Options{CgroupParent: "/gantry"})
+	if err := os.MkdirAll(l.runDir("abc"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	for _, note := range []string{"", "/", "/gantry", "/gantry/ab", "/system.slice", "\x00"} {
+		if err := os.WriteFile(filepath.Join(l.runDir("abc"), cgroupFile), []byte(note), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if got := l.Cgroup("abc", nil).Path(); got != "/gantry/abc" {
+			t.Errorf("note %q: %s", note, got)
+		}
+	}
+}
