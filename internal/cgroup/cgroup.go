@@ -306,45 +306,6 @@ func (g *Group) Procs() ([]int, error) {
 	return slices.Compact(pids), nil
 }
 
-// guard refuses to do to everybody what is meant for one container: the root of
-// the hierarchies is nobody's group, and neither is one that this process is in.
-func (g *Group) guard(what string) error {
-	if g.path == "/" {
-		return errs.New(errs.Invalid, "%s cgroup /: that is the whole host", what)
-	}
-	own, err := os.ReadFile("/proc/self/cgroup")
-	if err != nil {
-		return fmt.Errorf("%s cgroup %s: %w", what, g.path, err)
-	}
-	for line := range strings.Lines(string(own)) {
-		// "4:memory:/path", "0::/path"
-		if f := strings.SplitN(strings.TrimSpace(line), ":", 3); len(f) == 3 && (f[2] == g.path || strings.HasPrefix(f[2], g.path+"/")) {
-			return errs.New(errs.Invalid, "%s cgroup %s: this process is in it", what, g.path)
-		}
-	}
-	return nil
-}
-
-// Kill ends every process in the group with SIGKILL. It does not wait for them.
-// It refuses the root group and one that this process is in.
-func (g *Group) Kill() error {
-	if err := g.guard("kill"); err != nil {
-		return err
-	}
-	if d := g.dir(""); d != "" {
-		if err := writeFile(filepath.Join(d, "cgroup.kill"), []byte("1")); err == nil && g.host.Mode == V2 {
-			return nil
-		}
-	}
-	pids, err := g.Procs()
-	for _, pid := range pids {
-		if e := unix.Kill(pid, unix.SIGKILL); e != nil && e != unix.ESRCH {
-			err = errors.Join(err, fmt.Errorf("kill process %d of cgroup %s: %w", pid, g.path, e))
-		}
-	}
-	return err
-}
-
 // removeWait is how long Remove waits for killed processes to be gone.
 const removeWait = 2 * time.Second
 
@@ -355,7 +316,7 @@ func (g *Group) Remove() error {
 	if g.path == "/" {
 		return errs.New(errs.Invalid, "remove cgroup /: that is the whole host")
 	}
-	if g.unit != nil && !g.goneWithin(200*time.Millisecond) {
+	if g.unit != nil && !goneWithin(g, 200*time.Millisecond) {
 		if err := g.unit.stop(); err != nil {
 			return fmt.Errorf("remove cgroup %s: stop unit %s: %w", g.path, g.unit.name, err)
 		}
@@ -377,7 +338,7 @@ func (g *Group) Remove() error {
 }
 
 // goneWithin waits for the group to go away by itself.
-func (g *Group) goneWithin(limit time.Duration) bool {
+func goneWithin(g *Group, limit time.Duration) bool {
 	for deadline := time.Now().Add(limit); g.Exists(); time.Sleep(2 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			return false

@@ -26,7 +26,7 @@ func (g *Group) Thaw(ctx context.Context) error { return g.freezer(ctx, false) }
 
 func (g *Group) freezer(ctx context.Context, frozen bool) error {
 	if frozen {
-		if err := g.guard("freeze"); err != nil {
+		if err := guard(g, "freeze"); err != nil {
 			return err
 		}
 	}
@@ -164,4 +164,43 @@ func parseKeyed(data string) map[string]uint64 {
 		}
 	}
 	return m
+}
+
+// guard refuses to do to everybody what is meant for one container: the root of
+// the hierarchies is nobody's group, and neither is one that this process is in.
+func guard(g *Group, what string) error {
+	if g.path == "/" {
+		return errs.New(errs.Invalid, "%s cgroup /: that is the whole host", what)
+	}
+	own, err := os.ReadFile("/proc/self/cgroup")
+	if err != nil {
+		return fmt.Errorf("%s cgroup %s: %w", what, g.path, err)
+	}
+	for line := range strings.Lines(string(own)) {
+		// "4:memory:/path", "0::/path"
+		if f := strings.SplitN(strings.TrimSpace(line), ":", 3); len(f) == 3 && (f[2] == g.path || strings.HasPrefix(f[2], g.path+"/")) {
+			return errs.New(errs.Invalid, "%s cgroup %s: this process is in it", what, g.path)
+		}
+	}
+	return nil
+}
+
+// Kill ends every process in the group with SIGKILL. It does not wait for them.
+// It refuses the root group and one that this process is in.
+func (g *Group) Kill() error {
+	if err := guard(g, "kill"); err != nil {
+		return err
+	}
+	if d := g.dir(""); d != "" {
+		if err := writeFile(filepath.Join(d, "cgroup.kill"), []byte("1")); err == nil && g.host.Mode == V2 {
+			return nil
+		}
+	}
+	pids, err := g.Procs()
+	for _, pid := range pids {
+		if e := unix.Kill(pid, unix.SIGKILL); e != nil && e != unix.ESRCH {
+			err = errors.Join(err, fmt.Errorf("kill process %d of cgroup %s: %w", pid, g.path, e))
+		}
+	}
+	return err
 }
