@@ -8,7 +8,6 @@ import (
 	"sort"
 	"strconv"
 	"strings"
-	"text/tabwriter"
 
 	"github.com/moby/moby/api/types/container"
 	"github.com/spf13/cobra"
@@ -33,12 +32,11 @@ func topCommand(a *App) *cobra.Command {
 		if err := c.Get(cmd.Context(), containerPath(args[0], "top"), q, &res); err != nil {
 			return err
 		}
-		w := tabwriter.NewWriter(a.Out, 20, 1, 3, ' ', 0)
-		fmt.Fprintln(w, strings.Join(res.Titles, "\t"))
-		for _, p := range res.Processes {
-			fmt.Fprintln(w, strings.Join(p, "\t"))
+		var b strings.Builder
+		for _, row := range append([][]string{res.Titles}, res.Processes...) {
+			b.WriteString(strings.Join(row, "\t") + "\n")
 		}
-		return w.Flush()
+		return formatter.Columns{Min: 20, Padding: 3}.Write(a.Out, b.String())
 	})
 	cmd.Flags().SetInterspersed(false)
 	cmd.ValidArgsFunction = completeContainers(a)

@@ -5,10 +5,11 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
-	"text/tabwriter"
+	"strings"
 
 	"github.com/spf13/cobra"
 
+	"gantry/internal/cli/formatter"
 	"gantry/internal/client"
 )
 
@@ -68,8 +69,8 @@ func doctorCommand(a *App) *cobra.Command {
 func showFindings(a *App, f findings) error {
 	left := 0
 	if len(f.Findings) > 0 {
-		w := tabwriter.NewWriter(a.Out, 10, 1, 3, ' ', 0)
-		fmt.Fprintln(w, "KIND\tNAME\tOWNER\tSTATE")
+		var w strings.Builder
+		w.WriteString("KIND\tNAME\tOWNER\tSTATE\n")
 		for _, x := range f.Findings {
 			state := x.Reason
 			switch {
@@ -81,9 +82,9 @@ func showFindings(a *App, f findings) error {
 			default:
 				left++
 			}
-			fmt.Fprintf(w, "%s\t%s\t%.12s\t%s\n", x.Kind, x.Name, x.Owner, state)
+			fmt.Fprintf(&w, "%s\t%s\t%.12s\t%s\n", x.Kind, x.Name, x.Owner, state)
 		}
-		if err := w.Flush(); err != nil {
+		if err := formatter.Lists().Write(a.Out, w.String()); err != nil {
 			return err
 		}
 	}

@@ -198,7 +198,15 @@ const signalTimeout = 5 * time.Second
 func proxySignals(ctx context.Context, a *App, id string, lost func(error)) func() {
 	a.sig.stop()
 	ch := make(chan os.Signal, 128)
-	signal.Notify(ch, forwarded()...)
+	classic, realTime := forwarded()
+	signal.Notify(ch, classic...)
+	// The Go runtime takes signals over one by one, some 30 µs each: the many
+	// that hardly anybody sends are not waited for.
+	all := make(chan struct{})
+	go func() {
+		defer close(all)
+		signal.Notify(ch, realTime...)
+	}()
 	ctx, cancel := context.WithCancel(ctx)
 	done := make(chan struct{})
 	go func() {
@@ -216,9 +224,12 @@ func proxySignals(ctx context.Context, a *App, id string, lost func(error)) func
 		}
 	}()
 	return func() {
-		signal.Stop(ch)
 		cancel()
 		<-done
+		go func() { // nor are they when they are given back, as a rule at the end of the process
+			<-all
+			signal.Stop(ch)
+		}()
 	}
 }
 
@@ -239,21 +250,24 @@ func sendSignal(ctx context.Context, a *App, id string, s syscall.Signal) error 
 	return err
 }
 
-// forwarded returns the signals that are meant for the container. Not those about
-// this process itself: its children, pipes, faults, profiling, its window; and not
-// job control, by which the shell stops and continues this process.
-func forwarded() []os.Signal {
+// forwarded returns the signals that are meant for the container, those of
+// signal(7)'s table and the real-time ones. Not those about this process itself:
+// its children, pipes, faults, profiling, its window; and not job control, by
+// which the shell stops and continues this process.
+func forwarded() (classic, realTime []os.Signal) {
 	own := map[syscall.Signal]bool{
 		syscall.SIGKILL: true, syscall.SIGSTOP: true, syscall.SIGCHLD: true, syscall.SIGPIPE: true, syscall.SIGURG: true, syscall.SIGWINCH: true,
 		syscall.SIGTSTP: true, syscall.SIGTTIN: true, syscall.SIGTTOU: true, syscall.SIGCONT: true, syscall.SIGPROF: true, syscall.SIGSEGV: true,
 		syscall.SIGBUS: true, syscall.SIGFPE: true, syscall.SIGILL: true, syscall.SIGTRAP: true, syscall.SIGSYS: true,
 	}
-	var out []os.Signal
-	for s := syscall.Signal(1); s <= 64; s++ {
-		// 32 and 33 belong to the C library's threads.
-		if !own[s] && s != 32 && s != 33 {
-			out = append(out, s)
+	for s := syscall.Signal(1); s < 32; s++ {
+		if !own[s] {
+			classic = append(classic, s)
 		}
 	}
-	return out
+	// 32 and 33 belong to the C library's threads.
+	for s := syscall.Signal(34); s <= 64; s++ {
+		realTime = append(realTime, s)
+	}
+	return classic, realTime
 }

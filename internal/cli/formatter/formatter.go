@@ -14,7 +14,6 @@ import (
 	"io"
 	"reflect"
 	"strings"
-	"text/tabwriter"
 	"text/template"
 
 	"gantry/internal/errs"
@@ -73,18 +72,14 @@ func (t Table[T]) Render(w io.Writer, format string, rows []T) error {
 	if err := headerFuncs(tmpl).Execute(&head, t.Headers); err != nil {
 		return errs.New(errs.Invalid, "failed to execute template: %w", err)
 	}
-	tw := newTabWriter(w)
-	head.WriteByte('\n')
-	_, _ = tw.Write(head.Bytes())
-	_, _ = tw.Write(body.Bytes())
-	return tw.Flush()
+	return Lists().Write(w, head.String()+"\n"+body.String())
 }
 
-func newTabWriter(w io.Writer) *tabwriter.Writer { return tabwriter.NewWriter(w, 10, 1, 3, ' ', 0) }
+// Lists is how the columns of every list of objects are laid out.
+func Lists() Columns { return Columns{Min: 10, Padding: 3} }
 
 func (t Table[T]) plain(w io.Writer, rows []T) error {
-	tw := newTabWriter(w)
-	var b bytes.Buffer
+	var b strings.Builder
 	for i, c := range t.Columns {
 		if i > 0 {
 			b.WriteByte('\t')
@@ -101,8 +96,7 @@ func (t Table[T]) plain(w io.Writer, rows []T) error {
 		}
 		b.WriteByte('\n')
 	}
-	_, _ = tw.Write(b.Bytes())
-	return tw.Flush()
+	return Lists().Write(w, b.String())
 }
 
 func (t Table[T]) json(w io.Writer, rows []T) error {

@@ -243,8 +243,8 @@ func (h *HistoryContext) Comment() string { return h.h.Comment }
 
 // ImageTree writes list with the platforms of each image below it.
 func ImageTree(w io.Writer, list []wire.ImageSummary) error {
-	tw := newTabWriter(w)
-	fmt.Fprint(tw, "IMAGE\tID\tDISK USAGE\tCONTENT SIZE\tEXTRA\n")
+	var tw strings.Builder
+	fmt.Fprint(&tw, "IMAGE\tID\tDISK USAGE\tCONTENT SIZE\tEXTRA\n")
 	for _, img := range list {
 		names := img.RepoTags
 		if len(names) == 0 {
@@ -256,10 +256,10 @@ func ImageTree(w io.Writer, list []wire.ImageSummary) error {
 		}
 		for i, n := range names {
 			if i > 0 {
-				fmt.Fprintf(tw, "%s\t\t\t\t\n", n)
+				fmt.Fprintf(&tw, "%s\t\t\t\t\n", n)
 				continue
 			}
-			fmt.Fprintf(tw, "%s\t%s\t%s\t%s\t%s\n", n, ShortID(img.ID), units.HumanSizeWithPrecision(float64(img.Size), 3), "", used)
+			fmt.Fprintf(&tw, "%s\t%s\t%s\t%s\t%s\n", n, ShortID(img.ID), units.HumanSizeWithPrecision(float64(img.Size), 3), "", used)
 		}
 		var kids []string
 		for _, m := range img.Manifests {
@@ -282,8 +282,8 @@ func ImageTree(w io.Writer, list []wire.ImageSummary) error {
 			if i == len(kids)-1 {
 				branch = "└─ "
 			}
-			fmt.Fprintln(tw, branch+k)
+			fmt.Fprintln(&tw, branch+k)
 		}
 	}
-	return tw.Flush()
+	return Lists().Write(w, tw.String())
 }
