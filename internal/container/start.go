@@ -3,6 +3,7 @@ package container
 import (
 	"context"
 	"path/filepath"
+	"slices"
 
 	"gantry/internal/errs"
 	"gantry/internal/launch"
@@ -41,6 +42,10 @@ func (c *core) plainInput(rec *Record) launch.Input {
 // input says what to launch for a record, with the containers it joins.
 func (c *core) input(rec *Record) (launch.Input, error) {
 	in := c.plainInput(rec)
+	if d := c.o.Defaults(); rec.Plan.Runtime != d.Runtime && !slices.Contains(d.Runtimes, rec.Plan.Runtime) {
+		// The configuration has changed since the create.
+		return in, errs.New(errs.Invalid, "unknown or invalid runtime name: %s", rec.Plan.Runtime)
+	}
 	ns := rec.Plan.Namespaces
 	if ns.Network.Mode == plan.Container {
 		a, err := c.joined(ns.Network.Container, "network")

@@ -89,6 +89,10 @@ func lastError(path string) (text string) {
 // runtimeError tells the user's mistakes from the rest, as engines do: by the
 // text.
 func runtimeError(text string) error {
+	// runc's own preface, which the engine gives to any runtime's error.
+	for _, p := range []string{"runc create failed: ", "exec failed: ", "unable to start container process: "} {
+		text = strings.TrimPrefix(text, p)
+	}
 	switch {
 	case strings.Contains(text, "executable file not found") || strings.Contains(text, "no such file or directory") && strings.Contains(text, "exec"):
 		return &protocol.StartError{ExitCode: 127, Text: text}
