@@ -158,7 +158,7 @@ func openReal(ctx context.Context, t *testing.T, dir string, fail func(string) e
 	}
 	r.engine, err = Open(ctx, Options{
 		Store: r.db, Images: &treeImages{fakeImages{pinned: map[string]bool{}}, filepath.Join(dir, "image")}, Volumes: vols, Launcher: r.launcher, Events: r.bus,
-		Defaults: func() plan.Defaults { return plan.Defaults{Kernel: plan.CompleteKernel(2, version)} },
+		Defaults: func() plan.Defaults { return plan.Defaults{Runtime: "gantry", Kernel: plan.CompleteKernel(2, version)} },
 		Root:     root, RunDir: run,
 	})
 	must(err)
