@@ -47,15 +47,15 @@ func doctorCommand(a *App) *cobra.Command {
 		if err := json.NewDecoder(res.Body).Decode(&raw); err != nil {
 			return fmt.Errorf("reading the daemon's answer: %w", err)
 		}
-		if asJSON {
-			fmt.Fprintln(a.Out, string(raw))
-			return nil
-		}
 		var f findings
 		if err := json.Unmarshal(raw, &f); err != nil {
 			if err := json.Unmarshal(raw, &f.Findings); err != nil {
 				return fmt.Errorf("reading the daemon's answer: %w", err)
 			}
+		}
+		if asJSON {
+			fmt.Fprintln(a.Out, string(raw))
+			return f.verdict()
 		}
 		return showFindings(a, f)
 	})
@@ -64,25 +64,13 @@ func doctorCommand(a *App) *cobra.Command {
 	return cmd
 }
 
-// showFindings prints the report. Anything left over is exit code 1, so that a
-// script can end with the command.
+// showFindings prints the report.
 func showFindings(a *App, f findings) error {
-	left := 0
 	if len(f.Findings) > 0 {
 		var w strings.Builder
 		w.WriteString("KIND\tNAME\tOWNER\tSTATE\n")
 		for _, x := range f.Findings {
-			state := x.Reason
-			switch {
-			case x.Fixed:
-				state = "removed"
-			case x.Error != "":
-				state = "failed: " + x.Error
-				left++
-			default:
-				left++
-			}
-			fmt.Fprintf(&w, "%s\t%s\t%.12s\t%s\n", x.Kind, x.Name, x.Owner, state)
+			fmt.Fprintf(&w, "%s\t%s\t%.12s\t%s\n", x.Kind, x.Name, x.Owner, x.state())
 		}
 		if err := formatter.Lists().Write(a.Out, w.String()); err != nil {
 			return err
@@ -91,12 +79,39 @@ func showFindings(a *App, f findings) error {
 	for _, e := range f.Errors {
 		fmt.Fprintln(a.Err, "WARNING:", e)
 	}
-	if left > 0 {
-		return &StatusError{Text: fmt.Sprintf("%d found", left), Code: 1}
+	err := f.verdict()
+	if err == nil && len(f.Findings) == 0 {
+		fmt.Fprintln(a.Out, "Nothing is left over.")
 	}
-	if len(f.Errors) > 0 {
+	return err
+}
+
+func (x finding) state() string {
+	switch {
+	case x.Fixed:
+		return "removed"
+	case x.Error != "":
+		return "failed: " + x.Error
+	case x.Reason != "":
+		return x.Reason
+	}
+	return "left over"
+}
+
+// verdict is an error if anything is left over, so that a script can end with
+// the command.
+func (f findings) verdict() error {
+	left := 0
+	for _, x := range f.Findings {
+		if !x.Fixed {
+			left++
+		}
+	}
+	switch {
+	case left > 0:
+		return &StatusError{Text: fmt.Sprintf("%d found", left), Code: 1}
+	case len(f.Errors) > 0:
 		return &StatusError{Text: "not everything could be looked at", Code: 1}
 	}
-	fmt.Fprintln(a.Out, "Nothing is left over.")
 	return nil
 }

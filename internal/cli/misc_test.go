@@ -40,7 +40,7 @@ func TestDoctor(t *testing.T) {
 		}
 		io.WriteString(w, `{"Findings":[{"Kind":"link","Name":"gt1","Fixed":true}]}`)
 	})
-	if r := run(t, f.host, "", "doctor"); r != (result{"KIND      NAME      OWNER          STATE\nlink      gt1       0123456789ab   \n", "1 found\n", 1}) {
+	if r := run(t, f.host, "", "doctor"); r != (result{"KIND      NAME      OWNER          STATE\nlink      gt1       0123456789ab   left over\n", "1 found\n", 1}) {
 		t.Errorf("got %+v", r)
 	}
 	if r := run(t, f.host, "", "doctor", "--fix"); r.code != 0 || r.err != "" {

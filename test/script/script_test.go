@@ -37,6 +37,7 @@ func TestScripts(t *testing.T) {
 					}
 					e.Setenv("PATH", bin+":"+e.Getenv("PATH"))
 					e.Setenv("GANTRY_HOST", "unix://"+d.Socket)
+					e.Setenv("ROOT", d.Root)
 					e.Setenv("DOCKER_CONFIG", filepath.Join(e.WorkDir, "config"))
 					return nil
 				},
