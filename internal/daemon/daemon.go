@@ -16,7 +16,6 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strconv"
 	"sync/atomic"
 	"time"
 
@@ -26,7 +25,6 @@ import (
 	"gantry/internal/daemon/hostinfo"
 	"gantry/internal/daemon/shimbin"
 	"gantry/internal/doctor"
-	"gantry/internal/durable"
 	"gantry/internal/errs"
 	"gantry/internal/event"
 	"gantry/internal/launch"
@@ -178,25 +176,6 @@ func (d *Daemon) openServer(ctx context.Context, p parts, sys *about, doc *docto
 		Experimental: d.config.Load().Experimental, Log: d.log,
 	})
 	d.later("server", func(ctx context.Context) error { return d.server.Shutdown(ctx) })
-}
-
-// hold takes the daemon's directories and writes the pid file.
-func (d *Daemon) hold(c *config.Config) error {
-	for _, dir := range []string{c.Root, c.Run} {
-		lock, err := durable.LockDir(dir)
-		if err != nil {
-			return err
-		}
-		d.later("lock of "+dir, func(context.Context) error { return lock.Close() })
-	}
-	if c.PidFile == "" {
-		return nil
-	}
-	if err := durable.Replace(c.PidFile, []byte(strconv.Itoa(os.Getpid())), 0o644); err != nil {
-		return fmt.Errorf("pid file: %w", err)
-	}
-	d.later("pid file", func(context.Context) error { return os.Remove(c.PidFile) })
-	return nil
 }
 
 // close closes what is open, last first. Containers go on.
