@@ -12,7 +12,7 @@ CACHE   ?= /var/cache/gantry-test
 KERNEL  := ./internal/ociruntime/... ./internal/shim/... ./internal/network/... ./internal/cgroup/... ./test/...
 RACE    := $(shell command -v gcc >/dev/null && echo -race)
 
-.PHONY: help build demo test check pure kernel system vm bench install uninstall deps clean fmt
+.PHONY: help build demo test check lint pure kernel system vm bench install uninstall deps clean fmt
 
 help: ## list what can be made
 	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -27,12 +27,16 @@ build: ## build gantry, gantryd and gantry-shim into bin/
 demo: build ## build, start a daemon on throw-away directories, run containers, show them
 	@test/demo.sh
 
-test: deps build check kernel vm system ## everything, as root
+test: deps build check lint kernel vm system ## everything, as root
+	@test/leftovers.sh
 
 check: pure ## formatting, vet, architecture and pure tests
 	@out=$$(gofmt -l $$(git ls-files '*.go')); if [ -n "$$out" ]; then echo "gofmt would change:"; echo "$$out"; exit 1; fi
 	go vet ./...
 	go test ./internal/arch
+
+lint: ## static analysis (staticcheck, fetched as a Go module)
+	go run honnef.co/go/tools/cmd/staticcheck@v0.8.2 ./...
 
 pure: ## tests that need no kernel, with the race detector where there is a C compiler
 	go test $(RACE) $$(go list ./... | grep -vE '^gantry/(test|internal/(ociruntime|shim|network|cgroup|arch))(/|$$)')

@@ -33,6 +33,7 @@ import (
 	"github.com/containerd/errdefs"
 	"github.com/containerd/log"
 	bolt "go.etcd.io/bbolt"
+	bolterrors "go.etcd.io/bbolt/errors"
 
 	"gantry/internal/errs"
 	"gantry/internal/keyed"
@@ -86,7 +87,7 @@ func Open(ctx context.Context, o Options) (_ *Store, err error) {
 		}
 	}
 	db, err := bolt.Open(filepath.Join(blobDir, "metadata.db"), 0o600, &bolt.Options{Timeout: 2 * time.Second, FreelistType: bolt.FreelistMapType})
-	if errors.Is(err, bolt.ErrTimeout) {
+	if errors.Is(err, bolterrors.ErrTimeout) {
 		return nil, errs.New(errs.Unavailable, "another process uses it")
 	} else if err != nil {
 		return nil, err

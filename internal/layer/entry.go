@@ -31,7 +31,7 @@ func (a *applier) create(parent int, dir, base string, hdr *tar.Header, body io.
 	case tar.TypeDir:
 		return a.directory(parent, dir, base, hdr)
 	case tar.TypeLink:
-		return a.hardlink(parent, dir, base, hdr.Linkname)
+		return a.hardlink(dir, base, hdr.Linkname)
 	}
 	if hdr.Typeflag == tar.TypeChar && hdr.Devmajor == 0 && hdr.Devminor == 0 {
 		return a.hide(parent, dir, base) // overlay's own form of a whiteout
@@ -234,7 +234,7 @@ func (a *applier) dirMeta(fd int, name string, hdr *tar.Header) error {
 
 // hardlink makes base another name of the file target, which the same tar must
 // have brought.
-func (a *applier) hardlink(parent int, dir, base, target string) error {
+func (a *applier) hardlink(dir, base, target string) error {
 	name, err := cleanName(target, a.limits.Depth)
 	if err != nil {
 		return fmt.Errorf("hard link to %q: %w", clip(target), err)
@@ -243,17 +243,18 @@ func (a *applier) hardlink(parent int, dir, base, target string) error {
 	if name == "." {
 		return missing
 	}
-	from, err := a.dirs.find(path.Dir(name))
-	if errors.Is(err, unix.ENOENT) {
+	if _, err = a.dirs.find(path.Dir(name)); errors.Is(err, unix.ENOENT) {
 		return missing
 	} else if err != nil {
 		return dirError(path.Dir(name), err)
 	}
-	// find may have closed parent.
-	if parent, err = a.dirs.find(dir); err != nil {
+	// Finding one may close the other, unless both have just been used.
+	parent, err := a.dirs.find(dir)
+	if err != nil {
 		return err
 	}
-	if from, err = a.dirs.find(path.Dir(name)); err != nil {
+	from, err := a.dirs.find(path.Dir(name))
+	if err != nil {
 		return err
 	}
 	var st unix.Stat_t

@@ -125,7 +125,7 @@ func TestArchitectures(t *testing.T) {
 		{"x86 exit is not listed", call{arch: x86, nr: 1}, eperm},
 		{"x86 getpid", call{arch: x86, nr: 20}, allow},
 		{"x86 with amd64's number of getpid", call{arch: x86, nr: 39}, eperm},
-		{"x32 read", call{arch: x64, nr: x32Bit | 0}, allow},
+		{"x32 read", call{arch: x64, nr: x32Bit}, allow},
 		{"x32 write", call{arch: x64, nr: x32Bit | 1}, eperm},
 		{"x32 ioctl", call{arch: x64, nr: x32Bit | 514}, allow},
 		{"x32 writev", call{arch: x64, nr: x32Bit | 515}, enosys}, // above what is listed

@@ -14,7 +14,7 @@ import (
 	"testing"
 	"time"
 
-	bolt "go.etcd.io/bbolt"
+	bolterrors "go.etcd.io/bbolt/errors"
 
 	"gantry/internal/errs"
 )
@@ -31,7 +31,7 @@ func open(t *testing.T, path string, ms ...Migration) *DB {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		if err := db.Check(); err != nil && !errors.Is(err, bolt.ErrDatabaseNotOpen) {
+		if err := db.Check(); err != nil && !errors.Is(err, bolterrors.ErrDatabaseNotOpen) {
 			t.Error("check:", err)
 		}
 		db.Close()
