@@ -2,6 +2,7 @@ package container
 
 import (
 	"context"
+	"errors"
 	"path/filepath"
 	"slices"
 
@@ -97,9 +98,27 @@ func (c *core) removeAll(ctx context.Context, rec *Record, volumes bool) error {
 	if err := c.o.Launcher.Teardown(ctx, rec.ID); err != nil {
 		return err
 	}
-	if err := c.o.Launcher.Destroy(ctx, rec.ID); err != nil {
+	// The files are many and small, the claims are written durably: the one
+	// needs the processor, the other the disk.
+	files := make(chan error, 1)
+	go func() { files <- c.o.Launcher.Destroy(ctx, rec.ID) }()
+	err := c.releaseClaims(ctx, rec, volumes)
+	if err := errors.Join(<-files, err); err != nil {
 		return err
 	}
+	return c.o.Store.Update(func(tx *store.Tx) error {
+		if owner, err := names.Get(tx, rec.Name); err == nil && owner == rec.ID {
+			if err := names.Delete(tx, rec.Name); err != nil {
+				return err
+			}
+		}
+		return records.Delete(tx, rec.ID)
+	})
+}
+
+// releaseClaims gives up what a container holds of volumes and of its image, and
+// removes its anonymous volumes if volumes is set.
+func (c *core) releaseClaims(ctx context.Context, rec *Record, volumes bool) error {
 	anonymous, err := c.o.Volumes.Forget(ctx, rec.ID)
 	if err != nil {
 		return err
@@ -111,17 +130,7 @@ func (c *core) removeAll(ctx context.Context, rec *Record, volumes bool) error {
 			}
 		}
 	}
-	if err := c.o.Images.Unpin(ctx, rec.ID); err != nil {
-		return err
-	}
-	return c.o.Store.Update(func(tx *store.Tx) error {
-		if owner, err := names.Get(tx, rec.Name); err == nil && owner == rec.ID {
-			if err := names.Delete(tx, rec.Name); err != nil {
-				return err
-			}
-		}
-		return records.Delete(tx, rec.ID)
-	})
+	return c.o.Images.Unpin(ctx, rec.ID)
 }
 
 func (c *core) putRecord(rec *Record) error {

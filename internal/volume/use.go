@@ -70,6 +70,14 @@ func (v *Volumes) Forget(ctx context.Context, container string) (anonymous []str
 	if err := v.Unmount(ctx, container); err != nil {
 		return nil, err
 	}
+	var uses bool
+	err = v.db.View(func(tx *store.Tx) error {
+		uses = claims.Has(tx, container)
+		return nil
+	})
+	if err != nil || !uses { // most have none, and a commit costs two flushes of the disk
+		return nil, err
+	}
 	err = v.db.Update(func(tx *store.Tx) error {
 		anonymous = nil
 		had, err := claimed(tx, container)
