@@ -22,17 +22,23 @@ import (
 func (a *App) contexts() conf.Store { return conf.Contexts(a.global.Dir) }
 
 func contextCreateCommand(a *App) *cobra.Command {
-	return contextWriter(a, "create [OPTIONS] CONTEXT", "Create a context", true)
+	return contextWriter(a, contextVerb{use: "create [OPTIONS] CONTEXT", short: "Create a context", past: "created", fresh: true})
 }
 
 func contextUpdateCommand(a *App) *cobra.Command {
-	return contextWriter(a, "update [OPTIONS] CONTEXT", "Update a context", false)
+	return contextWriter(a, contextVerb{use: "update [OPTIONS] CONTEXT", short: "Update a context", past: "updated"})
 }
 
-func contextWriter(a *App, use, short string, create bool) *cobra.Command {
+// contextVerb is what distinguishes create from update.
+type contextVerb struct {
+	use, short, past string
+	fresh            bool // the context must not be there yet
+}
+
+func contextWriter(a *App, v contextVerb) *cobra.Command {
 	var description, from string
 	var docker map[string]string
-	cmd := leaf(use, short, exactArgs(1), func(cmd *cobra.Command, args []string) error {
+	cmd := leaf(v.use, v.short, exactArgs(1), func(cmd *cobra.Command, args []string) error {
 		name := args[0]
 		if err := conf.CheckName(name); err != nil {
 			return err
@@ -40,7 +46,7 @@ func contextWriter(a *App, use, short string, create bool) *cobra.Command {
 		s := a.contexts()
 		c, err := s.Get(name)
 		var pem conf.TLS
-		if create {
+		if v.fresh {
 			if err == nil {
 				return fmt.Errorf("context %q already exists", name)
 			}
@@ -72,16 +78,12 @@ func contextWriter(a *App, use, short string, create bool) *cobra.Command {
 			return err
 		}
 		fmt.Fprintln(a.Out, name)
-		verb := "updated"
-		if create {
-			verb = "created"
-		}
-		fmt.Fprintf(a.Err, "Successfully %s context %q\n", verb, name)
+		fmt.Fprintf(a.Err, "Successfully %s context %q\n", v.past, name)
 		return nil
 	})
 	cmd.Flags().StringVar(&description, "description", "", "Description of the context")
 	cmd.Flags().StringToStringVar(&docker, "docker", nil, "set the docker endpoint")
-	if create {
+	if v.fresh {
 		cmd.Flags().StringVar(&from, "from", "", "create context from a named context")
 	}
 	return cmd

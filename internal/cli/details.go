@@ -131,6 +131,8 @@ type updateFlags struct {
 	period, quota, rtPeriod, rtRuntime, shares int64
 	pids                                       int64
 	cpusetCpus, cpusetMems, restart            string
+
+	pidsGiven bool // --pids-limit was given, be it as 0
 }
 
 func updateCommand(a *App) *cobra.Command {
@@ -139,7 +141,8 @@ func updateCommand(a *App) *cobra.Command {
 		if cmd.Flags().NFlag() == 0 {
 			return errors.New("you must provide one or more flags when using this command")
 		}
-		return updateContainers(cmd.Context(), a, args, cmd.Flags().Changed("pids-limit"), &f)
+		f.pidsGiven = cmd.Flags().Changed("pids-limit")
+		return updateContainers(cmd.Context(), a, args, &f)
 	})
 	fs := cmd.Flags()
 	fs.Uint16Var(&f.blkioWeight, "blkio-weight", 0, `Block IO (relative weight), between 10 and 1000, or 0 to disable (default 0)`)
@@ -162,7 +165,7 @@ func updateCommand(a *App) *cobra.Command {
 	return cmd
 }
 
-func updateContainers(ctx context.Context, a *App, names []string, pidsGiven bool, f *updateFlags) error {
+func updateContainers(ctx context.Context, a *App, names []string, f *updateFlags) error {
 	restart, err := create.ParseRestart(f.restart)
 	if err != nil {
 		return err
@@ -175,7 +178,7 @@ func updateContainers(ctx context.Context, a *App, names []string, pidsGiven boo
 		},
 		RestartPolicy: restart,
 	}
-	if pidsGiven {
+	if f.pidsGiven {
 		req.PidsLimit = &f.pids
 	}
 	c, err := a.client()

@@ -52,7 +52,7 @@ func dfVerbose(w io.Writer, u *system.DiskUsage) error {
 	now := time.Now()
 	fmt.Fprint(w, "Images space usage:\n\n")
 	if i := u.ImageUsage; i != nil {
-		t := formatter.ImageTable(false)
+		t := formatter.ImageTable(formatter.TableOptions{})
 		t.Columns = append(t.Columns,
 			formatter.Column[*formatter.ImageContext]{Header: "SHARED SIZE", Get: (*formatter.ImageContext).SharedSize},
 			formatter.Column[*formatter.ImageContext]{Header: "UNIQUE SIZE", Get: (*formatter.ImageContext).UniqueSize},
@@ -64,7 +64,7 @@ func dfVerbose(w io.Writer, u *system.DiskUsage) error {
 	fmt.Fprint(w, "\nContainers space usage:\n\n")
 	if i := u.ContainerUsage; i != nil {
 		t := formatter.UsageContainerTable()
-		if err := t.Render(w, "", formatter.Containers(i.Items, true, now)); err != nil {
+		if err := t.Render(w, "", formatter.Containers(i.Items, formatter.RowOptions{Trunc: true, Now: now})); err != nil {
 			return err
 		}
 	}

@@ -67,12 +67,12 @@ func listImages(ctx context.Context, a *App, o *imagesOptions) error {
 	if o.tree {
 		return formatter.ImageTree(a.Out, list)
 	}
-	format := listFormat(a, o.format, "imagesFormat", o.quiet)
+	format := listFormat(a, listFlags{format: o.format, key: "imagesFormat", quiet: o.quiet})
 	rows := formatter.Images(list, formatter.ImageOptions{Trunc: !o.noTrunc, Digests: o.digests, Now: time.Now()})
 	if o.quiet {
 		return quietIDs(a, rows)
 	}
-	return formatter.ImageTable(o.digests).Render(a.Out, format, rows)
+	return formatter.ImageTable(formatter.TableOptions{Digests: o.digests}).Render(a.Out, format, rows)
 }
 
 func historyCommand(a *App) *cobra.Command {

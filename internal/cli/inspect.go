@@ -221,9 +221,9 @@ func inspectCommand(a *App) *cobra.Command {
 			if k.name == "" {
 				return fmt.Errorf(`unknown type: %q: must be one of "config", "container", "image", "network", "node", "plugin", "secret", "service", "task", "volume"`, typ)
 			}
-			return inspectEach(cmd.Context(), a, args, format, kindGetter(a, k, size), k.typed)
+			return inspectEach(cmd.Context(), a, args, format, kindGetter(a, k, sizeQuery(size)), k.typed)
 		}
-		return inspectAny(cmd.Context(), a, args, format, size)
+		return inspectAny(cmd.Context(), a, args, format, sizeQuery(size))
 	})
 	fs := cmd.Flags()
 	fs.StringVarP(&format, "format", "f", "", inspectFormatUsage)
@@ -233,10 +233,10 @@ func inspectCommand(a *App) *cobra.Command {
 	return cmd
 }
 
-func kindGetter(a *App, k kind, size bool) getter {
+func kindGetter(a *App, k kind, containers url.Values) getter {
 	var q url.Values
 	if k.name == "container" {
-		q = sizeQuery(size)
+		q = containers
 	}
 	g := rawGetter(a, k.prefix, q)
 	if k.name != "plugin" {
@@ -247,12 +247,13 @@ func kindGetter(a *App, k kind, size bool) getter {
 	}
 }
 
-// inspectAny tries each kind of object in turn.
-func inspectAny(ctx context.Context, a *App, names []string, format string, size bool) error {
+// inspectAny tries each kind of object in turn. containers is what else is asked
+// of containers.
+func inspectAny(ctx context.Context, a *App, names []string, format string, containers url.Values) error {
 	var found kind
 	get := func(ctx context.Context, name string) ([]byte, error) {
 		for _, k := range kinds() {
-			raw, err := kindGetter(a, k, size)(ctx, name)
+			raw, err := kindGetter(a, k, containers)(ctx, name)
 			if err == nil {
 				found = k
 				return raw, nil

@@ -23,8 +23,8 @@ type pruned struct {
 }
 
 type pruneOptions struct {
-	force, all bool
-	filter     opt.Filter
+	force, all, volumes bool
+	filter              opt.Filter
 }
 
 // confirm asks for a yes. Without one the command ends with code 1, as Docker's.
@@ -199,15 +199,14 @@ func builderPruneCommand(a *App) *cobra.Command {
 
 func systemPruneCommand(a *App) *cobra.Command {
 	var o pruneOptions
-	var volumes bool
 	cmd := leaf("prune [OPTIONS]", "Remove unused data", noArgs, func(cmd *cobra.Command, _ []string) error {
 		if !o.force {
-			if err := confirm(cmd.Context(), a, systemPruneWarning(o.all, volumes)); err != nil {
+			if err := confirm(cmd.Context(), a, systemPruneWarning(o)); err != nil {
 				return err
 			}
 		}
 		steps := []pruner{containerPruner(), networkPruner()}
-		if volumes {
+		if o.volumes {
 			steps = append(steps, volumePruner())
 		}
 		var total uint64
@@ -230,17 +229,17 @@ func systemPruneCommand(a *App) *cobra.Command {
 	})
 	cmd.Flags().BoolVarP(&o.force, "force", "f", false, "Do not prompt for confirmation")
 	cmd.Flags().BoolVarP(&o.all, "all", "a", false, "Remove all unused images not just dangling ones")
-	cmd.Flags().BoolVar(&volumes, "volumes", false, "Prune anonymous volumes")
+	cmd.Flags().BoolVar(&o.volumes, "volumes", false, "Prune anonymous volumes")
 	cmd.Flags().Var(&o.filter, "filter", `Provide filter values (e.g. "label=<key>=<value>")`)
 	return cmd
 }
 
-func systemPruneWarning(all, volumes bool) string {
+func systemPruneWarning(o pruneOptions) string {
 	lines := []string{"all stopped containers", "all networks not used by at least one container"}
-	if volumes {
+	if o.volumes {
 		lines = append(lines, "all anonymous volumes not used by at least one container")
 	}
-	if all {
+	if o.all {
 		lines = append(lines, "all images without at least one container associated to them", "all build cache")
 	} else {
 		lines = append(lines, "all dangling images", "unused build cache")

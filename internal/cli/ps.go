@@ -46,12 +46,15 @@ type psOptions struct {
 	last                              int
 	format                            string
 	filter                            opt.Filter
+
+	sizeGiven bool // --size was given, be it as false
 }
 
 func psCommand(a *App) *cobra.Command {
 	var o psOptions
 	cmd := leaf("ls [OPTIONS]", "List containers", noArgs, func(cmd *cobra.Command, _ []string) error {
-		return listContainers(cmd.Context(), a, cmd.Flags().Changed("size"), &o)
+		o.sizeGiven = cmd.Flags().Changed("size")
+		return listContainers(cmd.Context(), a, &o)
 	})
 	fs := cmd.Flags()
 	fs.BoolVarP(&o.quiet, "quiet", "q", false, "Only display container IDs")
@@ -65,12 +68,12 @@ func psCommand(a *App) *cobra.Command {
 	return cmd
 }
 
-func listContainers(ctx context.Context, a *App, sizeGiven bool, o *psOptions) error {
+func listContainers(ctx context.Context, a *App, o *psOptions) error {
 	c, err := a.client()
 	if err != nil {
 		return err
 	}
-	format := listFormat(a, o.format, "psFormat", o.quiet)
+	format := listFormat(a, listFlags{format: o.format, key: "psFormat", quiet: o.quiet})
 	if o.format != "" && o.quiet {
 		fmt.Fprintln(a.Err, "WARNING: Ignoring custom format, because both --format and --quiet are set.")
 	}
@@ -85,7 +88,7 @@ func listContainers(ctx context.Context, a *App, sizeGiven bool, o *psOptions) e
 		q.Set("limit", strconv.Itoa(o.last))
 	}
 	// A template that shows the size needs the daemon to measure it.
-	if o.size || !sizeGiven && format != "json" && strings.Contains(format, ".Size") {
+	if o.size || !o.sizeGiven && format != "json" && strings.Contains(format, ".Size") {
 		q.Set("size", "1")
 	}
 	setFilters(q, o.filter)
@@ -93,20 +96,26 @@ func listContainers(ctx context.Context, a *App, sizeGiven bool, o *psOptions) e
 	if err := c.Get(ctx, "/containers/json", q, &list); err != nil {
 		return err
 	}
-	rows := formatter.Containers(list, !o.noTrunc, time.Now())
+	rows := formatter.Containers(list, formatter.RowOptions{Trunc: !o.noTrunc, Now: time.Now()})
 	if o.quiet {
 		return quietIDs(a, rows)
 	}
-	return formatter.ContainerTable(o.size).Render(a.Out, format, rows)
+	return formatter.ContainerTable(formatter.TableOptions{Size: o.size}).Render(a.Out, format, rows)
 }
 
-// listFormat returns the format of a list: the flag, or what config.json says
-// under key.
-func listFormat(a *App, flag, key string, quiet bool) string {
-	if flag == "" && !quiet {
-		return a.config().Formats[key]
+// listFlags say how a list is shown.
+type listFlags struct {
+	format string // of the flag
+	key    string // in config.json
+	quiet  bool
+}
+
+// listFormat returns the format of a list: the flag, or what config.json says.
+func listFormat(a *App, l listFlags) string {
+	if l.format == "" && !l.quiet {
+		return a.config().Formats[l.key]
 	}
-	return flag
+	return l.format
 }
 
 // quietIDs prints the ids of rows.

@@ -212,7 +212,7 @@ func searchCommand(a *App) *cobra.Command {
 		if err := json.NewDecoder(res.Body).Decode(&list); err != nil {
 			return err
 		}
-		return formatter.SearchTable().Render(a.Out, format, formatter.Search(list, !noTrunc))
+		return formatter.SearchTable().Render(a.Out, format, formatter.Search(list, formatter.RowOptions{Trunc: !noTrunc}))
 	})
 	cmd.Flags().BoolVar(&noTrunc, "no-trunc", false, "Don't truncate output")
 	cmd.Flags().VarP(&filter, "filter", "f", "Filter output based on conditions provided")

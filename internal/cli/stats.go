@@ -82,7 +82,7 @@ func showStats(ctx context.Context, a *App, names []string, o *statsOptions) err
 		return err
 	}
 	t := &statsTable{samples: map[string]*formatter.Sample{}}
-	format := listFormat(a, o.format, "statsFormat", false)
+	format := listFormat(a, listFlags{format: o.format, key: "statsFormat"})
 	followAll := len(names) == 0
 	if followAll {
 		q := url.Values{}
@@ -120,7 +120,7 @@ func statsOnce(ctx context.Context, a *App, t *statsTable, names []string, forma
 	if err := errors.Join(errs...); err != nil {
 		return err
 	}
-	return formatter.StatsTable().Render(a.Out, format, formatter.Stats(t.rows(), !o.noTrunc))
+	return formatter.StatsTable().Render(a.Out, format, formatter.Stats(t.rows(), formatter.RowOptions{Trunc: !o.noTrunc}))
 }
 
 // statsLive repaints the table every half second until ctx ends, or until no
@@ -155,7 +155,7 @@ func statsLive(ctx context.Context, a *App, t *statsTable, names []string, follo
 		if formatter.IsTable(format) && a.outIsTerminal() {
 			b.WriteString("\x1b[2J\x1b[H")
 		}
-		if err := formatter.StatsTable().Render(&b, format, formatter.Stats(t.rows(), !o.noTrunc)); err != nil {
+		if err := formatter.StatsTable().Render(&b, format, formatter.Stats(t.rows(), formatter.RowOptions{Trunc: !o.noTrunc})); err != nil {
 			cancel(err)
 			return err
 		}

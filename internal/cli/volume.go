@@ -68,7 +68,7 @@ func volumeLsCommand(a *App) *cobra.Command {
 			}
 			return nil
 		}
-		return formatter.VolumeTable().Render(a.Out, listFormat(a, format, "volumesFormat", quiet), formatter.Volumes(res.Volumes))
+		return formatter.VolumeTable().Render(a.Out, listFormat(a, listFlags{format: format, key: "volumesFormat", quiet: quiet}), formatter.Volumes(res.Volumes))
 	})
 	cmd.Flags().BoolVarP(&quiet, "quiet", "q", false, "Only display volume names")
 	cmd.Flags().StringVar(&format, "format", "", formatUsage)
@@ -116,11 +116,11 @@ func networkLsCommand(a *App) *cobra.Command {
 			return err
 		}
 		sort.Slice(list, func(i, j int) bool { return list[i].Name < list[j].Name })
-		rows := formatter.Networks(list, !noTrunc)
+		rows := formatter.Networks(list, formatter.RowOptions{Trunc: !noTrunc})
 		if quiet {
 			return quietIDs(a, rows)
 		}
-		return formatter.NetworkTable().Render(a.Out, listFormat(a, format, "networksFormat", quiet), rows)
+		return formatter.NetworkTable().Render(a.Out, listFormat(a, listFlags{format: format, key: "networksFormat", quiet: quiet}), rows)
 	})
 	cmd.Flags().BoolVarP(&quiet, "quiet", "q", false, "Only display network IDs")
 	cmd.Flags().BoolVar(&noTrunc, "no-trunc", false, "Do not truncate the output")

@@ -21,17 +21,17 @@ type ContainerContext struct {
 	now   time.Time
 }
 
-// Containers makes rows of list. now is what "ago" is counted from.
-func Containers(list []wire.ContainerSummary, trunc bool, now time.Time) []*ContainerContext {
+// Containers makes rows of list.
+func Containers(list []wire.ContainerSummary, o RowOptions) []*ContainerContext {
 	out := make([]*ContainerContext, len(list))
 	for i := range list {
-		out[i] = &ContainerContext{c: &list[i], trunc: trunc, now: now}
+		out[i] = &ContainerContext{c: &list[i], trunc: o.Trunc, now: o.Now}
 	}
 	return out
 }
 
-// ContainerTable describes ps. With size there is a SIZE column.
-func ContainerTable(size bool) Table[*ContainerContext] {
+// ContainerTable describes ps.
+func ContainerTable(o TableOptions) Table[*ContainerContext] {
 	t := Table[*ContainerContext]{
 		Columns: []Column[*ContainerContext]{
 			{"CONTAINER ID", (*ContainerContext).ID}, {"IMAGE", (*ContainerContext).Image},
@@ -44,7 +44,7 @@ func ContainerTable(size bool) Table[*ContainerContext] {
 			"Mounts": "MOUNTS", "LocalVolumes": "LOCAL VOLUMES", "Networks": "NETWORKS", "Platform": "PLATFORM",
 		},
 	}
-	if size {
+	if o.Size {
 		t.Columns = append(t.Columns, Column[*ContainerContext]{"SIZE", (*ContainerContext).Size})
 	}
 	return t

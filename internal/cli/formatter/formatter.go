@@ -15,6 +15,7 @@ import (
 	"reflect"
 	"strings"
 	"text/template"
+	"time"
 
 	"gantry/internal/errs"
 )
@@ -30,6 +31,18 @@ type Column[T any] struct {
 type Table[T any] struct {
 	Columns []Column[T]
 	Headers map[string]string // field name → header, for "table TEMPLATE"
+}
+
+// RowOptions are how the rows of a list are made.
+type RowOptions struct {
+	Trunc bool      // shorten IDs and long texts
+	Now   time.Time // what "ago" is counted from
+}
+
+// TableOptions add columns to the default tables.
+type TableOptions struct {
+	Size    bool // of containers
+	Digests bool // of images
 }
 
 // Kinds of format that are words.

@@ -24,13 +24,13 @@ const containersJSON = `[
   "NetworkSettings":{"Networks":{"n":{},"bridge":{}}},"ImageManifestDescriptor":{"mediaType":"m","digest":"sha256:0123456789012345678901234567890123456789012345678901234567890123","size":1,"platform":{"architecture":"amd64","os":"linux"}}}
 ]`
 
-func containers(t *testing.T, trunc bool) []*ContainerContext {
+func containers(t *testing.T, o RowOptions) []*ContainerContext {
 	t.Helper()
 	var list []wire.ContainerSummary
 	if err := json.Unmarshal([]byte(containersJSON), &list); err != nil {
 		t.Fatal(err)
 	}
-	return Containers(list, trunc, epoch)
+	return Containers(list, o)
 }
 
 func render[T any](t *testing.T, tab Table[T], format string, rows []T) string {
@@ -58,14 +58,14 @@ func TestContainers(t *testing.T) {
 		{name: "unknown field", format: "{{.Bogus}}", want: "error: failed to execute template: template: :1:2: executing \"\" at <.Bogus>: can't evaluate field Bogus in type *formatter.ContainerContext"},
 		{name: "bad template", format: "{{.ID", want: "error: template parsing error: template: :1: unclosed action"},
 	} {
-		if got := render(t, ContainerTable(false), c.format, containers(t, !c.full)); got != strings.ReplaceAll(c.want, "\"sleep 300\"            ", "\"sleep 300\"              ") {
+		if got := render(t, ContainerTable(TableOptions{}), c.format, containers(t, RowOptions{Trunc: !c.full, Now: epoch})); got != strings.ReplaceAll(c.want, "\"sleep 300\"            ", "\"sleep 300\"              ") {
 			t.Errorf("%s:\n%s\nwant\n%s", c.name, got, c.want)
 		}
 	}
 }
 
 func TestContainerJSONHasTheRecordedFields(t *testing.T) {
-	lines := strings.Split(render(t, ContainerTable(false), "json", containers(t, true)), "\n")
+	lines := strings.Split(render(t, ContainerTable(TableOptions{}), "json", containers(t, RowOptions{Trunc: true, Now: epoch})), "\n")
 	const want = `"Command":"\"sleep 300\"","CreatedAt":`
 	if !strings.HasPrefix(lines[0], "{"+want) {
 		t.Errorf("got %s", lines[0])
@@ -87,7 +87,7 @@ func TestContainerJSONHasTheRecordedFields(t *testing.T) {
 	if !strings.Contains(lines[1], `18080-\u003e80/tcp`) || !strings.Contains(lines[1], `"Platform":{"architecture":"amd64","os":"linux"}`) {
 		t.Errorf("got %s", lines[1])
 	}
-	if got := render(t, ContainerTable(false), "{{json .}}", containers(t, true)); strings.Split(got, "\n")[1] != lines[1] {
+	if got := render(t, ContainerTable(TableOptions{}), "{{json .}}", containers(t, RowOptions{Trunc: true, Now: epoch})); strings.Split(got, "\n")[1] != lines[1] {
 		t.Errorf("{{json .}} and json differ: %s", got)
 	}
 }
@@ -113,7 +113,7 @@ func TestImages(t *testing.T) {
 	if err := json.Unmarshal([]byte(imagesJSON), &list); err != nil {
 		t.Fatal(err)
 	}
-	got := render(t, ImageTable(false), "", Images(list, ImageOptions{Trunc: true, Now: epoch}))
+	got := render(t, ImageTable(TableOptions{}), "", Images(list, ImageOptions{Trunc: true, Now: epoch}))
 	want := "" +
 		"REPOSITORY   TAG       IMAGE ID       CREATED             SIZE\n" +
 		"img          1         111111111111   1 second ago        3.17MB\n" +
@@ -122,12 +122,12 @@ func TestImages(t *testing.T) {
 	if got != want {
 		t.Errorf("got\n%s", got)
 	}
-	got = render(t, ImageTable(true), "{{.Repository}}:{{.Tag}} {{.Digest}} {{.ID}} {{.UniqueSize}} {{.Containers}}", Images(list, ImageOptions{Digests: true, Now: epoch}))
+	got = render(t, ImageTable(TableOptions{Digests: true}), "{{.Repository}}:{{.Tag}} {{.Digest}} {{.ID}} {{.UniqueSize}} {{.Containers}}", Images(list, ImageOptions{Digests: true, Now: epoch}))
 	want = "img:1 sha256:0123456789012345678901234567890123456789012345678901234567890123 sha256:1111111111112222 N/A 2\nreg.io/x/y:t <none> sha256:1111111111112222 N/A 2\n<none>:<none> <none> sha256:3333333333334444 3kB N/A\n"
 	if got != want {
 		t.Errorf("got\n%s", got)
 	}
-	if got := render(t, ImageTable(false), "", nil); got != "REPOSITORY   TAG       IMAGE ID   CREATED   SIZE\n" {
+	if got := render(t, ImageTable(TableOptions{}), "", nil); got != "REPOSITORY   TAG       IMAGE ID   CREATED   SIZE\n" {
 		t.Errorf("no images: %q", got)
 	}
 }
@@ -152,7 +152,7 @@ func TestNetworksAndVolumes(t *testing.T) {
 	if err := json.Unmarshal([]byte(`[{"Name":"bridge","Id":"111111111111222","Driver":"bridge","Scope":"local","EnableIPv4":true},{"Name":"none","Id":"333333333333444","Driver":"null","Scope":"local"}]`), &nets); err != nil {
 		t.Fatal(err)
 	}
-	if got := render(t, NetworkTable(), "", Networks(nets, true)); got != "NETWORK ID     NAME      DRIVER    SCOPE\n111111111111   bridge    bridge    local\n333333333333   none      null      local\n" {
+	if got := render(t, NetworkTable(), "", Networks(nets, RowOptions{Trunc: true})); got != "NETWORK ID     NAME      DRIVER    SCOPE\n111111111111   bridge    bridge    local\n333333333333   none      null      local\n" {
 		t.Errorf("got\n%s", got)
 	}
 	vols := []*wire.Volume{{Name: "v1", Driver: "local", Labels: map[string]string{"x": "y"}}}
@@ -187,7 +187,7 @@ func TestStats(t *testing.T) {
 	 "blkio_stats":{"io_service_bytes_recursive":[{"op":"Read","value":5000},{"op":"write","value":7000},{"op":"Total","value":12000}]}}`), &s); err != nil {
 		t.Fatal(err)
 	}
-	rows := Stats([]*Sample{NewSample("c", &s), {Container: "333333333333444", Invalid: true}}, true)
+	rows := Stats([]*Sample{NewSample("c", &s), {Container: "333333333333444", Invalid: true}}, RowOptions{Trunc: true})
 	want := "" +
 		"CONTAINER ID   NAME      CPU %     MEM USAGE / LIMIT   MEM %     NET I/O         BLOCK I/O     PIDS\n" +
 		"111111111111   c         40.00%    2MiB / 10MiB        20.00%    1.01kB / 2kB    5kB / 7kB     4\n" +

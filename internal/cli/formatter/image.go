@@ -92,9 +92,9 @@ func imageRows(img *wire.ImageSummary, o ImageOptions) []*ImageContext {
 }
 
 // ImageTable describes images.
-func ImageTable(digests bool) Table[*ImageContext] {
+func ImageTable(o TableOptions) Table[*ImageContext] {
 	cols := []Column[*ImageContext]{{"REPOSITORY", (*ImageContext).Repository}, {"TAG", (*ImageContext).Tag}}
-	if digests {
+	if o.Digests {
 		cols = append(cols, Column[*ImageContext]{"DIGEST", (*ImageContext).Digest})
 	}
 	return Table[*ImageContext]{

@@ -15,10 +15,10 @@ type NetworkContext struct {
 }
 
 // Networks makes rows of list.
-func Networks(list []wire.NetworkSummary, trunc bool) []*NetworkContext {
+func Networks(list []wire.NetworkSummary, o RowOptions) []*NetworkContext {
 	out := make([]*NetworkContext, len(list))
 	for i := range list {
-		out[i] = &NetworkContext{n: &list[i], trunc: trunc}
+		out[i] = &NetworkContext{n: &list[i], trunc: o.Trunc}
 	}
 	return out
 }

@@ -20,10 +20,10 @@ type SearchContext struct {
 }
 
 // Search makes rows of list.
-func Search(list []SearchResult, trunc bool) []*SearchContext {
+func Search(list []SearchResult, o RowOptions) []*SearchContext {
 	out := make([]*SearchContext, len(list))
 	for i := range list {
-		out[i] = &SearchContext{r: &list[i], trunc: trunc}
+		out[i] = &SearchContext{r: &list[i], trunc: o.Trunc}
 	}
 	return out
 }

@@ -68,10 +68,10 @@ type StatsContext struct {
 }
 
 // Stats makes rows of list.
-func Stats(list []*Sample, trunc bool) []*StatsContext {
+func Stats(list []*Sample, o RowOptions) []*StatsContext {
 	out := make([]*StatsContext, len(list))
 	for i, s := range list {
-		out[i] = &StatsContext{s: s, trunc: trunc}
+		out[i] = &StatsContext{s: s, trunc: o.Trunc}
 	}
 	return out
 }

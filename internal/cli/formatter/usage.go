@@ -75,7 +75,7 @@ func (u *UsageContext) Reclaimable() string {
 
 // UsageContainerTable describes the containers of system df -v.
 func UsageContainerTable() Table[*ContainerContext] {
-	t := ContainerTable(false)
+	t := ContainerTable(TableOptions{})
 	t.Columns = []Column[*ContainerContext]{
 		{"CONTAINER ID", (*ContainerContext).ID}, {"IMAGE", (*ContainerContext).Image}, {"COMMAND", (*ContainerContext).Command},
 		{"LOCAL VOLUMES", (*ContainerContext).LocalVolumes},
