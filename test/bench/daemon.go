@@ -10,6 +10,8 @@ import (
 	"syscall"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"gantry/internal/testkit"
 )
 
@@ -23,11 +25,27 @@ func startDaemon(bin string) (*daemon, error) {
 	if err != nil {
 		return nil, err
 	}
-	d := &daemon{dir: dir, bin: bin, sock: filepath.Join(dir, "gantry.sock"), floorBin: filepath.Join(dir, "floor"), lower: filepath.Join(dir, "lower")}
+	run, err := os.MkdirTemp(inMemory(), "gantry-bench-")
+	if err != nil {
+		return nil, errors.Join(err, os.Remove(dir))
+	}
+	d := &daemon{dir: dir, run: run, bin: bin, sock: filepath.Join(dir, "gantry.sock"), floorBin: filepath.Join(dir, "floor"), lower: filepath.Join(dir, "lower")}
 	if err := d.prepare(); err != nil {
 		return nil, errors.Join(err, d.stop())
 	}
 	return d, nil
+}
+
+// inMemory returns a directory on a tmpfs, as /run is on hosts in general: a run
+// root on a disk is nobody's default.
+func inMemory() string {
+	for _, dir := range []string{"/run", "/dev/shm"} {
+		var st unix.Statfs_t
+		if unix.Statfs(dir, &st) == nil && st.Type == unix.TMPFS_MAGIC {
+			return dir
+		}
+	}
+	return ""
 }
 
 func (d *daemon) prepare() error {
@@ -55,7 +73,7 @@ func (d *daemon) prepare() error {
 		return err
 	}
 	defer log.Close()
-	d.cmd = exec.Command(filepath.Join(d.bin, "gantryd"), "--data-root", filepath.Join(d.dir, "lib"), "--exec-root", filepath.Join(d.dir, "run"),
+	d.cmd = exec.Command(filepath.Join(d.bin, "gantryd"), "--data-root", filepath.Join(d.dir, "lib"), "--exec-root", d.run,
 		"--pidfile", filepath.Join(d.dir, "pid"), "--config-file", "", "-H", "unix://"+d.sock)
 	d.cmd.Stdout, d.cmd.Stderr = log, log
 	if err := d.cmd.Start(); err != nil {
@@ -86,5 +104,5 @@ func (d *daemon) stop() error {
 		err = d.cmd.Process.Signal(syscall.SIGTERM)
 		d.cmd.Wait()
 	}
-	return errors.Join(err, os.RemoveAll(d.dir))
+	return errors.Join(err, os.RemoveAll(d.dir), os.RemoveAll(d.run))
 }

@@ -165,10 +165,10 @@ func quantile(ds []time.Duration, q float64) time.Duration {
 
 // A daemon is a gantryd on throw-away directories, with busybox loaded.
 type daemon struct {
-	dir, bin, sock string
-	floorBin       string
-	lower          string
-	cmd            *exec.Cmd
+	dir, run, bin, sock string
+	floorBin            string
+	lower               string
+	cmd                 *exec.Cmd
 }
 
 func (d *daemon) env() []string { return append(os.Environ(), "GANTRY_HOST=unix://"+d.sock) }

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bufio"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -61,7 +60,7 @@ func weights(d *daemon) ([]result, error) {
 	}
 	defer d.gantry(append([]string{"rm", "-f"}, names...)...)
 	time.Sleep(3 * time.Second) // idle means after the start's garbage has been returned
-	shims, err := shimsOf(d.dir)
+	shims, err := shimsOf(d.run)
 	if err != nil {
 		return nil, err
 	}
@@ -86,8 +85,7 @@ func weights(d *daemon) ([]result, error) {
 	}, nil
 }
 
-// shimsOf returns the pids of the shims of the daemon whose directories are
-// below dir.
+// shimsOf returns the pids of the shims of the daemon whose run root is dir.
 func shimsOf(dir string) ([]int, error) {
 	comms, err := filepath.Glob("/proc/[0-9]*/comm")
 	if err != nil {
@@ -117,43 +115,60 @@ func holdsBelow(pid int, dir string) bool {
 	return false
 }
 
-// sharedPages shows that two containers of one image map the same file: the
-// same device and inode, so the page cache holds it once.
+// sharedPages measures how often the program that two containers of one image
+// run is in memory: the share of its pages that each of them accounts for
+// (Pss: pages divided by how many map them), added up, over its size there.
 func sharedPages(d *daemon) ([]result, error) {
-	inodes := map[string]bool{}
+	var pss, rss uint64
 	for _, n := range []string{"pages-a", "pages-b"} {
 		if err := d.gantry("run", "-d", "--name", n, "--network", "none", "busybox", "sleep", "3600"); err != nil {
 			return nil, err
 		}
 		defer d.gantry("rm", "-f", n)
+	}
+	for _, n := range []string{"pages-a", "pages-b"} {
 		pid, err := d.output("inspect", "-f", "{{.State.Pid}}", n)
 		if err != nil {
 			return nil, err
 		}
-		inode, err := mappedInode("/proc/"+pid+"/maps", "/busybox")
+		r, p, err := programText("/proc/" + pid + "/smaps")
 		if err != nil {
 			return nil, err
 		}
-		inodes[inode] = true
+		pss, rss = pss+p, max(rss, r)
 	}
-	return []result{{promise{"copies of one program in memory", "", 1, false}, float64(len(inodes)), "device:inode in /proc/PID/maps of two containers"}}, nil
+	return []result{{promise{"copies of one program in memory", "", 1, false}, float64(pss) / float64(rss), "Pss of its text in two containers, over its size"}}, nil
 }
 
-// mappedInode returns "device inode" of the first mapping of a file whose path
-// ends in suffix, or else of the first file mapping.
-func mappedInode(maps, suffix string) (string, error) {
-	f, err := os.Open(maps)
+// programText returns the resident and the proportional size, in kB, of the
+// executable mappings of files in a smaps file (proc_pid_smaps(5)).
+func programText(smaps string) (rss, pss uint64, err error) {
+	data, err := os.ReadFile(smaps)
 	if err != nil {
-		return "", err
+		return 0, 0, err
 	}
-	defer f.Close()
-	for sc := bufio.NewScanner(f); sc.Scan(); {
-		fields := strings.Fields(sc.Text())
-		if len(fields) >= 6 && fields[4] != "0" && (strings.HasSuffix(fields[5], suffix) || strings.HasPrefix(fields[5], "/bin/")) {
-			return fields[3] + " " + fields[4], nil
+	counted := false
+	for line := range strings.Lines(string(data)) {
+		fields := strings.Fields(line)
+		switch {
+		case len(fields) >= 5 && !strings.HasSuffix(fields[0], ":"):
+			counted = len(fields) >= 6 && strings.HasPrefix(fields[1], "r-x") && strings.HasPrefix(fields[5], "/")
+		case counted && (fields[0] == "Rss:" || fields[0] == "Pss:"):
+			n, err := strconv.ParseUint(fields[1], 10, 64)
+			if err != nil {
+				return 0, 0, fmt.Errorf("%s: %w", smaps, err)
+			}
+			if fields[0] == "Rss:" {
+				rss += n
+			} else {
+				pss += n
+			}
 		}
 	}
-	return "", fmt.Errorf("%s maps no file ending in %s", maps, suffix)
+	if rss == 0 {
+		return 0, 0, fmt.Errorf("%s has no text of a program", smaps)
+	}
+	return rss, pss, nil
 }
 
 // kilobytes reads a "Key:   n kB" line.
