@@ -19,7 +19,6 @@ import (
 // with an error.
 func (c *child) become() error {
 	p := c.proc
-	unix.Prctl(unix.PR_SET_PDEATHSIG, 0, 0, 0, 0)
 	for _, step := range []struct {
 		name string
 		do   func() error

@@ -108,10 +108,6 @@ func (c *child) run() error {
 	if err != nil {
 		return err
 	}
-	if !c.s.gateFifo {
-		// Until it is released, the process lives no longer than its parent.
-		unix.Prctl(unix.PR_SET_PDEATHSIG, uintptr(unix.SIGKILL), 0, 0, 0)
-	}
 	if err := c.isolate(); err != nil {
 		return err
 	}
@@ -258,6 +254,9 @@ func (c *child) ready() error {
 			return nil
 		}
 	}
+	// Until it is released, the process lives no longer than its parent: the
+	// socket ends. A signal (PR_SET_PDEATHSIG) would come when the thread that
+	// cloned ends, and threads of a Go program do.
 	f, err := recv(c.sock)
 	if err != nil || f.kind != frameGo {
 		os.Exit(1) // the parent has gone or given up

@@ -44,6 +44,7 @@ type cloneArgs struct {
 	pause      bool    // wait for the end of the socket and exit; for a bare namespace
 
 	sock, exe int // both above syncFd
+	peer      int // the parent's end of sock, for the child to close
 
 	argv, envp []*byte
 	empty      *byte // ""
@@ -168,6 +169,8 @@ func rawClone(a *cloneArgs) (uintptr, syscall.Errno) {
 //go:nosplit
 //go:noinline
 func rawChild(a *cloneArgs) {
+	// Else our own copy would keep the socket from ending with the parent.
+	syscall.RawSyscall(unix.SYS_CLOSE, uintptr(a.peer), 0, 0)
 	for i := 0; i < a.njoins; i++ {
 		if _, _, e := syscall.RawSyscall(unix.SYS_SETNS, a.joins[i].fd, a.joins[i].flag, 0); e != 0 {
 			rawFail(a, rawJoin, e)

@@ -33,7 +33,7 @@ func addProbe(t testing.TB, image string) {
 func TestDescriptors(t *testing.T) {
 	image := busybox(t)
 	addProbe(t, image)
-	secret, err := os.Open("/etc/hostname") // close-on-exec, as Go opens it
+	secret, err := os.Open(filepath.Join(image, "etc/passwd")) // close-on-exec, as Go opens it
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -121,7 +121,7 @@ func (l *launch) prepareClone() (child int, err error) {
 		unix.Close(child)
 		return -1, err
 	}
-	l.args.sock, l.args.exe = child, exe
+	l.args.sock, l.args.peer, l.args.exe = child, l.sock, exe
 	l.args.cgroupFD = -1
 	if l.o.CgroupFD > 0 {
 		l.args.cgroupFD = l.o.CgroupFD

@@ -4,11 +4,13 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
@@ -169,5 +171,32 @@ func TestNothingLeaks(t *testing.T) {
 	var ws unix.WaitStatus
 	if pid, err := unix.Wait4(-1, &ws, unix.WNOHANG, nil); err != unix.ECHILD {
 		t.Errorf("process %d stays: %v", pid, err)
+	}
+}
+
+// TestThreadsEnd: a prepared process survives the thread that cloned it, whichever
+// that was.
+func TestThreadsEnd(t *testing.T) {
+	i, err := Create(newJob(t, busybox(t), newSpec("true")), Options{Exe: exe})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer i.Close()
+	var wg sync.WaitGroup
+	for range 64 {
+		wg.Go(func() {
+			if runtime.LockOSThread(); unix.Gettid() == unix.Getpid() {
+				runtime.UnlockOSThread()
+			}
+			unix.Nanosleep(&unix.Timespec{Nsec: 10e6}, nil) // many at once, so all threads
+		})
+	}
+	wg.Wait()
+	time.Sleep(20 * time.Millisecond)
+	if err := i.Start(); err != nil {
+		t.Fatal(err)
+	}
+	if code, err := i.Wait(); code != 0 || err != nil {
+		t.Errorf("exit code %d, %v", code, err)
 	}
 }

@@ -147,7 +147,7 @@ func (l *launch) userNamespace(uids, gids []job.IDMap) (int, error) {
 		return -1, err
 	}
 	defer unix.Close(pair[0])
-	a := &cloneArgs{flags: unix.CLONE_NEWUSER, cgroupFD: -1, askMaps: true, pause: true, sock: pair[1]}
+	a := &cloneArgs{flags: unix.CLONE_NEWUSER, cgroupFD: -1, askMaps: true, pause: true, sock: pair[1], peer: pair[0]}
 	pid, err := clone(a)
 	unix.Close(pair[1])
 	if err != nil {
