@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -21,6 +20,7 @@ import (
 	"gantry/internal/id"
 	"gantry/internal/ociruntime/job"
 	"gantry/internal/shim"
+	"gantry/internal/testkit"
 )
 
 // program is the path of the shim that all tests use, built from this tree.
@@ -34,10 +34,8 @@ func TestMain(m *testing.M) {
 		}
 		defer os.RemoveAll(dir)
 		program = filepath.Join(dir, "gantry-shim")
-		build := exec.Command("go", "build", "-trimpath", "-ldflags", "-s -w", "-o", program, "gantry/cmd/gantry-shim")
-		build.Env = append(os.Environ(), "CGO_ENABLED=0")
-		if out, err := build.CombinedOutput(); err != nil {
-			fmt.Fprintf(os.Stderr, "build the shim: %v\n%s", err, out)
+		if err := testkit.Shim(program); err != nil {
+			fmt.Fprintln(os.Stderr, err)
 			return 1
 		}
 		return m.Run()

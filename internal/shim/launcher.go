@@ -45,9 +45,16 @@ func NewLauncher(program []byte) (*Launcher, error) {
 	if err != nil {
 		return nil, fmt.Errorf("shim program in memory: %w", err)
 	}
-	image := os.NewFile(uintptr(fd), name)
+	// A shim is executed through this descriptor's name, at which none of those
+	// that it is given may be by then.
+	high, err := unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 10)
+	unix.Close(fd)
+	if err != nil {
+		return nil, fmt.Errorf("shim program in memory: %w", err)
+	}
+	image := os.NewFile(uintptr(high), name)
 	if _, err = image.Write(program); err == nil {
-		_, err = unix.FcntlInt(uintptr(fd), unix.F_ADD_SEALS, unix.F_SEAL_WRITE|unix.F_SEAL_GROW|unix.F_SEAL_SHRINK|unix.F_SEAL_SEAL)
+		_, err = unix.FcntlInt(uintptr(high), unix.F_ADD_SEALS, unix.F_SEAL_WRITE|unix.F_SEAL_GROW|unix.F_SEAL_SHRINK|unix.F_SEAL_SEAL)
 	}
 	if err != nil {
 		image.Close()

@@ -14,6 +14,8 @@ import (
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
+
+	"gantry/internal/testkit"
 )
 
 func TestFlags(t *testing.T) {
@@ -91,10 +93,8 @@ func newHost(t *testing.T, edit func(*specs.Spec)) *host {
 	}
 	dir := t.TempDir()
 	h := &host{t: t, program: filepath.Join(dir, "gantry-shim"), root: filepath.Join(dir, "root"), bundle: filepath.Join(dir, "bundle")}
-	build := exec.Command("go", "build", "-o", h.program, "gantry/cmd/gantry-shim")
-	build.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := build.CombinedOutput(); err != nil {
-		t.Fatalf("%v\n%s", err, out)
+	if err := testkit.Shim(h.program); err != nil {
+		t.Fatal(err)
 	}
 	rootfs := filepath.Join(h.bundle, "rootfs")
 	for _, d := range []string{"bin", "proc", "dev", "tmp", "sys"} {
