@@ -198,7 +198,9 @@ func (h *Host) addresses(b Bridge, index int) error {
 		}
 	}
 	nlh := &netlink.Handle{}
-	old, err := nlh.AddrList(&netlink.Dummy{LinkAttrs: netlink.LinkAttrs{Index: index}}, netlink.FAMILY_V4)
+	old, err := dump(func() ([]netlink.Addr, error) {
+		return nlh.AddrList(&netlink.Dummy{LinkAttrs: netlink.LinkAttrs{Index: index}}, netlink.FAMILY_V4)
+	})
 	if err != nil {
 		return err
 	}
@@ -242,7 +244,7 @@ type Link struct {
 // Links returns every link of the host whose name begins with one of prefixes.
 func (h *Host) Links(prefixes ...string) ([]Link, error) {
 	nlh := &netlink.Handle{}
-	all, err := nlh.LinkList()
+	all, err := dump(nlh.LinkList)
 	if err != nil {
 		return nil, fmt.Errorf("list links: %w", err)
 	}
@@ -262,7 +264,7 @@ func (h *Host) Links(prefixes ...string) ([]Link, error) {
 // are default routes and those through one of the links except.
 func (h *Host) Routes(except ...string) ([]netip.Prefix, error) {
 	nlh := &netlink.Handle{}
-	all, err := nlh.RouteList(nil, netlink.FAMILY_ALL)
+	all, err := dump(func() ([]netlink.Route, error) { return nlh.RouteList(nil, netlink.FAMILY_ALL) })
 	if err != nil {
 		return nil, fmt.Errorf("list routes: %w", err)
 	}
