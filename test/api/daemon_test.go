@@ -298,3 +298,45 @@ func reboot(t *testing.T, d *testkit.Daemon, pids []string, bridge string) {
 		t.Fatal(err)
 	}
 }
+
+// TestCgroupParent: the driver that this host can't have is refused with the
+// reason, and the parent is where the daemon and a container's user say.
+func TestCgroupParent(t *testing.T) {
+	name := fmt.Sprintf("gantry-test-%d", os.Getpid())
+	d := testkit.StartDaemon(t, "--cgroup-parent", "/"+name)
+	d.LoadBusybox(t)
+	if got := run(t, d, "info", "-f", "{{.CgroupDriver}}"); got != "cgroupfs" {
+		t.Error(got)
+	}
+	for parent, args := range map[string][]string{name: nil, name + "/own": {"--cgroup-parent", name + "/own"}} {
+		id := run(t, d, append(append([]string{"run", "-d"}, args...), "busybox", "sleep", "1000")...)
+		groups, err := os.ReadFile("/proc/" + run(t, d, "inspect", "-f", "{{.State.Pid}}", id) + "/cgroup")
+		if err != nil || !strings.Contains(string(groups), ":/"+parent+"/"+id+"\n") {
+			t.Errorf("%s: %v\n%s", parent, err, groups)
+		}
+		run(t, d, "rm", "-f", id)
+	}
+	// What the user named is his; the daemon takes its own parent away at its end.
+	own, err := filepath.Glob("/sys/fs/cgroup/*/" + name + "/own")
+	if err != nil || len(own) == 0 {
+		t.Errorf("%v, %v", own, err)
+	}
+	for _, dir := range own {
+		if err := os.Remove(dir); err != nil {
+			t.Errorf("control groups of containers stay: %v", err)
+		}
+	}
+	d.Stop(t)
+	if left, _ := filepath.Glob("/sys/fs/cgroup/*/" + name); len(left) > 0 {
+		t.Errorf("the daemon's parent stays: %v", left)
+	}
+	if _, err := os.Stat("/run/systemd/system"); err == nil {
+		return
+	}
+	dir := t.TempDir()
+	out, err := exec.Command(d.Program("gantryd"), "--data-root", dir+"/lib", "--exec-root", dir+"/run", "--pidfile", "", "--config-file", "",
+		"-H", "unix://"+dir+"/s", "--exec-opt", "native.cgroupdriver=systemd").CombinedOutput()
+	if err == nil || !strings.Contains(string(out), "systemd does not run on this host") {
+		t.Errorf("%v: %s", err, out)
+	}
+}
