@@ -201,11 +201,10 @@ func contextLsCommand(a *App) *cobra.Command {
 				fmt.Fprintln(a.Out, r.C.Name)
 			}
 		}
-		if quiet {
-			return nil
-		}
-		if err := formatter.ContextTable().Render(a.Out, format, rows); err != nil {
-			return err
+		if !quiet {
+			if err := formatter.ContextTable().Render(a.Out, format, rows); err != nil {
+				return err
+			}
 		}
 		if v := conf.HostVariable(); v != "" && len(a.global.Hosts) == 0 && a.global.Context == "" {
 			fmt.Fprintf(a.Err, "Warning: %s environment variable overrides the active context. To use a context, either set the global --context flag, or unset %s environment variable.\n", v, v)

@@ -86,6 +86,18 @@ func TestRunFailures(t *testing.T) {
 	}
 }
 
+// create has no container whose exit code could be taken for its own.
+func TestCreateFails(t *testing.T) {
+	f := newFake(t)
+	f.fail["/create"] = "400 Minimum memory limit allowed is 6MB"
+	if r := run(t, f.host, "", "create", "img"); r.err != "Error response from daemon: Minimum memory limit allowed is 6MB\n" || r.code != 1 {
+		t.Errorf("got %q, %d", r.err, r.code)
+	}
+	if r := run(t, f.host, "", "create", "-p", "abc", "img"); r.err != "docker: invalid containerPort: abc\n\nRun 'docker create --help' for more information\n" || r.code != 125 {
+		t.Errorf("got %q, %d", r.err, r.code)
+	}
+}
+
 func TestRunPullsAMissingImageOnce(t *testing.T) {
 	f := newFake(t)
 	creates, pull := 0, make(chan string, 1)

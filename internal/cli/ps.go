@@ -77,6 +77,9 @@ func listContainers(ctx context.Context, a *App, o *psOptions) error {
 	if o.format != "" && o.quiet {
 		fmt.Fprintln(a.Err, "WARNING: Ignoring custom format, because both --format and --quiet are set.")
 	}
+	if err := formatter.CheckContainers(format); err != nil {
+		return err
+	}
 	q := url.Values{}
 	if o.all {
 		q.Set("all", "1")
@@ -88,7 +91,7 @@ func listContainers(ctx context.Context, a *App, o *psOptions) error {
 		q.Set("limit", strconv.Itoa(o.last))
 	}
 	// A template that shows the size needs the daemon to measure it.
-	if o.size || !o.sizeGiven && format != "json" && strings.Contains(format, ".Size") {
+	if o.size || !o.sizeGiven && formatter.ShowsSize(format) {
 		q.Set("size", "1")
 	}
 	setFilters(q, o.filter)

@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"net/url"
 	"os"
+	"strings"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
@@ -78,7 +79,7 @@ func createCommand(a *App) *cobra.Command {
 		}
 		id, err := createContainer(cmd.Context(), a, req, &o)
 		if err != nil {
-			return a.withHelp(err, "create")
+			return err // unlike run, with code 1: no exit code of a container is in its way
 		}
 		fmt.Fprintln(a.Out, id)
 		return nil
@@ -141,7 +142,7 @@ func createContainer(ctx context.Context, a *App, req *wire.CreateRequest, o *cr
 	}
 	var res wire.CreateResponse
 	err = a.api.Post(ctx, "/containers/create", q, req, &res)
-	if client.IsNotFound(err) && refErr == nil && (o.pull == pullMissing || o.pull == "") {
+	if client.IsNotFound(err) && refErr == nil && !looksLikeID(req.Image) && (o.pull == pullMissing || o.pull == "") {
 		if !o.quiet {
 			fmt.Fprintf(a.Err, "Unable to find image '%s' locally\n", name.Tagged())
 		}
@@ -160,6 +161,7 @@ func createContainer(ctx context.Context, a *App, req *wire.CreateRequest, o *cr
 }
 
 func looksLikeID(s string) bool {
+	s = strings.TrimPrefix(s, "sha256:")
 	if len(s) != 64 {
 		return false
 	}

@@ -1,16 +1,20 @@
 package formatter
 
 import (
+	"io"
 	"net"
+	"regexp"
 	"sort"
 	"strconv"
 	"strings"
+	"text/template"
 	"time"
 
 	"github.com/docker/go-units"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"gantry/internal/cli/ref"
+	"gantry/internal/errs"
 	"gantry/internal/wire"
 )
 
@@ -48,6 +52,34 @@ func ContainerTable(o TableOptions) Table[*ContainerContext] {
 		t.Columns = append(t.Columns, Column[*ContainerContext]{"SIZE", (*ContainerContext).Size})
 	}
 	return t
+}
+
+// CheckContainers tells whether a format of ps can be used at all, which shows
+// before anything is asked of the daemon, and also for an empty list.
+func CheckContainers(format string) error {
+	text := strings.TrimPrefix(format, tableKey+" ")
+	if text == "" || text == tableKey || text == jsonKey {
+		return nil
+	}
+	tmpl, err := template.New("").Funcs(functions()).Parse(unescape(text))
+	if err != nil {
+		return errs.New(errs.Invalid, "failed to parse template: %w", err)
+	}
+	sample := Containers([]wire.ContainerSummary{{}}, RowOptions{})
+	if err := tmpl.Execute(io.Discard, sample[0]); err != nil {
+		return errs.New(errs.Invalid, "failed to execute template: %w", err)
+	}
+	return nil
+}
+
+// ShowsSize reports whether a format of ps shows sizes, which cost the daemon time.
+func ShowsSize(format string) bool {
+	if format == "" || strings.Contains(format, ".Size") {
+		return format != ""
+	}
+	// Or an action that has the whole row in it.
+	whole := regexp.MustCompile(`json +\.\s*[}|)]|\{\{-?\s*\.\s*(\||-?\}\})`)
+	return whole.MatchString(format)
 }
 
 // ID of the container.

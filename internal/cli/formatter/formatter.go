@@ -141,10 +141,13 @@ func Fields(row any) map[string]any {
 	return out
 }
 
+func unescape(text string) string {
+	return strings.NewReplacer(`\t`, "\t", `\n`, "\n").Replace(text)
+}
+
 // Parse reads a template as the command line gives it: \t and \n are escapes.
 func Parse(text string) (*template.Template, error) {
-	text = strings.NewReplacer(`\t`, "\t", `\n`, "\n").Replace(text)
-	t, err := template.New("").Funcs(functions()).Parse(text)
+	t, err := template.New("").Funcs(functions()).Parse(unescape(text))
 	if err != nil {
 		return nil, errs.New(errs.Invalid, "template parsing error: %w", err)
 	}

@@ -228,3 +228,30 @@ func TestEllipsis(t *testing.T) {
 		}
 	}
 }
+
+func TestCheckContainers(t *testing.T) {
+	for format, want := range map[string]string{
+		"": "", "table": "", "json": "", "{{.Names}}": "", `table {{.Names}}\t{{.Label "x"}}`: "", "{{json .}}": "", "{{range split .Names \",\"}}{{.}}{{end}}": "",
+		"{{.Bogus}}":       `failed to execute template: template: :1:2: executing "" at <.Bogus>: can't evaluate field Bogus in type *formatter.ContainerContext`,
+		"table {{.Bogus}}": `failed to execute template: template: :1:2: executing "" at <.Bogus>: can't evaluate field Bogus in type *formatter.ContainerContext`,
+		"{{.ID":            "failed to parse template: template: :1: unclosed action",
+	} {
+		got := ""
+		if err := CheckContainers(format); err != nil {
+			got = err.Error()
+		}
+		if got != want {
+			t.Errorf("%q: %q, want %q", format, got, want)
+		}
+	}
+}
+
+func TestShowsSize(t *testing.T) {
+	for format, want := range map[string]bool{
+		"": false, "json": false, "{{.Names}}": false, "{{.Size}}": true, "{{json .}}": true, "{{ json . }}": true, "{{.|json}}": true, "{{- . -}}": true, "{{json .Names}}": false,
+	} {
+		if got := ShowsSize(format); got != want {
+			t.Errorf("%q: %t", format, got)
+		}
+	}
+}

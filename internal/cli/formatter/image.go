@@ -241,6 +241,15 @@ func (h *HistoryContext) Size() string {
 // Comment on the layer.
 func (h *HistoryContext) Comment() string { return h.h.Comment }
 
+// content is the size of what of img is in the content store.
+func content(img wire.ImageSummary) string {
+	total := int64(0)
+	for _, m := range img.Manifests {
+		total += m.Size.Content
+	}
+	return units.HumanSizeWithPrecision(float64(total), 3)
+}
+
 // ImageTree writes list with the platforms of each image below it.
 func ImageTree(w io.Writer, list []wire.ImageSummary) error {
 	var tw strings.Builder
@@ -259,7 +268,7 @@ func ImageTree(w io.Writer, list []wire.ImageSummary) error {
 				fmt.Fprintf(&tw, "%s\t\t\t\t\n", n)
 				continue
 			}
-			fmt.Fprintf(&tw, "%s\t%s\t%s\t%s\t%s\n", n, ShortID(img.ID), units.HumanSizeWithPrecision(float64(img.Size), 3), "", used)
+			fmt.Fprintf(&tw, "%s\t%s\t%s\t%s\t%s\n", n, ShortID(img.ID), units.HumanSizeWithPrecision(float64(img.Size), 3), content(img), used)
 		}
 		var kids []string
 		for _, m := range img.Manifests {
