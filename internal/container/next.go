@@ -340,6 +340,9 @@ func nextDown(s State, p Policy) (State, []Effect) {
 	switch {
 	case s.Gone, p.AutoRemove:
 		s.Phase, s.GoneVolumes = Removing, s.GoneVolumes || p.AutoRemove
+		if p.AutoRemove {
+			down = down[1:] // not saved: whatever is remembered, it goes
+		}
 		return s, append(append(effects, down...), Effect{Do: Remove})
 	case p.wantsRestart(s):
 		s.Phase, s.Pause = Restarting, nextPause(s.Pause, s.FinishedAt.Sub(s.StartedAt))

@@ -21,11 +21,10 @@ type own struct {
 // newOwn makes the container's cgroup, as yet without limits.
 func (s *server) newOwn(j *job.Job) (*own, error) {
 	if j.Cgroup.Path != "" {
-		host, err := cgroup.Detect()
-		if err != nil {
-			return nil, err
+		if s.cgroupsErr != nil {
+			return nil, s.cgroupsErr
 		}
-		group, err := groupAt(host, j.Cgroup.Path)
+		group, err := groupAt(s.cgroups, j.Cgroup.Path)
 		if err != nil {
 			return nil, err
 		}

@@ -76,20 +76,23 @@ func Main() error {
 	if err != nil {
 		return err
 	}
-	_, _, payload, err := protocol.ReadFrame(launcher.f)
-	if err != nil {
-		return err
-	}
+	// All that needs no request is done before it comes: the launcher starts a
+	// shim while it still finds out what for.
 	s := &server{
 		reaper: newReaper(),
 		execs:  map[string]*process{},
 		ctls:   map[*control]struct{}{},
 		ended:  make(chan struct{}),
 	}
+	s.cgroups, s.cgroupsErr = cgroup.Detect()
 	signals := make(chan os.Signal, 8)
 	signal.Notify(signals, syscall.SIGCHLD, syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP, syscall.SIGQUIT,
 		syscall.SIGUSR1, syscall.SIGUSR2, syscall.SIGALRM, syscall.SIGTSTP)
 	go s.signals(signals)
+	_, _, payload, err := protocol.ReadFrame(launcher.f)
+	if err != nil {
+		return err
+	}
 	r, err := protocol.DecodeRequest(payload)
 	if err == nil {
 		err = s.create(r)
@@ -123,6 +126,7 @@ type server struct {
 	dir     string
 	runtime runtime
 	reaper  *reaper
+	cgroups *cgroup.Host  // nil for cgroupsErr
 	group   *cgroup.Group // nil if there is none
 	ownPids bool          // the first process is pid 1 of a namespace of its own
 	main    *process
@@ -131,6 +135,8 @@ type server struct {
 	lock    *os.File // listening socket
 	late    sync.WaitGroup
 	ended   chan struct{} // closed when the shim shall end
+
+	cgroupsErr error
 
 	mu       sync.Mutex
 	ctls     map[*control]struct{}
