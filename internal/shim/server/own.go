@@ -18,7 +18,9 @@ type own struct {
 	pid int      // of the first process
 }
 
-// newOwn makes the container's cgroup, as yet without limits.
+// newOwn makes the container's cgroup, as yet without limits. On v1 the first
+// process need not be born in it: there it is made when the process exists, in
+// the time that its program takes to begin.
 func (s *server) newOwn(j *job.Job) (*own, error) {
 	if j.Cgroup.Path != "" {
 		if s.cgroupsErr != nil {
@@ -28,12 +30,22 @@ func (s *server) newOwn(j *job.Job) (*own, error) {
 		if err != nil {
 			return nil, err
 		}
-		if err := group.Create(nil); err != nil {
-			return nil, err
+		if s.cgroups.Mode == cgroup.V2 {
+			if err := group.Create(nil); err != nil {
+				return nil, err
+			}
 		}
 		s.group = group
 	}
 	return &own{s: s, job: j}, nil
+}
+
+// beginGroup makes the cgroup and puts its first process into it.
+func (o *own) beginGroup(pid int) error {
+	if err := o.s.group.Create(nil); err != nil {
+		return err
+	}
+	return o.s.group.Add(pid)
 }
 
 // groupAt returns the group at a path, or a scope of systemd's if the path is of
@@ -70,6 +82,9 @@ func (o *own) create(stdio [3]*os.File) (task, error) {
 		return nil, err
 	}
 	defer done()
+	if opts.Joined != nil && o.s.cgroups.Mode != cgroup.V2 {
+		opts.Joined = o.beginGroup
+	}
 	i, err := ociruntime.Create(o.job, opts)
 	if err != nil {
 		return nil, startError(err)
