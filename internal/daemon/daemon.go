@@ -135,7 +135,7 @@ func (d *Daemon) openEngine(ctx context.Context, c *config.Config, p parts) erro
 	}
 	launcher := launch.New(launch.Options{
 		Root: c.Root, RunDir: c.Run, Networks: launchNetworks{p.networks}, Volumes: p.volumes, Shims: shims,
-		Cgroups: cgroups, CgroupParent: parent, Systemd: c.CgroupDriver == "systemd", ScopePrefix: scopePrefix(c), Runtimes: runtimes(c), Log: d.log,
+		Cgroups: cgroups, CgroupParent: parent, Systemd: c.CgroupDriver == "systemd", ScopePrefix: scopePrefix(c), Runtime: d.runtime, Log: d.log,
 	})
 	host, kernel := hostinfo.Read(), hostinfo.Kernel(cgroups)
 	// The networks switch it on with the first container.

@@ -15,9 +15,10 @@ import (
 
 func TestReloadedKeepsWhatCanNotChange(t *testing.T) {
 	running, fresh := config.Default(), config.Default()
+	fresh.DefaultRuntime, fresh.Runtimes = "crun", map[string]config.Runtime{"crun": {Path: "/usr/bin/crun"}}
 	fresh.Root, fresh.Hosts, fresh.Debug, fresh.Labels, fresh.ShmSize = "/other", []string{"fd://"}, true, []string{"a=b"}, 1<<20
 	got := reloaded(running, fresh)
-	if got.Root != running.Root || len(got.Hosts) != 0 || !got.Debug || got.Labels[0] != "a=b" || got.ShmSize != 1<<20 || running.Debug {
+	if got.Root != running.Root || len(got.Hosts) != 0 || !got.Debug || got.Labels[0] != "a=b" || got.ShmSize != 1<<20 || running.Debug || got.DefaultRuntime != "crun" || got.Runtimes["crun"].Path == "" {
 		t.Errorf("%+v", got)
 	}
 }

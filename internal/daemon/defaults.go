@@ -56,6 +56,14 @@ func runtimes(c *config.Config) map[string][]string {
 	return all
 }
 
+// runtime is the program of another runtime, as the configuration has it now.
+func (d *Daemon) runtime(name string) []string {
+	if name == config.OwnRuntime {
+		return nil
+	}
+	return runtimes(d.config.Load())[name]
+}
+
 func runtimeNames(c *config.Config) []string {
 	return append([]string{config.OwnRuntime}, slices.Sorted(maps.Keys(runtimes(c)))...)
 }

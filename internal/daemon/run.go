@@ -157,6 +157,7 @@ func reloaded(running, fresh *config.Config) *config.Config {
 	c.ShutdownTimeout, c.StopTimeout = fresh.ShutdownTimeout, fresh.StopTimeout
 	c.ShmSize, c.IPCMode, c.CgroupnsMode = fresh.ShmSize, fresh.IPCMode, fresh.CgroupnsMode
 	c.Features, c.RegistryMirrors, c.InsecureRegistries = fresh.Features, fresh.RegistryMirrors, fresh.InsecureRegistries
+	c.Runtimes, c.DefaultRuntime = fresh.Runtimes, fresh.DefaultRuntime
 	c.Ulimits, c.LogOpts = fresh.Ulimits, fresh.LogOpts
 	return &c
 }

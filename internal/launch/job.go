@@ -94,7 +94,12 @@ func (b *build) inputs() (ocispec.Inputs, error) {
 }
 
 // runtime is the program of the OCI runtime that the plan names, nil for ours.
-func (l *Launcher) runtime(p *plan.Plan) []string { return l.o.Runtimes[p.Runtime] }
+func (l *Launcher) runtime(p *plan.Plan) []string {
+	if l.o.Runtime == nil {
+		return nil
+	}
+	return l.o.Runtime(p.Runtime)
+}
 
 // writeBundle writes the bundle that another runtime reads.
 func (b *build) writeBundle(spec *specs.Spec) error {

@@ -105,10 +105,10 @@ type Options struct {
 	CgroupParent string
 	Systemd      bool   // systemd makes the control groups, as scopes
 	ScopePrefix  string // of the scopes' names, which tells daemons apart; "gantry" if empty
-	// Runtimes gives, by name, the program and arguments of other OCI
-	// runtimes. A name that is not there is our own.
-	Runtimes map[string][]string
-	Log      *slog.Logger // for how long each step takes; nil for nowhere
+	// Runtime gives, by name, the program and arguments of another OCI
+	// runtime, and nil for our own. It may be nil: then there is no other.
+	Runtime func(name string) []string
+	Log     *slog.Logger // for how long each step takes; nil for nowhere
 	// Fail is called before each step is done ("network") and undone
 	// ("undo network"); an error makes it fail there. For crash tests only.
 	Fail func(point string) error

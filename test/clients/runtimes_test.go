@@ -5,6 +5,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -22,7 +23,11 @@ func TestRuntimes(t *testing.T) {
 	if err != nil {
 		t.Skip(err)
 	}
-	d := testkit.StartDaemon(t, "--add-runtime", "other="+runc, "--add-runtime", "self="+testkit.Bin(t, "gantry-shim"))
+	file := filepath.Join(t.TempDir(), "daemon.json")
+	if err := os.WriteFile(file, []byte("{}"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	d := testkit.StartDaemon(t, "--config-file", file, "--add-runtime", "other="+runc, "--add-runtime", "self="+testkit.Bin(t, "gantry-shim"))
 	d.LoadBusybox(t)
 	s := story{t, clients.CLI{Path: d.Program("gantry"), Env: []string{"GANTRY_HOST=unix://" + d.Socket, "DOCKER_CONTEXT=", "DOCKER_CONFIG=" + t.TempDir(), "TERM=xterm"}}}
 	s.fails(125, "unknown or invalid runtime name: nosuch", "run", "--rm", "--runtime", "nosuch", "busybox", "true")
@@ -36,6 +41,21 @@ func TestRuntimes(t *testing.T) {
 			s.runtime(d, name)
 		})
 	}
+
+	// One more with a reload, and without it again: then it starts no more.
+	reload := func(text, names string) {
+		s.must(os.WriteFile(file, []byte(text), 0o600))
+		s.must(syscall.Kill(d.Pid(), syscall.SIGHUP))
+		for end := time.Now().Add(5 * time.Second); s.ok("info", "--format", "{{range $k, $v := .Runtimes}}{{$k}} {{end}}") != names+"\n"; time.Sleep(20 * time.Millisecond) {
+			if time.Now().After(end) {
+				t.Fatalf("the runtimes do not become %s", names)
+			}
+		}
+	}
+	reload(`{"runtimes":{"late":{"path":"`+runc+`"}}}`, "gantry late other runc self ")
+	s.ok("run", "--name", "late", "--runtime", "late", "busybox", "true")
+	reload("{}", "gantry other runc self ")
+	s.fails(1, "unknown or invalid runtime name: late", "start", "late")
 }
 
 // runtime is the life of containers of one other runtime.
