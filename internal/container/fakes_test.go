@@ -403,8 +403,10 @@ func (m *machine) open(t *testing.T) *Engine {
 	t.Helper()
 	e, err := Open(t.Context(), Options{
 		Store: m.db, Images: m.images, Volumes: m.volumes, Launcher: m.launcher, Events: m.bus,
-		Defaults: func() plan.Defaults { return plan.Defaults{Runtime: "gantry", Kernel: plan.CompleteKernel(2, plan.CgroupV1)} },
-		Root:     m.dir, RunDir: filepath.Join(m.dir, "run"),
+		Defaults: func() plan.Defaults {
+			return plan.Defaults{Runtime: "gantry", Kernel: plan.CompleteKernel(2, plan.CgroupV1)}
+		},
+		Root: m.dir, RunDir: filepath.Join(m.dir, "run"),
 	})
 	if err != nil {
 		t.Fatal(err)
