@@ -239,8 +239,10 @@ func runContainer(ctx context.Context, a *App, fs *pflag.FlagSet, o *runOptions,
 			return errors.New("conflicting options: cannot specify both --attach and --detach")
 		}
 		req.AttachStdin, req.AttachStdout, req.AttachStderr, req.StdinOnce = false, false, false, false
-	} else if err := checkTTY(a, req.AttachStdin, req.Tty); err != nil {
-		return err
+	} else if req.AttachStdin && req.Tty {
+		if err := needTTY(a); err != nil {
+			return err
+		}
 	}
 	keys, keyText, err := detachKeys(a, o.detachKeys)
 	if err != nil {

@@ -129,8 +129,10 @@ func attachTo(ctx context.Context, a *App, name string, o *attachOptions) error 
 		return errors.New("You cannot attach to a restarting container, wait until it is running")
 	}
 	stdin := !o.noStdin && c.Config.OpenStdin
-	if err := checkTTY(a, stdin, c.Config.Tty); err != nil {
-		return err
+	if stdin && c.Config.Tty {
+		if err := needTTY(a); err != nil {
+			return err
+		}
 	}
 	keys, text, err := detachKeys(a, o.detachKeys)
 	if err != nil {
@@ -226,8 +228,10 @@ func execIn(ctx context.Context, a *App, name string, argv []string, o *execOpti
 		return err
 	}
 	if !o.detach {
-		if err := checkTTY(a, o.stdin, o.tty); err != nil {
-			return err
+		if o.stdin && o.tty {
+			if err := needTTY(a); err != nil {
+				return err
+			}
 		}
 	}
 	keys, text, err := detachKeys(a, o.detachKeys)

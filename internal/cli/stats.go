@@ -23,6 +23,8 @@ import (
 type statsOptions struct {
 	all, noStream, noTrunc bool
 	format                 string
+
+	followAll bool // none was named: those that start are shown too
 }
 
 func statsCommand(a *App) *cobra.Command {
@@ -83,8 +85,7 @@ func showStats(ctx context.Context, a *App, names []string, o *statsOptions) err
 	}
 	t := &statsTable{samples: map[string]*formatter.Sample{}}
 	format := listFormat(a, listFlags{format: o.format, key: "statsFormat"})
-	followAll := len(names) == 0
-	if followAll {
+	if o.followAll = len(names) == 0; o.followAll {
 		q := url.Values{}
 		if o.all {
 			q.Set("all", "1")
@@ -100,7 +101,7 @@ func showStats(ctx context.Context, a *App, names []string, o *statsOptions) err
 	if o.noStream {
 		return statsOnce(ctx, a, t, names, format, o)
 	}
-	return statsLive(ctx, a, t, names, followAll, format, o)
+	return statsLive(ctx, a, t, names, format, o)
 }
 
 // statsOnce shows one sample of each container, all measured at the same time.
@@ -125,7 +126,7 @@ func statsOnce(ctx context.Context, a *App, t *statsTable, names []string, forma
 
 // statsLive repaints the table every half second until ctx ends, or until no
 // container is left that was asked for by name.
-func statsLive(ctx context.Context, a *App, t *statsTable, names []string, followAll bool, format string, o *statsOptions) error {
+func statsLive(ctx context.Context, a *App, t *statsTable, names []string, format string, o *statsOptions) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	var wg sync.WaitGroup
@@ -134,10 +135,10 @@ func statsLive(ctx context.Context, a *App, t *statsTable, names []string, follo
 		t.set(n, &formatter.Sample{Container: n, Invalid: true})
 		wg.Go(func() {
 			err := followStats(ctx, a, t, n)
-			if err != nil && ctx.Err() == nil && !followAll {
+			if err != nil && ctx.Err() == nil && !o.followAll {
 				cancel(err)
 			}
-			if followAll && ctx.Err() == nil {
+			if o.followAll && ctx.Err() == nil {
 				t.drop(n)
 			}
 		})
@@ -145,7 +146,7 @@ func statsLive(ctx context.Context, a *App, t *statsTable, names []string, follo
 	for _, n := range names {
 		follow(n)
 	}
-	if followAll {
+	if o.followAll {
 		wg.Go(func() { followStarts(ctx, a, follow) })
 	}
 	tick := time.NewTicker(500 * time.Millisecond)

@@ -140,9 +140,9 @@ func (a *App) outSize() term.Size {
 	return term.Size{}
 }
 
-// checkTTY refuses -t with -i when the input is no terminal.
-func checkTTY(a *App, stdin, tty bool) error {
-	if stdin && tty && !term.IsTerminal(a.In) {
+// needTTY refuses -t together with -i when the input is no terminal.
+func needTTY(a *App) error {
+	if !term.IsTerminal(a.In) {
 		return errors.New("the input device is not a TTY")
 	}
 	return nil
