@@ -1,10 +1,12 @@
 package launch
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 
 	"gantry/internal/cgroup"
@@ -92,6 +94,16 @@ func TestTornNoteIsNotBelieved(t *testing.T) {
 		}
 		if got := l.Cgroup("abc", nil).Path(); got != "/gantry/abc" {
 			t.Errorf("note %q: %s", note, got)
+		}
+	}
+}
+
+func TestVanished(t *testing.T) {
+	for err, want := range map[error]bool{
+		fmt.Errorf("write: %w", syscall.ENODEV): true, fmt.Errorf("open: %w", syscall.ENOENT): true, syscall.EBUSY: false, nil: false,
+	} {
+		if vanished(err) != want {
+			t.Errorf("%v: %v", err, !want)
 		}
 	}
 }

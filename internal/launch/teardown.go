@@ -71,15 +71,21 @@ func killAll(ctx context.Context, group *Group) error {
 	if !group.Exists() {
 		return nil
 	}
-	if err := group.Kill(); err != nil && group.Exists() {
+	if err := group.Kill(); err != nil && !vanished(err) && group.Exists() {
 		return err
 	}
 	ctx, cancel := context.WithTimeout(ctx, endWait)
 	defer cancel()
-	if err := group.Thaw(ctx); err != nil && group.Exists() && !errs.Is(err, errs.Unsupported) {
+	if err := group.Thaw(ctx); err != nil && !vanished(err) && group.Exists() && !errs.Is(err, errs.Unsupported) {
 		return err
 	}
 	return nil
+}
+
+// vanished tells that a group was removed while it was looked at, as its shim
+// does in one hierarchy after the other.
+func vanished(err error) bool {
+	return errors.Is(err, syscall.ENODEV) || errors.Is(err, fs.ErrNotExist)
 }
 
 // endShim tells a shim that may be there to end its container and itself. One
