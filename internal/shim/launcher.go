@@ -162,8 +162,9 @@ func (l *Launcher) spawn(id string) (*net.UnixConn, error) {
 		Dir: "/",
 		// The Go runtime reads these before anything else runs: one
 		// processor, a collection at 2 MB instead of 4, no look at cgroup
-		// limits and no table for a memory profile.
-		Env:   []string{"GOMAXPROCS=1", "GOGC=50", "GODEBUG=containermaxprocs=0,updatemaxprocs=0,memprofilerate=0"},
+		// limits, no table for a memory profile, and no huge pages where
+		// the host gives them unasked: the heap is less than one.
+		Env:   []string{"GOMAXPROCS=1", "GOGC=50", "GODEBUG=containermaxprocs=0,updatemaxprocs=0,memprofilerate=0,disablethp=1"},
 		Files: []uintptr{uintptr(null), uintptr(null), uintptr(null), uintptr(pair[1])},
 		Sys:   &syscall.SysProcAttr{Setsid: true, PidFD: &pidfd},
 	})

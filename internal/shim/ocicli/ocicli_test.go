@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -340,10 +341,10 @@ func TestConsoleSocket(t *testing.T) {
 	master := os.NewFile(uintptr(fds[0]), "master")
 	defer master.Close()
 	h.must("start", "c6")
-	buf := make([]byte, 100)
-	n, err = master.Read(buf)
-	if got := string(buf[:n]); got != "/dev/pts/0\r\n" || err != nil {
-		t.Errorf("terminal: %q %v", got, err)
+	const want = "/dev/pts/0\r\n"
+	buf := make([]byte, len(want))
+	if n, err = io.ReadFull(master, buf); string(buf) != want || err != nil {
+		t.Errorf("terminal: %q %v", buf[:n], err)
 	}
 	if out, code := h.run("exec", "--tty", "--detach", "c6", "tty"); code == 0 || !strings.Contains(out, "--console-socket") {
 		t.Errorf("terminal without a place to go: %d %s", code, out)
