@@ -281,7 +281,7 @@ func (p *process) reaped(st syscall.WaitStatus) {
 	if p.log != nil {
 		p.log.Close()
 	}
-	p.out.finish(&p.s.late)
+	p.s.late.Add(1) // finish is still to come
 	p.closeInput()
 	if p == p.s.main {
 		e.OOMKilled = p.s.outOfMemory()
@@ -304,6 +304,10 @@ func (p *process) reaped(st syscall.WaitStatus) {
 	for _, w := range waiters {
 		w.k.send(w.call, protocol.OpAnswer, e.Encode())
 	}
+	// After the exit code: who has read the output to its end and then asks
+	// about the process shall find it ended.
+	p.out.finish(&p.s.late)
+	p.s.late.Done()
 	if p == p.s.main {
 		p.s.cleanUp()
 	} else if forgotten {
