@@ -135,8 +135,9 @@ func (a *App) dispatch(ctx context.Context, args []string) error {
 		fmt.Fprintf(a.Out, "%s version %s, build %s\n", title(a.name), a.build.Version, a.build.Commit)
 		return nil
 	}
-	if len(rest) == 0 {
-		return showHelp(ctx, a, fullTree(a), nil)
+	if len(rest) == 0 { // nobody asked for help: it is no output
+		rootHelp(ctx, a, a.Err, fullTree(a))
+		return nil
 	}
 	switch rest[0] {
 	case "help":

@@ -79,6 +79,9 @@ func TestHelp(t *testing.T) {
 	}
 	for _, args := range []string{"", "help", "--help"} {
 		r := run(t, "unix:///x", "", strings.Fields(args)...)
+		if args == "" {
+			r.out, r.err = r.err, r.out
+		}
 		if !strings.HasPrefix(r.out, "Usage:  docker [OPTIONS] COMMAND\n\nA self-sufficient runtime for containers\n\nCommon Commands:\n  run         Create and run a new container from an image\n") || r.code != 0 {
 			t.Errorf("%q: got %+v", args, r)
 		}
@@ -86,7 +89,7 @@ func TestHelp(t *testing.T) {
 	if a, b := run(t, "unix:///x", "", "help", "run"), run(t, "unix:///x", "", "run", "--help"); a != b || !strings.Contains(a.out, "-h, --hostname string") {
 		t.Error("help run and run --help differ")
 	}
-	if r := run(t, "unix:///x", "", "container"); !strings.HasPrefix(r.out, "Usage:  docker container COMMAND\n\nManage containers\n\nCommands:\n  attach      Attach local") {
+	if r := run(t, "unix:///x", "", "container"); r.out != "" || !strings.HasPrefix(r.err, "Usage:  docker container COMMAND\n\nManage containers\n\nCommands:\n  attach      Attach local") {
 		t.Errorf("got %+v", r)
 	}
 }

@@ -287,7 +287,7 @@ func groupCommand(a *App, g group) *cobra.Command {
 			}
 			return unknownCommand(a, cmd.CommandPath()+" "+args[0], cmd.UseLine(), similar(args[0], names))
 		},
-		RunE: func(cmd *cobra.Command, _ []string) error { commandHelp(a, a.Out, cmd); return nil },
+		RunE: func(cmd *cobra.Command, _ []string) error { commandHelp(a, a.Err, cmd); return nil },
 	}
 	addHelpFlag(cmd)
 	return cmd

@@ -81,6 +81,9 @@ func (f *Flags) setProcess(fs *pflag.FlagSet, c *wire.ContainerConfig, _ *wire.H
 	if err != nil {
 		return err
 	}
+	if len(env) == 0 {
+		env = nil
+	}
 	c.Image, c.Env, c.Labels = f.Image, env, opt.ToMap(labels)
 	if len(f.Args) > 0 {
 		c.Cmd = f.Args

@@ -57,11 +57,10 @@ func ContainerTable(o TableOptions) Table[*ContainerContext] {
 // CheckContainers tells whether a format of ps can be used at all, which shows
 // before anything is asked of the daemon, and also for an empty list.
 func CheckContainers(format string) error {
-	text := strings.TrimPrefix(format, tableKey+" ")
-	if text == "" || text == tableKey || text == jsonKey {
+	if format == "" || format == tableKey || format == jsonKey {
 		return nil
 	}
-	tmpl, err := template.New("").Funcs(functions()).Parse(unescape(text))
+	tmpl, err := template.New("").Funcs(functions()).Parse(format)
 	if err != nil {
 		return errs.New(errs.Invalid, "failed to parse template: %w", err)
 	}

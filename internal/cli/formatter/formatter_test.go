@@ -233,7 +233,7 @@ func TestCheckContainers(t *testing.T) {
 	for format, want := range map[string]string{
 		"": "", "table": "", "json": "", "{{.Names}}": "", `table {{.Names}}\t{{.Label "x"}}`: "", "{{json .}}": "", "{{range split .Names \",\"}}{{.}}{{end}}": "",
 		"{{.Bogus}}":       `failed to execute template: template: :1:2: executing "" at <.Bogus>: can't evaluate field Bogus in type *formatter.ContainerContext`,
-		"table {{.Bogus}}": `failed to execute template: template: :1:2: executing "" at <.Bogus>: can't evaluate field Bogus in type *formatter.ContainerContext`,
+		"table {{.Bogus}}": `failed to execute template: template: :1:8: executing "" at <.Bogus>: can't evaluate field Bogus in type *formatter.ContainerContext`,
 		"{{.ID":            "failed to parse template: template: :1: unclosed action",
 	} {
 		got := ""
