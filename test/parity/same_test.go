@@ -1,0 +1,54 @@
+package parity
+
+import (
+	"os"
+	"os/exec"
+	"strings"
+	"testing"
+)
+
+// sameAccepted lists where gantry is meant to say something else than the stock
+// command line does of the same daemon.
+var sameAccepted = []acceptance{
+	{command: "{{json .Config}}", says: `"Labels":{"a":"b"}}`, reason: "types of a newer API: no OnBuild"},
+	{command: "{{json .HostConfig}}", says: `"NetworkMode":"bridge"`, reason: "types of a newer API: no KernelMemory"},
+	{command: "--cidfile nodir/c", says: "failed to create the container ID file", reason: "127 is for programs that are not there"},
+	{command: "--kernel-memory 50m", says: "deprecated", reason: "it has no effect, which is said"},
+	{command: "docker images --format json", says: `"Containers":"`, reason: "containers are counted"},
+	{command: "docker images --tree", says: "DISK USAGE", reason: "no longer an experiment, and no colours in files"},
+	{command: "docker network inspect nn", says: `"Options":null`, reason: "types of a newer API"},
+	{command: "docker system prune -f --volumes", says: "Total reclaimed space", reason: "goes on without a builder: issue 6"},
+	{command: "docker version --format json", says: "Gantry", reason: "the programs' own versions"},
+}
+
+// TestSame gives the same commands to the stock command line and to gantry, each
+// with a daemon of its own, and compares what they print. There is no recording:
+// the stock command line is the reference, for the commands of testdata/same.txt.
+func TestSame(t *testing.T) {
+	docker, err := exec.LookPath("docker")
+	if err != nil {
+		t.Skip("no docker command line on this machine to compare with")
+	}
+	text, err := os.ReadFile("testdata/same.txt")
+	if err != nil {
+		t.Fatal(err)
+	}
+	commands := strings.Split(strings.TrimSpace(string(text)), "\n")
+	theirs, ours := newPlayer(t, docker), newPlayer(t, "")
+	var want []Step
+	for _, c := range commands { // one after the other, for their ports are the same
+		want = append(want, theirs.play(t, c, nil))
+	}
+	needed := make([]bool, len(sameAccepted))
+	for i, c := range commands {
+		got := ours.play(t, c, nil)
+		if diff := Differences(want[i], got); diff != "" && !accept(sameAccepted, "gantry", got, needed) {
+			t.Errorf("$ %s\n%s", c, diff)
+		}
+	}
+	for i, a := range sameAccepted {
+		if !needed[i] && !a.machine {
+			t.Errorf("accepted, but there is no difference: %s (%s)", a.command, a.reason)
+		}
+	}
+}
