@@ -126,6 +126,7 @@ func sharedPages(d *daemon) ([]result, error) {
 		}
 		defer d.gantry("rm", "-f", n)
 	}
+	time.Sleep(300 * time.Millisecond) // both have run their start
 	for _, n := range []string{"pages-a", "pages-b"} {
 		pid, err := d.output("inspect", "-f", "{{.State.Pid}}", n)
 		if err != nil {
