@@ -92,22 +92,6 @@ func checkDescriptor(d ocispec.Descriptor) error {
 	return nil
 }
 
-// sniff tells whether data is an index or a manifest, for where no descriptor
-// says so.
-func sniff(data []byte) string {
-	var b body
-	if json.Unmarshal(data, &b) != nil {
-		return ""
-	}
-	switch {
-	case b.MediaType != "":
-		return b.MediaType
-	case b.Manifests != nil:
-		return ocispec.MediaTypeImageIndex
-	}
-	return ocispec.MediaTypeImageManifest
-}
-
 // isAttestation reports whether a manifest in an index tells of another one
 // instead of being an image.
 func isAttestation(d ocispec.Descriptor) bool {

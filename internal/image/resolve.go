@@ -211,15 +211,6 @@ type parts struct {
 	platform ocispec.Platform
 }
 
-// size returns the bytes of the image's blobs.
-func (c *parts) size() int64 {
-	n := c.manifest.Size + c.conf.Size
-	for _, l := range c.layers {
-		n += l.Blob.Size
-	}
-	return n
-}
-
 // maxParts is how many manifests are remembered.
 const maxParts = 256
 

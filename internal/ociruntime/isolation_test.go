@@ -433,6 +433,7 @@ func TestHooks(t *testing.T) {
 	}
 	spec := newSpec("cat", "/log")
 	spec.Hooks = &specs.Hooks{
+		//lint:ignore SA1019 deprecated, and still in use
 		Prestart: hook("prestart"), CreateRuntime: hook("createRuntime"), CreateContainer: hook("createContainer"),
 		Poststart: hook("poststart"), Poststop: hook("poststop"),
 		StartContainer: []specs.Hook{{Path: "/bin/sh", Args: []string{"sh", "-c", "echo inside > /log"}}},

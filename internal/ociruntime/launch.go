@@ -24,7 +24,6 @@ type launch struct {
 	fds    []int // that go with the setup; setup's fields are indexes
 	held   []int // to close at the end
 	sock   int   // our end
-	pid    int   // 0 before the clone
 	procfs int   // a private procfs mount, -1 until needed
 }
 

@@ -21,10 +21,8 @@ import (
 	"gantry/internal/wire"
 )
 
-// fake is an engine with one container, c1, whose calls are remembered.
+// fake is an engine with one container, c1, that remembers what it was asked.
 type fake struct {
-	mu      sync.Mutex
-	calls   []string
 	created container.CreateOptions
 	stop    container.StopOptions
 	stream  *fakeStream

@@ -313,7 +313,8 @@ func (j *Job) hooks(h *specs.Hooks) error {
 		from []specs.Hook
 		to   *[]Hook
 	}{
-		{"prestart", h.Prestart, &j.Hooks.Prestart}, //nolint:staticcheck // deprecated, still in use
+		//lint:ignore SA1019 deprecated, and still in use
+		{"prestart", h.Prestart, &j.Hooks.Prestart},
 		{"createRuntime", h.CreateRuntime, &j.Hooks.CreateRuntime},
 		{"createContainer", h.CreateContainer, &j.Hooks.CreateContainer},
 		{"startContainer", h.StartContainer, &j.Hooks.StartContainer},

@@ -236,7 +236,8 @@ func TestFromSpecRefuses(t *testing.T) {
 		"idmap needs": func(s *specs.Spec) {
 			s.Mounts = []specs.Mount{{Destination: "/x", Source: "/", Options: []string{"bind", "idmap"}}}
 		},
-		"hooks.prestart.path": func(s *specs.Spec) { s.Hooks = &specs.Hooks{Prestart: []specs.Hook{{Path: "x"}}} }, //nolint:staticcheck // deprecated, still in use
+		//lint:ignore SA1019 deprecated, and still in use
+		"hooks.prestart.path": func(s *specs.Spec) { s.Hooks = &specs.Hooks{Prestart: []specs.Hook{{Path: "x"}}} },
 		"hooks.poststop.timeout": func(s *specs.Spec) {
 			n := 0
 			s.Hooks = &specs.Hooks{Poststop: []specs.Hook{{Path: "/x", Timeout: &n}}}

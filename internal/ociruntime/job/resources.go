@@ -40,7 +40,8 @@ func visitResources(c *coder, r *specs.LinuxResources) {
 }
 
 func visitMemory(c *coder, m *specs.LinuxMemory) {
-	for _, p := range []**int64{&m.Limit, &m.Reservation, &m.Swap, &m.Kernel, &m.KernelTCP} { //nolint:staticcheck // deprecated fields still arrive
+	//lint:ignore SA1019 deprecated fields still arrive
+	for _, p := range []**int64{&m.Limit, &m.Reservation, &m.Swap, &m.Kernel, &m.KernelTCP} {
 		opt(c, p, num[int64])
 	}
 	opt(c, &m.Swappiness, num[uint64])
