@@ -11,6 +11,7 @@ import (
 	"os/exec"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 
 	"gantry/internal/errs"
@@ -92,15 +93,21 @@ func dialCommand(ctx context.Context, argv []string) (net.Conn, error) {
 func (c *commandConn) Read(b []byte) (int, error) {
 	n, err := c.out.Read(b)
 	if err == io.EOF && n == 0 {
-		select {
-		case <-c.wait():
-		case <-time.After(lastWords):
-		}
-		if text := c.stderr.String(); text != "" {
-			return 0, fmt.Errorf("command %s: %s", c.cmd.Args[0], strings.TrimSpace(text))
-		}
+		err = c.reason(err)
 	}
 	return n, err
+}
+
+// reason returns what the child has said about its end, or else err.
+func (c *commandConn) reason(err error) error {
+	select {
+	case <-c.wait():
+	case <-time.After(lastWords):
+	}
+	if text := c.stderr.String(); text != "" {
+		return fmt.Errorf("command %s: %s", c.cmd.Args[0], strings.TrimSpace(text))
+	}
+	return err
 }
 
 // wait begins to wait for the child's end.
@@ -114,7 +121,14 @@ func (c *commandConn) wait() <-chan struct{} {
 	return c.ended
 }
 
-func (c *commandConn) Write(b []byte) (int, error) { return c.in.Write(b) }
+// Write gives the child b. One that has ended already is why it can't.
+func (c *commandConn) Write(b []byte) (int, error) {
+	n, err := c.in.Write(b)
+	if errors.Is(err, syscall.EPIPE) {
+		err = c.reason(err)
+	}
+	return n, err
+}
 
 // CloseWrite ends the child's standard input.
 func (c *commandConn) CloseWrite() error { return c.in.Close() }

@@ -103,6 +103,21 @@ func TestKindsFollowTheStatus(t *testing.T) {
 	}
 }
 
+// Whether the child ends before it is written to or after, its words are the error.
+func TestACommandThatEndsAtOnceSaysWhy(t *testing.T) {
+	conn, err := dialCommand(t.Context(), []string{"sh", "-c", "echo refused >&2; exit 1"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	for err == nil {
+		_, err = conn.Write(make([]byte, 1<<16))
+	}
+	if err.Error() != "command sh: refused" {
+		t.Errorf("writing: %v", err)
+	}
+}
+
 func TestDeleteAndAnswersThatAreNoJSON(t *testing.T) {
 	host := serve(t, t.TempDir()+"/s", func(w http.ResponseWriter, r *http.Request) {
 		if r.Method != http.MethodDelete {
