@@ -23,13 +23,13 @@ var sameAccepted = []acceptance{
 
 // TestSame gives the same commands to the stock command line and to gantry, each
 // with a daemon of its own, and compares what they print. There is no recording:
-// the stock command line is the reference, for the commands of testdata/same.txt.
+// the stock command line is the reference, for the commands of testdata/same.list.
 func TestSame(t *testing.T) {
 	docker, err := exec.LookPath("docker")
 	if err != nil {
 		t.Skip("no docker command line on this machine to compare with")
 	}
-	text, err := os.ReadFile("testdata/same.txt")
+	text, err := os.ReadFile("testdata/same.list")
 	if err != nil {
 		t.Fatal(err)
 	}
