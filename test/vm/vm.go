@@ -58,28 +58,35 @@ type Machine struct {
 const marker = "gantry-vm-exit:"
 
 // boot is the machine's first program. The root that the kernel unpacks cannot
-// be pivoted away from (pivot_root(2), "rootfs"), so the script runs on a tmpfs.
+// be pivoted away from (pivot_root(2), "rootfs"), so the script runs on a tmpfs,
+// with an ext4, which most users have, at /tmp.
 const boot = `#!/bin/busybox sh
 b=/bin/busybox
 $b mkdir -p /proc /newroot
 $b mount -t tmpfs -o size=90%,mode=755 root /newroot
-for f in /bin /lib /test /stage2 /etc; do $b cp -a $f /newroot/; done
+for f in /bin /lib /lib64 /test /stage2 /etc; do $b cp -a $f /newroot/; done
 exec $b switch_root /newroot /stage2
 `
 
 const stage2 = `#!/bin/busybox sh
-/bin/busybox --install -s /bin
+b=/bin/busybox
+$b mkdir -p /proc /sys /dev /tmp /run /root /var/lib
+$b mount -t devtmpfs dev /dev
+$b --install -s /bin 2>/dev/null
 export PATH=/bin HOME=/root CI=true TMPDIR=/tmp
-mkdir -p /proc /sys /dev /tmp /run /root /var/lib
 mount -t proc proc /proc
 mount -t sysfs sys /sys
-mount -t devtmpfs dev /dev
 mkdir -p /dev/pts /dev/shm
 mount -t devpts -o gid=5,mode=620,ptmxmode=666 devpts /dev/pts
-mount -t tmpfs -o mode=1777 tmp /tmp
+mount -t tmpfs run /run
 mount -t cgroup2 -o nsdelegate cgroup2 /sys/fs/cgroup
-ip link set lo up
+dmesg -n 1
 for m in $(cat /lib/modules.order); do insmod /lib/mod/$m || echo "insmod $m failed"; done
+ip link set lo up
+dd if=/dev/zero of=/disk bs=1 count=0 seek=4G 2>/dev/null
+mke2fs -F -I 256 /disk >/dev/null
+mount -t ext4 -o loop /disk /tmp
+chmod 1777 /tmp
 sh /test/script
 echo "` + marker + `$?"
 sync
@@ -195,6 +202,7 @@ func (a *archive) busybox(m Machine) error {
 		return err
 	}
 	a.file("/bin/busybox", busybox)
+	a.parents("/lib64/x")
 	a.text("/init", boot, 0o755)
 	a.text("/stage2", stage2, 0o755)
 	a.text("/etc/passwd", "root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534::/:/bin/false\n", 0o644)
