@@ -45,10 +45,10 @@ kernel: ## tests of namespaces, mounts, control groups and networks; need root
 	go test -p 1 ./internal/ociruntime/... ./internal/shim/... ./internal/cgroup/... ./internal/network/...
 
 vm: ## the kernel-level tests on a cgroup v2 machine under qemu
-	go test ./test/vm
+	go test -count=1 ./test/vm
 
 system: build ## the real programs, driven by scripts, docker and docker-py; need root
-	GANTRY_BIN=$(CURDIR)/bin go test -p 1 -timeout 20m $$(go list ./test/... | grep -vE '/test/(bench|vm)(/|$$)')
+	GANTRY_BIN=$(CURDIR)/bin go test -count=1 -p 1 -timeout 20m $$(go list ./test/... | grep -vE '/test/(bench|vm)(/|$$)')
 
 bench: build ## the promises of docs/spec.md, as ratios to a floor measured in the same run
 	go run ./test/bench -bin $(CURDIR)/bin
