@@ -14,8 +14,7 @@ look links "$(ip -o link 2>/dev/null | awk -F': ' '{print $2}' | grep -E '^(gant
 look tables "$(nft list tables 2>/dev/null | grep gantry)"
 look mounts "$(awk '{print $5}' /proc/self/mountinfo | grep -E 'gantry|/tmp/Test')"
 look 'control groups' "$(find /sys/fs/cgroup -type d -name '*gantry*' 2>/dev/null)"
-for name in gantryd gantry-shim gantry-init; do
-	look "processes" "$(pgrep -a -x $name)"
-done
+# A dead process that the machine's first process has yet to reap is its affair.
+look processes "$(ps -eo pid=,stat=,comm= | awk '$3 ~ /^gantry(d|-shim|-init)$/ && $2 !~ /^Z/')"
 look directories "$(find /tmp -maxdepth 1 -name 'gantry-*' 2>/dev/null)"
 [ -z "$found" ]
