@@ -16,18 +16,7 @@ import (
 func TestEngineOnSystemd(t *testing.T) {
 	kernel(t)
 	system := testkit.Debian(t)
-	image := filepath.Join(t.TempDir(), "busybox.tar")
-	f, err := os.Create(image)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := testkit.Busybox(f, "busybox:latest"); err != nil {
-		t.Fatal(err)
-	}
-	if err := f.Close(); err != nil {
-		t.Fatal(err)
-	}
-	files := map[string]string{"/test/busybox.tar": image, "/test/systemd.sh": "testdata/systemd.sh"}
+	files := map[string]string{"/test/busybox.tar": busyboxTar(t), "/test/systemd.sh": "testdata/systemd.sh"}
 	for _, p := range []string{"gantry", "gantryd"} {
 		files["/usr/bin/"+p] = testkit.Bin(t, p)
 	}

@@ -2,6 +2,7 @@ package vm_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -125,31 +126,27 @@ func program(t *testing.T, files map[string]string, name string) {
 	}
 }
 
+// busyboxTar returns the path of an archive of the image busybox:latest.
+func busyboxTar(t *testing.T) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "busybox.tar")
+	f, err := os.Create(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(testkit.Busybox(f, "busybox:latest"), f.Close()); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
 // TestEngineOnCgroupV2 runs the three programs on a v2-only kernel and asserts
 // what the containers see.
 func TestEngineOnCgroupV2(t *testing.T) {
 	kernel(t)
-	bin := os.Getenv("GANTRY_BIN")
-	if bin == "" {
-		bin = "../../bin"
-	}
-	image := filepath.Join(t.TempDir(), "busybox.tar")
-	f, err := os.Create(image)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := testkit.Busybox(f, "busybox:latest"); err != nil {
-		t.Fatal(err)
-	}
-	if err := f.Close(); err != nil {
-		t.Fatal(err)
-	}
-	files := map[string]string{"/test/busybox.tar": image, "/test/engine.sh": "testdata/engine.sh"}
+	files := map[string]string{"/test/busybox.tar": busyboxTar(t), "/test/engine.sh": "testdata/engine.sh"}
 	for _, p := range []string{"gantry", "gantryd"} {
-		if _, err := os.Stat(filepath.Join(bin, p)); err != nil {
-			t.Fatalf("%v: run `make build`", err)
-		}
-		files["/bin/"+p] = filepath.Join(bin, p)
+		files["/bin/"+p] = testkit.Bin(t, p)
 	}
 	if out := boot(t, "", files, "sh /test/engine.sh"); !strings.Contains(out, "all passed") {
 		t.Error("the script did not reach its end")
