@@ -1,0 +1,36 @@
+package wire
+
+// CreateExtra is what Gantry adds to the body of a request to create a
+// container, under the key "Gantry", which stock clients neither send nor see.
+type CreateExtra struct {
+	// After names containers that must run, or with the suffix ":healthy" be
+	// healthy, before this one is started by the daemon: "db", "db:healthy".
+	After []string `json:",omitempty"`
+	// NetRate bounds the container's network traffic.
+	NetRate *NetRate `json:",omitempty"`
+}
+
+// UpdateExtra is what Gantry adds to the body of a request to update a
+// container, under the key "Gantry". A nil field changes nothing.
+type UpdateExtra struct {
+	// PublishedPorts replaces the published ports, at once if it runs.
+	PublishedPorts *PortMap `json:",omitempty"`
+	// AddMounts and RemoveMounts (by target path) change the mounts, at once
+	// if it runs.
+	AddMounts    []Mount  `json:",omitempty"`
+	RemoveMounts []string `json:",omitempty"`
+	// Env sets (KEY=value) and removes (KEY) variables from the next start on.
+	Env []string `json:",omitempty"`
+	// Labels sets the labels that it names, RemoveLabels removes some.
+	Labels       map[string]string `json:",omitempty"`
+	RemoveLabels []string          `json:",omitempty"`
+	// NetRate replaces the bounds of the network traffic.
+	NetRate *NetRate `json:",omitempty"`
+}
+
+// NetRate bounds network traffic in bits per second; 0 is no bound. In is what
+// the container receives, Out what it sends.
+type NetRate struct {
+	In  int64 `json:",omitempty"`
+	Out int64 `json:",omitempty"`
+}
