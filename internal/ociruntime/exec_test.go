@@ -187,6 +187,29 @@ func TestUserNamespace(t *testing.T) {
 	}
 }
 
+// TestMappedRoot: the image and the layer stay the host's root's on the disk, and
+// are the container's root's inside.
+func TestMappedRoot(t *testing.T) {
+	spec := newSpec("sh", "-c", "stat -c %u /bin /bin/sh; touch /x; chown 5:6 /x; echo more >> /etc/passwd; grep -c "msgqueue size *900000 *900001" /proc/self/limits; echo to stdout > /dev/stdout; exec 3<>/dev/stdin")
+	mapped(spec)
+	spec.Process.Rlimits = []specs.POSIXRlimit{{Type: "RLIMIT_MSGQUEUE", Soft: 900000, Hard: 900001}}
+	j, err := job.FromSpec(spec, job.Options{ID: "test", Bundle: "/", Overlay: overlayOf(t, busybox(t))})
+	if err != nil {
+		t.Fatal(err)
+	}
+	j.Root.Overlay.Mapped = true
+	out, errOut, code := run(t, j)
+	if want := "0\n0\n1\nto stdout\n"; out != want || code != 0 {
+		t.Errorf("got %q (%q, %d), want %q", out, errOut, code, want)
+	}
+	for file, want := range map[string]uint32{"x": 5, "etc/passwd": 0} {
+		var st unix.Stat_t
+		if err := unix.Stat(filepath.Join(j.Root.Overlay.Upper, file), &st); err != nil || st.Uid != want {
+			t.Errorf("%s is of %d on the disk, want %d (%v)", file, st.Uid, want, err)
+		}
+	}
+}
+
 // TestJoin joins every kind of namespace of a running container, the user
 // namespace among them, first each alone and then all together.
 func TestJoin(t *testing.T) {

@@ -261,6 +261,11 @@ func (l *launch) fillSetup(pid int) error {
 			return err
 		}
 	}
+	if l.setup.userNS {
+		if err := l.mapped(pid); err != nil {
+			return err
+		}
+	}
 	if err := l.passStdio(); err != nil {
 		return err
 	}
@@ -282,7 +287,7 @@ func (l *launch) fillSetup(pid int) error {
 	if l.job == nil || l.setup.joinMount {
 		return nil
 	}
-	if err := l.openRoot(); err != nil {
+	if err := l.openRoot(pid); err != nil {
 		return err
 	}
 	return l.openMounts(pid)

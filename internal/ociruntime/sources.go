@@ -9,7 +9,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"gantry/internal/ociruntime/job"
-	"gantry/internal/overlay"
 )
 
 // This file opens, in the parent, what a container's mounts are made of: the
@@ -17,7 +16,7 @@ import (
 // child attaches them, and if it never does they vanish with the descriptor.
 
 // openRoot makes the container's root a detached mount.
-func (l *launch) openRoot() error {
+func (l *launch) openRoot(pid int) error {
 	r := &l.job.Root
 	var fd int
 	var err error
@@ -25,7 +24,7 @@ func (l *launch) openRoot() error {
 		// Here and not in the child: the overlay is of the user namespace
 		// that mounts it, and in the container's own its layers would not
 		// be the container's to write.
-		fd, err = overlay.Mount(overlay.Layers{Lower: o.Lower, Upper: o.Upper, Work: o.Work, Options: o.Options}, 0)
+		fd, err = l.overlay(o, pid)
 	} else {
 		fd, err = openTree(unix.AT_FDCWD, r.Path, unix.OPEN_TREE_CLONE|unix.AT_RECURSIVE)
 		if err != nil {
@@ -121,9 +120,7 @@ func (l *launch) idMap(fd int, m *job.Mount, pid int) error {
 	if len(m.UIDMap) > 0 {
 		ns, err = l.userNamespace(m.UIDMap, m.GIDMap)
 	} else {
-		if err = l.openProcfs(); err == nil {
-			ns, err = unix.Openat(l.procfs, strconv.Itoa(pid)+"/ns/user", unix.O_RDONLY|unix.O_CLOEXEC, 0)
-		}
+		ns, err = l.ownUserNamespace(pid)
 	}
 	if err != nil {
 		return err

@@ -26,6 +26,8 @@ type Layers struct {
 	Work  string   // scratch directory on Upper's file system
 	// Options are further mount options, such as "index=off".
 	Options []string
+	// Mapped, if set, shows the layers' owners through id maps (mapped.go).
+	Mapped *Mapped
 }
 
 // Mount returns the descriptor of a new detached overlay with the given mount
@@ -35,17 +37,25 @@ func Mount(l Layers, attrs uint64) (int, error) {
 	if err := unix.Uname(&u); err != nil {
 		return -1, err
 	}
+	release := unix.ByteSliceToString(u.Release[:])
+	if l.Mapped != nil {
+		return mountMapped(l, attrs, atLeast(release, 6, 15))
+	}
 	// Asking the kernel instead would make an old one log a line for each try.
-	if takesLayers(unix.ByteSliceToString(u.Release[:])) {
+	if takesLayers(release) {
 		return mountNew(l, attrs)
 	}
-	return mountOld(l, attrs)
+	return mountOld(l, attrs, l.mountHere)
 }
 
 // takesLayers says whether a kernel of that release takes layers one by one
 // ("lowerdir+", Linux 6.8). Those that don't, and releases that can't be read,
 // are served by mountOld, which works everywhere.
-func takesLayers(release string) bool {
+func takesLayers(release string) bool { return atLeast(release, 6, 8) }
+
+// atLeast says whether a kernel's release is that version or a later one; of
+// releases that can't be read it says no.
+func atLeast(release string, wantMajor, wantMinor int) bool {
 	first, rest, _ := strings.Cut(release, ".")
 	end := strings.IndexFunc(rest, func(r rune) bool { return r < '0' || r > '9' })
 	if end < 0 {
@@ -56,7 +66,7 @@ func takesLayers(release string) bool {
 		return false
 	}
 	minor, err := strconv.Atoi(rest[:end])
-	return err == nil && (major > 6 || major == 6 && minor >= 8)
+	return err == nil && (major > wantMajor || major == wantMajor && minor >= wantMinor)
 }
 
 // mountNew tells the kernel everything with fsconfig(2).
@@ -149,8 +159,17 @@ func fsError(fs int, what string, err error) error {
 
 // mountOld uses mount(2), in a mount namespace of its own that lives as long as
 // one thread, and takes the mount out of there by descriptor.
-func mountOld(l Layers, attrs uint64) (int, error) {
-	fd, err := apart(func() (int, error) { return l.mountHere() })
+// here mounts it there.
+func mountOld(l Layers, attrs uint64, here func() (int, error)) (int, error) {
+	fd, err := apart(func() (int, error) {
+		if err := unix.Unshare(unix.CLONE_NEWNS); err != nil {
+			return -1, fmt.Errorf("mount overlay: make a mount namespace: %w", err)
+		}
+		if err := unix.Mount("", "/", "", unix.MS_SLAVE|unix.MS_REC, ""); err != nil {
+			return -1, fmt.Errorf("mount overlay: make mounts slaves: %w", err)
+		}
+		return here()
+	})
 	if err != nil {
 		return -1, err
 	}
@@ -164,8 +183,8 @@ func mountOld(l Layers, attrs uint64) (int, error) {
 	return fd, nil
 }
 
-// apart runs f on a thread that has a private copy of the mount namespace, and
-// that ends with f.
+// apart runs f on a thread that ends with f: what f changes of the thread, such
+// as its mount namespace and its credentials, nobody else meets.
 func apart(f func() (int, error)) (int, error) {
 	type result struct {
 		fd  int
@@ -181,14 +200,6 @@ func apart(f func() (int, error)) (int, error) {
 			fd, err := apart(f)
 			runtime.UnlockOSThread()
 			done <- result{fd, err}
-			return
-		}
-		if err := unix.Unshare(unix.CLONE_NEWNS); err != nil {
-			done <- result{-1, fmt.Errorf("mount overlay: make a mount namespace: %w", err)}
-			return
-		}
-		if err := unix.Mount("", "/", "", unix.MS_SLAVE|unix.MS_REC, ""); err != nil {
-			done <- result{-1, fmt.Errorf("mount overlay: make mounts slaves: %w", err)}
 			return
 		}
 		fd, err := f()

@@ -37,7 +37,7 @@ func TestTakesLayers(t *testing.T) {
 func ways(t testing.TB) map[string]func(Layers, uint64) (int, error) {
 	t.Helper()
 	needRoot(t)
-	all := map[string]func(Layers, uint64) (int, error){"any": Mount, "old": mountOld}
+	all := map[string]func(Layers, uint64) (int, error){"any": Mount, "old": old}
 	var u unix.Utsname
 	if err := unix.Uname(&u); err != nil {
 		t.Fatal(err)
@@ -193,7 +193,7 @@ func TestThreadsStayWhereTheyAre(t *testing.T) {
 	var wg sync.WaitGroup
 	for range 40 {
 		wg.Go(func() {
-			fd, err := mountOld(l, 0)
+			fd, err := old(l, 0)
 			if err != nil {
 				t.Error(err)
 				return
@@ -233,3 +233,5 @@ func BenchmarkMount(b *testing.B) {
 		})
 	}
 }
+
+func old(l Layers, attrs uint64) (int, error) { return mountOld(l, attrs, l.mountHere) }

@@ -183,6 +183,9 @@ func (j *Job) root(r *specs.Root, propagation string, o Options) error {
 		j.Root.Propagation = flag | unix.MS_REC
 	}
 	if o.Overlay != nil {
+		if o.Overlay.Mapped && (hostRoot(j.UIDMap) < 0 || hostRoot(j.GIDMap) < 0) {
+			return invalid("root", "has a mapped overlay: linux.uidMappings and gidMappings need a line for 0")
+		}
 		return overlay(o.Overlay)
 	}
 	p := r.Path

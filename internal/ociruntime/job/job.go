@@ -21,6 +21,9 @@ type Overlay struct {
 	Work  string   // overlayfs's scratch directory, on Upper's file system
 	// Options are further mount options, such as "index=off".
 	Options []string
+	// Mapped shows the layers' owners through the maps of the job's user
+	// namespace; without, they are the host's.
+	Mapped bool
 }
 
 // A Job is a container's first process and everything that isolates it. A nil
@@ -135,6 +138,19 @@ type Namespace struct {
 
 // IDMap is one line of /proc/<pid>/uid_map (user_namespaces(7)).
 type IDMap struct{ Inside, Outside, Size uint32 }
+
+// HostRoot returns what root of the job's user namespace is on the host, and
+// -1 for what its maps do not say.
+func (j *Job) HostRoot() (uid, gid int) { return hostRoot(j.UIDMap), hostRoot(j.GIDMap) }
+
+func hostRoot(maps []IDMap) int {
+	for _, m := range maps {
+		if m.Inside == 0 && m.Size > 0 {
+			return int(m.Outside)
+		}
+	}
+	return -1
+}
 
 // TimeOffset is one line of /proc/<pid>/timens_offsets (time_namespaces(7)).
 type TimeOffset struct {

@@ -97,6 +97,7 @@ func visitRoot(c *coder, r *Root) {
 		c.str(&o.Upper)
 		c.str(&o.Work)
 		c.strs(&o.Options)
+		c.flag(&o.Mapped)
 	})
 	c.str(&r.Path)
 	c.flag(&r.Readonly)
