@@ -190,9 +190,9 @@ func TestUserNamespace(t *testing.T) {
 // TestMappedRoot: the image and the layer stay the host's root's on the disk, and
 // are the container's root's inside.
 func TestMappedRoot(t *testing.T) {
-	spec := newSpec("sh", "-c", "stat -c %u /bin /bin/sh; touch /x; chown 5:6 /x; echo more >> /etc/passwd; grep -c "msgqueue size *900000 *900001" /proc/self/limits; echo to stdout > /dev/stdout; exec 3<>/dev/stdin")
+	spec := newSpec("sh", "-c", "stat -c %u /bin /bin/sh; touch /x; chown 5:6 /x; echo more >> /etc/passwd; grep -c 'msgqueue size *7000 *7001' /proc/self/limits; echo to stdout > /dev/stdout; exec 3<>/dev/stdin")
 	mapped(spec)
-	spec.Process.Rlimits = []specs.POSIXRlimit{{Type: "RLIMIT_MSGQUEUE", Soft: 900000, Hard: 900001}}
+	spec.Process.Rlimits = []specs.POSIXRlimit{{Type: "RLIMIT_MSGQUEUE", Soft: 7000, Hard: 7001}}
 	j, err := job.FromSpec(spec, job.Options{ID: "test", Bundle: "/", Overlay: overlayOf(t, busybox(t))})
 	if err != nil {
 		t.Fatal(err)

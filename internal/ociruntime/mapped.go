@@ -16,11 +16,11 @@ import (
 // This file is what the parent does for a process in a user namespace, since
 // that one lacks the rights on the host.
 
-// overlay mounts the root file system.
-func (l *launch) overlay(o *job.Overlay, pid int) (int, error) {
+// mountOverlay mounts the root file system.
+func mountOverlay(l *launch, o *job.Overlay, pid int) (int, error) {
 	layers := overlay.Layers{Lower: o.Lower, Upper: o.Upper, Work: o.Work, Options: o.Options}
 	if o.Mapped {
-		ns, err := l.ownUserNamespace(pid)
+		ns, err := ownUserNamespace(l, pid)
 		if err != nil {
 			return -1, err
 		}
@@ -32,7 +32,7 @@ func (l *launch) overlay(o *job.Overlay, pid int) (int, error) {
 }
 
 // ownUserNamespace opens the user namespace of the child.
-func (l *launch) ownUserNamespace(pid int) (int, error) {
+func ownUserNamespace(l *launch, pid int) (int, error) {
 	if err := l.openProcfs(); err != nil {
 		return -1, err
 	}
@@ -57,7 +57,7 @@ func (l *launch) mapped(pid int) error {
 	if l.proc.Terminal {
 		return nil
 	}
-	uid, err := l.childRoot(pid)
+	uid, err := childRoot(l, pid)
 	if err != nil || uid < 0 {
 		return err
 	}
@@ -82,7 +82,7 @@ func (l *launch) mapped(pid int) error {
 }
 
 // childRoot is the host's id of the child's root, -1 if it has none.
-func (l *launch) childRoot(pid int) (int, error) {
+func childRoot(l *launch, pid int) (int, error) {
 	if l.job != nil && len(l.job.UIDMap) > 0 {
 		uid, _ := l.job.HostRoot()
 		return uid, nil

@@ -24,7 +24,7 @@ func (l *launch) openRoot(pid int) error {
 		// Here and not in the child: the overlay is of the user namespace
 		// that mounts it, and in the container's own its layers would not
 		// be the container's to write.
-		fd, err = l.overlay(o, pid)
+		fd, err = mountOverlay(l, o, pid)
 	} else {
 		fd, err = openTree(unix.AT_FDCWD, r.Path, unix.OPEN_TREE_CLONE|unix.AT_RECURSIVE)
 		if err != nil {
@@ -120,7 +120,7 @@ func (l *launch) idMap(fd int, m *job.Mount, pid int) error {
 	if len(m.UIDMap) > 0 {
 		ns, err = l.userNamespace(m.UIDMap, m.GIDMap)
 	} else {
-		ns, err = l.ownUserNamespace(pid)
+		ns, err = ownUserNamespace(l, pid)
 	}
 	if err != nil {
 		return err
