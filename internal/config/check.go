@@ -55,6 +55,9 @@ func (c *Config) checkNames() error {
 	if len(c.Bridge) > 15 || strings.ContainsAny(c.Bridge, "/ \t\n") {
 		return fmt.Errorf("invalid bridge name %q", c.Bridge)
 	}
+	if err := c.checkSockets(); err != nil {
+		return err
+	}
 	for i, h := range c.Hosts {
 		full, err := normalHost(h, c.Run)
 		if err != nil {

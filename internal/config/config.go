@@ -86,6 +86,9 @@ type Config struct {
 	ShutdownTimeout int // seconds the daemon's requests have to end
 	LiveRestore     bool
 	Experimental    bool
+	MetricsAddr     string      // host:port of /metrics; empty for nowhere
+	DebugSocket     string      // unix socket of the profiler; empty for none
+	APISockets      []APISocket // further sockets whose requests a policy bounds
 	Features        map[string]bool
 
 	RegistryMirrors    []string
@@ -102,6 +105,14 @@ type Config struct {
 type Runtime struct {
 	Path string   `json:"path"`
 	Args []string `json:"runtimeArgs,omitempty"`
+}
+
+// An APISocket is a further unix socket of the API.
+type APISocket struct {
+	Path   string `json:"path"`
+	Policy string `json:"policy"`          // a file, or the name of a ready policy
+	Mode   string `json:"mode,omitempty"`  // octal; 0660 unless said
+	Group  string `json:"group,omitempty"` // that may connect; the daemon's unless said
 }
 
 // A Ulimit is a default resource limit of containers.

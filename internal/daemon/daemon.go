@@ -23,7 +23,9 @@ import (
 	"gantry/internal/config"
 	"gantry/internal/container"
 	"gantry/internal/daemon/hostinfo"
+	"gantry/internal/daemon/listen"
 	"gantry/internal/daemon/shimbin"
+	"gantry/internal/daemon/telemetry"
 	"gantry/internal/doctor"
 	"gantry/internal/errs"
 	"gantry/internal/event"
@@ -46,6 +48,12 @@ type Daemon struct {
 	bus     *event.Bus
 	engine  *container.Engine
 	server  *server.Server
+	doors   doors
+	about   *about
+	id      string
+	tls     *listen.TLS // of the TCP sockets; nil without
+	metrics *telemetry.Metrics
+	tracer  *telemetry.Tracer
 	closers []closer // in the order of opening
 }
 
@@ -62,7 +70,7 @@ func (d *Daemon) later(what string, f func(context.Context) error) {
 
 // open opens every part. What was opened before an error is closed again.
 func open(ctx context.Context, c *config.Config, log *slog.Logger, level *slog.LevelVar) (_ *Daemon, err error) {
-	d := &Daemon{log: log, level: level, bus: event.New()}
+	d := &Daemon{log: log, level: level, bus: event.New(), metrics: telemetry.New(), tracer: &telemetry.Tracer{}}
 	d.config.Store(c)
 	defer func() {
 		if err != nil {
@@ -136,6 +144,7 @@ func (d *Daemon) openEngine(ctx context.Context, c *config.Config, p parts) erro
 	launcher := launch.New(launch.Options{
 		Root: c.Root, RunDir: c.Run, Networks: launchNetworks{p.networks}, Volumes: p.volumes, Shims: shims,
 		Cgroups: cgroups, CgroupParent: parent, Systemd: c.CgroupDriver == "systemd", ScopePrefix: scopePrefix(c), Runtime: d.runtime, Log: d.log,
+		Launched: d.launched,
 	})
 	host, kernel := hostinfo.Read(), hostinfo.Kernel(cgroups)
 	// The networks switch it on with the first container.
@@ -162,6 +171,8 @@ func (d *Daemon) openEngine(ctx context.Context, c *config.Config, p parts) erro
 		counts: d.engine.Counts, images: p.images.Count, networks: p.networks.Warnings,
 	}
 	p.images.uses = d.engine.Uses
+	d.about, d.id = sys, id
+	d.measure(sys)
 	d.openServer(ctx, p, sys, newDoctor(c, launcher, d.engine, p.networks, p.volumes))
 	return nil
 }
@@ -174,6 +185,7 @@ func (d *Daemon) openServer(ctx context.Context, p parts, sys *about, doc *docto
 		System: sys, Events: d.bus, Doctor: examiner{doc},
 		Product: "Docker/" + version.Engine + " (linux)", Driver: driver,
 		Experimental: d.config.Load().Experimental, Log: d.log,
+		Answered: d.answered, Profiler: d.profiler,
 	})
 	d.later("server", func(ctx context.Context) error { return d.server.Shutdown(ctx) })
 }

@@ -109,6 +109,8 @@ type Options struct {
 	// runtime, and nil for our own. It may be nil: then there is no other.
 	Runtime func(name string) []string
 	Log     *slog.Logger // for how long each step takes; nil for nowhere
+	// Launched is told how long the steps of each start took; nil for nobody.
+	Launched func(id string, steps []Timing)
 	// Fail is called before each step is done ("network") and undone
 	// ("undo network"); an error makes it fail there. For crash tests only.
 	Fail func(point string) error
@@ -189,6 +191,9 @@ func (l *Launcher) Release(ctx context.Context, r *Running) error {
 	if err == nil {
 		for _, s := range r.Steps {
 			l.o.Log.Debug("launched", "id", r.ID, "step", s.Step, "took", s.Took)
+		}
+		if l.o.Launched != nil {
+			l.o.Launched(r.ID, r.Steps)
 		}
 		return nil
 	}

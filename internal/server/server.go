@@ -55,6 +55,11 @@ type Options struct {
 	Driver       string // of image layers, as images name it
 	Experimental bool
 	Log          *slog.Logger
+	// Answered is told of each operation that was answered, and how long that
+	// took; nil for nobody.
+	Answered func(operation string, err error, took time.Duration)
+	// Profiler gives what serves /debug, nil if it is off.
+	Profiler func() http.Handler
 }
 
 // A Server answers API requests. Make one with New.
@@ -84,6 +89,7 @@ func New(ctx context.Context, o Options) *Server {
 		(&networks{o.Networks}).routes(),
 		(&volumes{o.Volumes}).routes(),
 		(&system{o.System, o.Doctor}).routes(),
+		debugging(o.Profiler),
 	))
 	return s
 }
@@ -97,7 +103,12 @@ func (s *Server) Serve(l net.Listener, hosts ...string) error {
 	if !unix {
 		h = guard(s, hosts)
 	}
+	// Builders speak HTTP/2 without TLS, and say so from the first byte.
+	var protocols http.Protocols
+	protocols.SetHTTP1(true)
+	protocols.SetUnencryptedHTTP2(true)
 	srv := &http.Server{
+		Protocols:         &protocols,
 		Handler:           h,
 		ReadHeaderTimeout: headerTime,
 		MaxHeaderBytes:    maxHeader,
@@ -179,13 +190,16 @@ func (s *Server) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
 		writeError(w, errs.With(errs.Invalid, err))
 		return
 	}
-	s.answer(w, &request{Request: r, v: v, name: name, sub: sub, query: query}, route.serve)
+	s.answer(w, &request{Request: r, v: v, name: name, sub: sub, query: query}, route)
 }
 
 // answer runs a handler and turns its error into the answer.
-func (s *Server) answer(w *response, r *request, h handler) {
+func (s *Server) answer(w *response, r *request, h *compiled) {
 	began := time.Now()
-	err := h(w, r)
+	err := h.serve(w, r)
+	if op, ok := operationOf(h.method, h.pattern); ok && s.Answered != nil {
+		s.Answered(op.name, err, time.Since(began))
+	}
 	s.Log.Debug("request", "method", r.Method, "path", r.URL.Path, "took", time.Since(began), "err", err)
 	if err == nil {
 		return

@@ -9,7 +9,6 @@ package listen
 import (
 	"context"
 	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -28,7 +27,8 @@ import (
 
 // Options says how to listen.
 type Options struct {
-	Group string // of unix sockets; if it does not exist, root alone may connect
+	Group string      // of unix sockets; if it does not exist, root alone may connect
+	Mode  fs.FileMode // of unix sockets; 0660 if 0
 	TLS   *tls.Config
 	// Inherited are the sockets that systemd passed (see Inherited).
 	Inherited []net.Listener
@@ -42,7 +42,7 @@ func Open(ctx context.Context, host string, o Options) ([]net.Listener, error) {
 	var err error
 	switch proto {
 	case "unix":
-		l, err = openUnix(ctx, addr, o.Group)
+		l, err = openUnix(ctx, addr, o)
 	case "tcp":
 		l, err = (&net.ListenConfig{}).Listen(ctx, "tcp", addr)
 		if err == nil && o.TLS != nil {
@@ -98,8 +98,8 @@ func (u unixSocket) Close() error {
 
 // openUnix binds path through a descriptor of its directory, since a socket's
 // address has room for 107 bytes (unix(7)). A socket file on which nobody
-// listens is replaced; mode 0660, owned by root and group.
-func openUnix(ctx context.Context, path, group string) (net.Listener, error) {
+// listens is replaced; owned by root and the group.
+func openUnix(ctx context.Context, path string, o Options) (net.Listener, error) {
 	if strings.HasPrefix(path, "@") || !filepath.IsAbs(path) {
 		// Abstract sockets have no permissions: row S20 of the threat model.
 		return nil, errs.New(errs.Invalid, "%s is not an absolute path", path)
@@ -113,7 +113,7 @@ func openUnix(ctx context.Context, path, group string) (net.Listener, error) {
 	}
 	name := filepath.Base(path)
 	short := filepath.Join("/proc/self/fd", strconv.Itoa(int(dir.Fd())), name)
-	l, err := bindUnix(ctx, short, path, group)
+	l, err := bindUnix(ctx, short, path, o)
 	if err != nil {
 		dir.Close()
 		return nil, err
@@ -121,7 +121,7 @@ func openUnix(ctx context.Context, path, group string) (net.Listener, error) {
 	return unixSocket{l, dir, name}, nil
 }
 
-func bindUnix(ctx context.Context, short, path, group string) (*net.UnixListener, error) {
+func bindUnix(ctx context.Context, short, path string, o Options) (*net.UnixListener, error) {
 	if st, err := os.Lstat(path); err == nil {
 		if st.Mode()&fs.ModeSocket == 0 {
 			return nil, errs.New(errs.Conflict, "%s exists and is no socket", path)
@@ -148,40 +148,21 @@ func bindUnix(ctx context.Context, short, path, group string) (*net.UnixListener
 	}
 	ul.SetUnlinkOnClose(false)
 	gid := 0
-	if g, err := user.LookupGroup(group); err == nil {
+	if g, err := user.LookupGroup(o.Group); err == nil {
 		gid, _ = strconv.Atoi(g.Gid)
-	} else if n, err := strconv.Atoi(group); err == nil {
+	} else if n, err := strconv.Atoi(o.Group); err == nil {
 		gid = n
 	}
 	if err := os.Lchown(path, 0, gid); err != nil && os.Getuid() == 0 {
 		ul.Close()
 		return nil, err
 	}
-	if err := os.Chmod(path, 0o660); err != nil {
+	if o.Mode == 0 {
+		o.Mode = 0o660
+	}
+	if err := os.Chmod(path, o.Mode); err != nil {
 		ul.Close()
 		return nil, err
 	}
 	return ul, nil
-}
-
-// ServerTLS returns the configuration of mutual TLS: clients must show a
-// certificate signed by ca.
-func ServerTLS(ca, cert, key string) (*tls.Config, error) {
-	pair, err := tls.LoadX509KeyPair(cert, key)
-	if err != nil {
-		return nil, errs.New(errs.Invalid, "TLS certificate: %w", err)
-	}
-	pem, err := os.ReadFile(ca)
-	if err != nil {
-		return nil, errs.New(errs.Invalid, "TLS CA: %w", err)
-	}
-	pool := x509.NewCertPool()
-	if !pool.AppendCertsFromPEM(pem) {
-		return nil, errs.New(errs.Invalid, "TLS CA: no certificate in %s", ca)
-	}
-	return &tls.Config{
-		MinVersion: tls.VersionTLS12, Certificates: []tls.Certificate{pair},
-		ClientAuth: tls.RequireAndVerifyClientCert, ClientCAs: pool,
-		NextProtos: []string{"http/1.1"},
-	}, nil
 }

@@ -1,0 +1,111 @@
+package daemon
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"strconv"
+	"time"
+
+	"gantry/internal/config"
+	"gantry/internal/daemon/listen"
+	"gantry/internal/daemon/telemetry"
+)
+
+// A door is a socket that the daemon serves something on.
+type door struct {
+	what  string // "API", "debug", "metrics"
+	l     net.Listener
+	serve func(net.Listener) error
+}
+
+// doors are all of them.
+type doors []door
+
+func (ds doors) close() {
+	for _, o := range ds {
+		o.l.Close()
+	}
+}
+
+// reloadPolicies reads the policies of the scoped sockets again.
+func (ds doors) reloadPolicies() error { return nil }
+
+// openDoors opens every socket of the configuration.
+func (d *Daemon) openDoors(ctx context.Context, c *config.Config, inherited []net.Listener) (_ doors, err error) {
+	defer func() {
+		if err != nil {
+			d.doors.close()
+		}
+	}()
+	var conf *tls.Config
+	if c.TLSVerify {
+		if d.tls, err = listen.NewTLS(listen.TLSFiles{CA: c.TLSCA, Cert: c.TLSCert, Key: c.TLSKey}); err != nil {
+			return nil, err
+		}
+		conf = d.tls.Config()
+	}
+	for _, h := range c.Hosts {
+		ls, err := listen.Open(ctx, h, listen.Options{Group: c.Group, Inherited: inherited, TLS: conf})
+		if err != nil {
+			return nil, err
+		}
+		for _, l := range ls {
+			d.doors = append(d.doors, door{"API", l, func(l net.Listener) error { return d.server.Serve(l) }})
+		}
+	}
+	if c.DebugSocket != "" {
+		err = d.openPage(ctx, "debug", "unix://"+c.DebugSocket, telemetry.Handler(d.metrics, d.tracer))
+	}
+	if err == nil && c.MetricsAddr != "" {
+		err = d.openPage(ctx, "metrics", "tcp://"+c.MetricsAddr, telemetry.Show(d.metrics))
+	}
+	return d.doors, err
+}
+
+// openPage opens a socket, for root alone if it is a unix one, on which h
+// answers.
+func (d *Daemon) openPage(ctx context.Context, what, host string, h http.Handler) error {
+	ls, err := listen.Open(ctx, host, listen.Options{Mode: 0o600})
+	if err != nil {
+		return fmt.Errorf("%s socket: %w", what, err)
+	}
+	srv := &http.Server{Handler: h, ReadHeaderTimeout: 30 * time.Second, IdleTimeout: 5 * time.Minute}
+	d.doors = append(d.doors, door{what, ls[0], func(l net.Listener) error {
+		if err := srv.Serve(l); !errors.Is(err, http.ErrServerClosed) {
+			return fmt.Errorf("%s socket: %w", what, err)
+		}
+		return nil
+	}})
+	d.later(what+" socket", func(context.Context) error { return srv.Close() })
+	return nil
+}
+
+// watchdog tells systemd that the daemon is well as often as it wants to know
+// (sd_watchdog_enabled(3)), as long as containers can be listed. The result
+// ends it.
+func (d *Daemon) watchdog(ctx context.Context) (stop func()) {
+	usec, err := strconv.ParseInt(os.Getenv("WATCHDOG_USEC"), 10, 64)
+	if err != nil || usec <= 0 {
+		return func() {}
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	go func() {
+		tick := time.NewTicker(time.Duration(usec) * time.Microsecond / 2)
+		defer tick.Stop()
+		for {
+			select {
+			case <-ctx.Done():
+				return
+			case <-tick.C:
+				d.engine.Counts()
+				_ = listen.Notify("WATCHDOG=1")
+			}
+		}
+	}()
+	return cancel
+}
