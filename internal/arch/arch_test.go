@@ -17,7 +17,7 @@ var layers = [][]string{
 	{"errs", "durable", "keyed", "id", "version"},
 	{"wire", "event", "plan", "filter"},
 	{"store", "content", "layer", "image", "ocispec", "cgroup", "seccomp", "ociruntime", "rootpath", "overlay", "logs", "shim", "network", "volume"},
-	{"launch", "container", "build"},
+	{"launch", "container", "build", "disk"},
 	{"doctor", "server", "client", "cli", "compose", "config"},
 	{"daemon"},
 	{"testkit", "arch"},

@@ -42,7 +42,7 @@ func (c *Query) Inspect(ctx context.Context, ref string, o InspectOptions) (wire
 		}
 	}
 	if o.Size {
-		rw, root := c.sizes(rec)
+		rw, root := c.sizes(ctx, rec)
 		w.SizeRw, w.SizeRootFs = &rw, &root
 	}
 	return w, nil

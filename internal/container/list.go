@@ -30,7 +30,7 @@ func (c *Query) List(ctx context.Context, o ListOptions) ([]wire.ContainerSummar
 		out = append(out, c.summary(ctx, s, now))
 		if o.Size {
 			last := &out[len(out)-1]
-			last.SizeRw, last.SizeRootFs = c.sizes(s.rec)
+			last.SizeRw, last.SizeRootFs = c.sizes(ctx, s.rec)
 		}
 		if o.Limit > 0 && len(out) == o.Limit {
 			break

@@ -26,6 +26,7 @@ import (
 	"gantry/internal/daemon/listen"
 	"gantry/internal/daemon/shimbin"
 	"gantry/internal/daemon/telemetry"
+	"gantry/internal/disk"
 	"gantry/internal/doctor"
 	"gantry/internal/errs"
 	"gantry/internal/event"
@@ -183,6 +184,7 @@ func (d *Daemon) openServer(ctx context.Context, p parts, sys *about, doc *docto
 		Lifecycle: d.engine, States: d.engine, Views: d.engine, Streams: d.engine, Execs: d.engine,
 		Images: imageAPI{p.images}, Archives: imageArchives{p.images}, Networks: p.networks, Volumes: volumeAPI{p.volumes},
 		System: sys, Events: d.bus, Doctor: examiner{doc},
+		Disk:    disk.New(disk.Options{Containers: d.engine, Images: p.images, Volumes: p.volumes}),
 		Product: "Docker/" + version.Engine + " (linux)", Driver: driver,
 		Experimental: d.config.Load().Experimental, Log: d.log,
 		Answered: d.answered, Profiler: d.profiler,

@@ -5,6 +5,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"gantry/internal/content"
@@ -106,7 +107,7 @@ func (s *Images) History(ctx context.Context, ref string, p *ocispec.Platform) (
 // with their shared sizes; TotalSize counts what they share once.
 func (s *Images) Usage(ctx context.Context) (wire.ImageDiskUsage, error) {
 	var u wire.ImageDiskUsage
-	list, err := s.List(ctx, ListOptions{SharedSize: true})
+	list, pieces, err := s.measured(ctx, ListOptions{SharedSize: true})
 	if err != nil {
 		return u, err
 	}
@@ -114,11 +115,19 @@ func (s *Images) Usage(ctx context.Context) (wire.ImageDiskUsage, error) {
 		return u, err
 	}
 	u.Items, u.TotalCount = list, int64(len(list))
-	var used int64
+	var used int64 // by images with containers; what they share, once
+	seen := map[string]bool{}
 	for _, i := range list {
-		if i.Containers > 0 {
-			u.ActiveCount++
-			used += i.Size - i.SharedSize
+		if i.Containers <= 0 {
+			continue
+		}
+		u.ActiveCount++
+		used += i.Size
+		for key, n := range pieces[digest.Digest(i.ID)] {
+			if seen[key] {
+				used -= n
+			}
+			seen[key] = true
 		}
 	}
 	u.Reclaimable = max(u.TotalSize-used, 0)

@@ -27,17 +27,26 @@ type ListOptions struct {
 
 // List returns the images, the newest first.
 func (s *Images) List(ctx context.Context, o ListOptions) ([]wire.ImageSummary, error) {
+	list, _, err := s.measured(ctx, o)
+	return list, err
+}
+
+// measured is List, and returns the pieces of every image, listed or not.
+func (s *catalog) measured(ctx context.Context, o ListOptions) ([]wire.ImageSummary, map[digest.Digest]map[string]int64, error) {
 	sel, err := s.selector(ctx, o.Filters)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	groups, err := s.groups(ctx)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	list := []wire.ImageSummary{}
 	pieces := map[digest.Digest]map[string]int64{}
 	for _, g := range groups {
+		if err := ctx.Err(); err != nil {
+			return nil, nil, err
+		}
 		sizes, err := s.sizes(ctx, g)
 		if err != nil {
 			continue // a record that can't be read hides nothing else
@@ -52,7 +61,7 @@ func (s *Images) List(ctx context.Context, o ListOptions) ([]wire.ImageSummary, 
 		share(list, pieces)
 	}
 	slices.SortStableFunc(list, func(a, b wire.ImageSummary) int { return cmp.Compare(b.Created, a.Created) })
-	return list, nil
+	return list, pieces, nil
 }
 
 func (s *catalog) summary(g group, z sizes, o ListOptions) wire.ImageSummary {

@@ -50,6 +50,7 @@ type Options struct {
 	System    System
 	Events    *event.Bus
 	Doctor    Doctor
+	Disk      Disk
 	// Product is the Server header, for example "Docker/29.7.0 (linux)".
 	Product      string
 	Driver       string // of image layers, as images name it
@@ -90,6 +91,7 @@ func New(ctx context.Context, o Options) *Server {
 		(&volumes{o.Volumes}).routes(),
 		(&system{o.System, o.Doctor}).routes(),
 		debugging(o.Profiler),
+		(&disk{o.Disk}).routes(),
 	))
 	return s
 }

@@ -34,7 +34,6 @@ func unbuilt() []route {
 		missing("POST", "/session", "build session"),
 		missing("POST", "/grpc", "build session"),
 		missing("GET", "/swarm/unlockkey", "swarm"),
-		missing("GET", "/system/df", "disk usage"),
 		{method: "GET", pattern: "/plugins", serve: noPlugins},
 		missing("GET", "/plugins/privileges", "plugin install"),
 		missing("GET", "/plugins/{name}/json", "plugin inspect"),
