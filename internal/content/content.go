@@ -57,9 +57,9 @@ type Store struct {
 	limits  layer.Limits
 	meta    *metadata.DB
 	overlay snapshots.Snapshotter // below meta's
+	*Garbage
 	leases  leases.Manager
 	images  images.Store
-	layers  string // directory of the layers' directories
 	ingests string // directory of blobs being written
 
 	unpacks keyed.Flight[string, struct{}]
@@ -92,7 +92,7 @@ func Open(ctx context.Context, o Options) (_ *Store, err error) {
 	} else if err != nil {
 		return nil, err
 	}
-	s := &Store{limits: o.Limits, layers: filepath.Join(snapDir, "snapshots"), ingests: filepath.Join(blobDir, "ingest")}
+	s := &Store{limits: o.Limits, ingests: filepath.Join(blobDir, "ingest")}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, db.Close())
@@ -102,10 +102,12 @@ func Open(ctx context.Context, o Options) (_ *Store, err error) {
 	if err != nil {
 		return nil, err
 	}
-	s.overlay, err = overlay.NewSnapshotter(snapDir, overlay.WithUpperdirLabel)
+	plain, err := overlay.NewSnapshotter(snapDir, overlay.WithUpperdirLabel, overlay.AsynchronousRemove)
 	if err != nil {
 		return nil, err
 	}
+	s.Garbage = &Garbage{newTrash(ctx, plain), filepath.Join(snapDir, "snapshots")}
+	s.overlay = s.trash
 	s.meta = metadata.NewDB(db, raw, map[string]snapshots.Snapshotter{SnapshotterName: s.overlay}, metadata.WithPolicyIsolated)
 	s.leases, s.images = metadata.NewLeaseManager(s.meta), metadata.NewImageStore(s.meta)
 	ctx = Namespaced(ctx)
@@ -115,7 +117,8 @@ func Open(ctx context.Context, o Options) (_ *Store, err error) {
 	if err := dropHolds(ctx, s); err != nil {
 		return nil, errors.Join(err, s.overlay.Close())
 	}
-	return s, nil
+	// What was removed before and is not deleted yet.
+	return s, s.trash.Cleanup(ctx)
 }
 
 // Close closes the stores. Nothing may be using them.

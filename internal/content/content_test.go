@@ -265,6 +265,9 @@ func TestWhatIsKept(t *testing.T) {
 	if err := s.Collect(t.Context()); err != nil {
 		t.Fatal(err)
 	}
+	if err := s.Settle(t.Context()); err != nil {
+		t.Fatal(err)
+	}
 	if _, err := s.Dirs(ctx, Chain(layers, 2)); !errs.Is(err, errs.NotFound) || blobCount(t, root) != 0 || dirCount(t, root) != 0 {
 		t.Errorf("unpinned: %v, %d blobs, %d layers", err, blobCount(t, root), dirCount(t, root))
 	}
@@ -305,6 +308,9 @@ func TestReopen(t *testing.T) {
 		t.Fatal(err)
 	}
 	s = openStore(t, root)
+	if err := s.Settle(t.Context()); err != nil {
+		t.Fatal(err)
+	}
 	if left, err := os.ReadDir(filepath.Join(root, "content/ingest")); err != nil || len(left) != 0 {
 		t.Errorf("half-written: %v, %v", left, err)
 	}

@@ -174,7 +174,7 @@ func (d *Daemon) openEngine(ctx context.Context, c *config.Config, p parts) erro
 	p.images.uses = d.engine.Uses
 	d.about, d.id = sys, id
 	d.measure(sys)
-	d.openServer(ctx, p, sys, newDoctor(c, launcher, d.engine, p.networks, p.volumes))
+	d.openServer(ctx, p, sys, newDoctor(c, launcher, d.engine, p.networks, p.volumes, layerSource(p.images.content)))
 	return nil
 }
 

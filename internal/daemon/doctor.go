@@ -18,7 +18,7 @@ import (
 const settle = 300 * time.Millisecond
 
 // newDoctor names what there can be of a container outside of its records.
-func newDoctor(c *config.Config, launcher *launch.Launcher, engine *container.Engine, networks *network.Networks, volumes *volume.Volumes) *doctor.Doctor {
+func newDoctor(c *config.Config, launcher *launch.Launcher, engine *container.Engine, networks *network.Networks, volumes *volume.Volumes, more ...doctor.Source) *doctor.Doctor {
 	owners := func(ctx context.Context) (map[string]bool, error) {
 		list, err := engine.List(ctx, container.ListOptions{All: true})
 		if err != nil {
@@ -33,14 +33,14 @@ func newDoctor(c *config.Config, launcher *launch.Launcher, engine *container.En
 	}
 	return &doctor.Doctor{
 		Owners: owners, Settle: settle,
-		Sources: []doctor.Source{
+		Sources: append([]doctor.Source{
 			doctor.Directories(filepath.Join(c.Root, "containers"), doctor.Known),
 			doctor.Directories(filepath.Join(c.Run, "c"), doctor.Running),
 			doctor.Mounts(c.Root, c.Run),
 			groupSource(c, launcher),
 			doctor.Processes("gantry-shim", c.Root, c.Run),
 			networkSource(networks, owners), straySource(networks), volumeSource(volumes),
-		},
+		}, more...),
 	}
 }
 

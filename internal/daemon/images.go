@@ -22,6 +22,7 @@ import (
 // imageStore are the images as the engine and the API want them.
 type imageStore struct {
 	*image.Images
+	content *content.Store
 	// uses is the engine's answer to who uses an image, once there is one.
 	uses func(imageID string) []container.Use
 }
@@ -33,7 +34,7 @@ func (d *Daemon) openImages(ctx context.Context, c *config.Config) (*imageStore,
 		return nil, err
 	}
 	d.later("images", func(context.Context) error { return store.Close() })
-	s := &imageStore{}
+	s := &imageStore{content: store}
 	s.Images = image.New(image.Options{Content: store, Events: d.bus, Uses: s.usesOf})
 	return s, nil
 }

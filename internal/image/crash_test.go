@@ -126,6 +126,9 @@ func (f *fixture) checkWhole(round int) int {
 	if n, err := f.stored(ctx); n != 0 || err != nil {
 		f.t.Errorf("round %d: %d bytes stay, %v", round, n, err)
 	}
+	if err := f.store.Settle(ctx); err != nil {
+		f.t.Errorf("round %d: %v", round, err)
+	}
 	left, err := filepath.Glob(filepath.Join(f.root, "snapshots/snapshots/*"))
 	if err != nil || len(left) != 0 {
 		f.t.Errorf("round %d: left %q, %v", round, left, err)

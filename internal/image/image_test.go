@@ -3,6 +3,7 @@ package image
 import (
 	"bytes"
 	"context"
+	"errors"
 	"os"
 	"slices"
 	"strings"
@@ -414,7 +415,7 @@ func TestPinOutlivesNames(t *testing.T) {
 	if _, err := f.Prune(ctx, nil); err != nil {
 		t.Fatal(err)
 	}
-	if err := f.store.Collect(ctx); err != nil {
+	if err := errors.Join(f.store.Collect(ctx), f.store.Settle(ctx)); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := os.Stat(dirs[0]); err == nil {

@@ -2,6 +2,7 @@ package image
 
 import (
 	"context"
+	"errors"
 	"slices"
 	"time"
 
@@ -50,6 +51,12 @@ func (s *Images) Remove(ctx context.Context, ref string, o RemoveOptions) ([]wir
 	if err != nil {
 		return nil, err
 	}
+	// The hold tells a process that comes after a crash in here to collect.
+	ctx, release, err := s.store.Hold(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer release()
 	return s.removeNames(ctx, g, names, used)
 }
 
@@ -86,7 +93,8 @@ func planRemoval(g group, record string, q query, force bool, user Use, used boo
 }
 
 // removeNames removes records of g, in order of their names, and with the last
-// one the image, unless keep says that it shall stay without a name.
+// one the image, unless keep says that it shall stay without a name. What it
+// consists of goes with the next collection.
 func (s *names) removeNames(ctx context.Context, g group, names []string, keep bool) ([]wire.ImageDeleted, error) {
 	slices.Sort(names)
 	last := len(names) == len(g.records)
@@ -118,7 +126,6 @@ func (s *names) removeNames(ctx context.Context, g group, names []string, keep b
 	if gone {
 		done = append(done, wire.ImageDeleted{Deleted: imageID})
 		s.publish("delete", g.target.Digest, imageID)
-		return done, s.store.Collect(ctx)
 	}
 	return done, nil
 }
@@ -149,8 +156,25 @@ func (s *Images) Prune(ctx context.Context, f filter.Args) (wire.ImagesPruned, e
 	if err != nil {
 		return wire.ImagesPruned{}, err
 	}
+	held, release, err := s.store.Hold(ctx)
+	if err != nil {
+		return wire.ImagesPruned{}, err
+	}
+	report, err := s.pruneAll(held, groups, f, until, only)
+	release()
+	after, e := s.stored(ctx)
+	report.SpaceReclaimed = uint64(max(before-after, 0))
+	return report, errors.Join(err, e)
+}
+
+// pruneAll removes those of groups that nobody uses and that f selects. It ends
+// with ctx.
+func (s *names) pruneAll(ctx context.Context, groups []group, f filter.Args, until time.Time, only bool) (wire.ImagesPruned, error) {
 	var report wire.ImagesPruned
 	for _, g := range groups {
+		if err := ctx.Err(); err != nil {
+			return report, context.Cause(ctx)
+		}
 		if named := len(g.names()) > 0; named && only {
 			continue
 		}
@@ -163,9 +187,7 @@ func (s *Images) Prune(ctx context.Context, f filter.Args) (wire.ImagesPruned, e
 			return report, err
 		}
 	}
-	after, err := s.stored(ctx)
-	report.SpaceReclaimed = uint64(max(before-after, 0))
-	return report, err
+	return report, nil
 }
 
 // pruneOne removes one image. One without a name is told of by its id.

@@ -14,17 +14,23 @@ type diskUsage struct {
 }
 
 // DiskUsage forms the answer about disk usage. Since 1.52 verbose leaves the
-// older lists out.
+// older lists out. What images and containers consist of does not depend on the
+// version here, as recorded, but for VirtualSize.
 func DiskUsage(u wire.DiskUsage, v int, verbose Verbose) any {
 	if v >= 1052 && verbose {
 		return u
 	}
 	var d diskUsage
 	if i := u.ImageUsage; i != nil {
-		d.LayersSize, d.Images = &i.TotalSize, Images(i.Items, v)
+		d.LayersSize, d.Images = &i.TotalSize, Images(i.Items, 1051)
+		if v < 1044 {
+			for n, img := range i.Items {
+				d.Images[n] = oldSummary{img, img.Size}
+			}
+		}
 	}
 	if c := u.ContainerUsage; c != nil {
-		d.Containers = Containers(c.Items, v)
+		d.Containers = append([]wire.ContainerSummary{}, c.Items...)
 	}
 	if vol := u.VolumeUsage; vol != nil {
 		d.Volumes = append([]wire.Volume{}, vol.Items...)

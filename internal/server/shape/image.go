@@ -6,6 +6,13 @@ import (
 	"gantry/internal/wire"
 )
 
+// oldSummary is an image of a list before 1.44. The embedded struct keeps the
+// order of the fields.
+type oldSummary struct {
+	wire.ImageSummary
+	VirtualSize int64
+}
+
 // Images forms the answer of an image list.
 func Images(list []wire.ImageSummary, v int) []any {
 	out := make([]any, 0, len(list))
@@ -32,11 +39,7 @@ func Images(list []wire.ImageSummary, v int) []any {
 			out = append(out, img)
 			continue
 		}
-		// The embedded struct keeps the order of the fields.
-		out = append(out, struct {
-			wire.ImageSummary
-			VirtualSize int64
-		}{img, img.Size})
+		out = append(out, oldSummary{img, img.Size})
 	}
 	return out
 }

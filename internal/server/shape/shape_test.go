@@ -178,3 +178,36 @@ func TestOldCreate(t *testing.T) {
 		t.Errorf("%+v", c.HostConfig.CgroupnsMode)
 	}
 }
+
+func TestDiskUsage(t *testing.T) {
+	u := wire.DiskUsage{
+		ImageUsage:      &wire.ImageDiskUsage{TotalSize: 7, Items: []wire.ImageSummary{{ID: "i", Size: 7, Containers: 2}}},
+		BuildCacheUsage: &wire.CacheDiskUsage{},
+	}
+	for _, c := range []struct {
+		v       int
+		verbose Verbose
+		has     []string
+		lacks   []string
+	}{
+		{1041, false, []string{`"LayersSize":7`, `"VirtualSize":7`, `"Containers":2`, `"BuildCache":[]`}, []string{"ImageUsage", "Volumes"}},
+		{1051, true, []string{`"LayersSize":7`, `"Containers":2`}, []string{"ImageUsage", "VirtualSize"}},
+		{1056, false, []string{`"LayersSize":7`, `"ImageUsage":{`, `"BuildCacheUsage":{`}, []string{`"VolumeUsage"`}},
+		{1056, true, []string{`"ImageUsage":{`}, []string{"LayersSize", `"BuildCache":`}},
+	} {
+		data, err := json.Marshal(DiskUsage(u, c.v, c.verbose))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, s := range c.has {
+			if !strings.Contains(string(data), s) {
+				t.Errorf("%d %v: no %s in %s", c.v, c.verbose, s, data)
+			}
+		}
+		for _, s := range c.lacks {
+			if strings.Contains(string(data), s) {
+				t.Errorf("%d %v: %s in %s", c.v, c.verbose, s, data)
+			}
+		}
+	}
+}
