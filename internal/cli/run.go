@@ -25,6 +25,7 @@ import (
 type createOptions struct {
 	name, platform, pull string
 	quiet, useAPISocket  bool
+	extra                *wire.CreateExtra
 }
 
 // Values of --pull.
@@ -108,6 +109,7 @@ func createRequest(a *App, fs *pflag.FlagSet, o *createOptions, f *create.Flags)
 	if o.useAPISocket {
 		req.HostConfig.Mounts = append(req.HostConfig.Mounts, wire.Mount{Type: "bind", Source: "/var/run/docker.sock", Target: "/var/run/docker.sock"})
 	}
+	o.extra = f.Extra()
 	s := a.outSize()
 	req.HostConfig.ConsoleSize = [2]uint{s.Height, s.Width}
 	return req, nil
@@ -141,7 +143,11 @@ func createContainer(ctx context.Context, a *App, req *wire.CreateRequest, o *cr
 		}
 	}
 	var res wire.CreateResponse
-	err = a.api.Post(ctx, "/containers/create", q, req, &res)
+	body := struct {
+		*wire.CreateRequest
+		Gantry *wire.CreateExtra `json:",omitempty"`
+	}{req, o.extra}
+	err = a.api.Post(ctx, "/containers/create", q, body, &res)
 	if client.IsNotFound(err) && refErr == nil && !looksLikeID(req.Image) && (o.pull == pullMissing || o.pull == "") {
 		if !o.quiet {
 			fmt.Fprintf(a.Err, "Unable to find image '%s' locally\n", name.Tagged())
@@ -149,7 +155,7 @@ func createContainer(ctx context.Context, a *App, req *wire.CreateRequest, o *cr
 		if err := pullFor(ctx, a, name.Tagged(), o); err != nil {
 			return "", err
 		}
-		err = a.api.Post(ctx, "/containers/create", q, req, &res)
+		err = a.api.Post(ctx, "/containers/create", q, body, &res)
 	}
 	if err != nil {
 		return "", err

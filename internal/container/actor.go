@@ -40,6 +40,7 @@ type actor struct {
 	now     snapshot // what will be published next
 	running *launch.Running
 	cancel  context.CancelFunc // of the child that launches
+	hurry   context.CancelFunc // of its wait for others
 	stop    *time.Timer
 	again   *time.Timer
 	probing context.CancelFunc
@@ -160,6 +161,9 @@ func (a *actor) handle(l letter) {
 	for _, e := range effects {
 		a.do(e, l)
 	}
+	if state.Phase != before {
+		a.core.bell.ring()
+	}
 	if state.Phase != before && len(a.deferred) > 0 {
 		a.follow = append(a.follow, a.deferred...)
 		a.deferred = nil
@@ -191,6 +195,9 @@ func (a *actor) release() {
 	a.post(letter{run: func() {
 		a.do(Effect{Do: CancelTimers}, letter{})
 		a.endHealth()
+		if a.now.health != nil && a.now.state.Phase.live() {
+			a.save() // with the results since its status changed
+		}
 		if a.running != nil {
 			if err := a.running.Client.Close(); err != nil {
 				a.core.log.Debug("close shim", "id", a.id, "error", err)

@@ -102,6 +102,13 @@ type Launcher interface {
 	Limit(ctx context.Context, id string, p *plan.Plan) error
 }
 
+// Prober makes health probes without a process: netns is the path of a network
+// namespace, hosts that of the hosts(5) file for names. The error says why what
+// answers is not healthy.
+type Prober interface {
+	Probe(ctx context.Context, netns, hosts string, p *plan.Probe) (string, error)
+}
+
 // Events is where facts for others go.
 type Events interface{ Publish(wire.Event) }
 
@@ -112,6 +119,7 @@ type Options struct {
 	Volumes  Volumes
 	Launcher Launcher
 	Events   Events
+	Prober   Prober
 	// Defaults is asked at each create, so that a reloaded configuration holds.
 	Defaults func() plan.Defaults
 	Root     string // data root, absolute
@@ -156,6 +164,7 @@ type core struct {
 	ctx    context.Context
 	cancel context.CancelFunc
 	tasks  *tasks
+	bell   *bell
 	// claim serialises creation, renaming and removal where a name changes
 	// hands, so that table and store agree.
 	claim sync.Mutex
@@ -176,7 +185,7 @@ func Open(ctx context.Context, o Options) (*Engine, error) {
 		return nil, errs.New(errs.Invalid, "open engine: %w", err)
 	}
 	run, cancel := context.WithCancel(ctx)
-	c := &core{o: o, log: o.Log, table: newTable(), execs: newExecTable(), ctx: run, cancel: cancel, tasks: newTasks()}
+	c := &core{o: o, log: o.Log, table: newTable(), execs: newExecTable(), ctx: run, cancel: cancel, tasks: newTasks(), bell: newBell()}
 	if err := (recovery{c}).run(run); err != nil {
 		cancel()
 		c.tasks.Close()

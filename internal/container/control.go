@@ -17,7 +17,7 @@ import (
 func policyOf(p *plan.Plan) Policy {
 	return Policy{
 		Restart: string(p.Restart.Name), MaxRestarts: p.Restart.MaximumRetryCount,
-		AutoRemove: p.AutoRemove, StopSignal: p.Stop.Signal,
+		AutoRemove: p.AutoRemove, StopSignal: p.Stop.Signal, StopTimeout: time.Duration(p.Stop.Timeout) * time.Second,
 	}
 }
 
@@ -170,6 +170,9 @@ func (c *Control) Rename(ctx context.Context, ref, name string) error {
 		}
 		if p := a.now.state.Phase; p == Removing || p == Removed || p == Dead {
 			return refuse(MarkedRemoval, a.view())
+		}
+		if _, err := (order{c.core}).checkAfter(name, old.Plan.After); err != nil {
+			return errs.New(errs.KindOf(err), "Error when allocating new name: %w", err)
 		}
 		rec := *old
 		rec.Name = name

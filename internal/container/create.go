@@ -34,6 +34,14 @@ func (c *Control) Create(ctx context.Context, o CreateOptions) (wire.CreateRespo
 	if err != nil {
 		return none, err
 	}
+	if p, err = p.WithExtra(o.Extra); err != nil {
+		return none, err
+	}
+	more, err := order{c.core}.checkAfter(name, p.After)
+	if err != nil {
+		return none, err
+	}
+	warnings = append(warnings, more...)
 	if p, err = c.named(ctx, p, o.Platform); err != nil {
 		return none, err
 	}

@@ -21,8 +21,12 @@ const freezeWait = 10 * time.Second
 // do executes one effect of a transition that letter l brought about.
 func (a *actor) do(e Effect, l letter) {
 	switch e.Do {
-	case Launch:
-		a.launch()
+	case Launch, Patiently:
+		a.launch(e.Do)
+	case Hurry:
+		if a.hurry != nil {
+			a.hurry()
+		}
 	case CancelLaunch:
 		if a.cancel != nil {
 			a.cancel()
@@ -110,13 +114,20 @@ func (a *actor) verdict(e Effect, l letter) error {
 	return a.failed
 }
 
-// launch begins a start in a child.
-func (a *actor) launch() {
+// launch begins a start in a child; Patiently, after those that it is to come
+// after.
+func (a *actor) launch(how EffectKind) {
 	ctx, cancel := context.WithCancel(a.core.ctx)
 	a.cancel = cancel
+	waits, hurry := context.WithCancel(ctx)
+	a.hurry = hurry
 	rec := a.now.rec
 	a.core.tasks.Go(func() {
 		defer cancel()
+		if how == Patiently {
+			order{a.core}.awaitOthers(waits, rec)
+		}
+		hurry()
 		r, err := a.core.start(ctx, a, rec)
 		at := time.Now()
 		if err != nil {

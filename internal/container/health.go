@@ -6,6 +6,8 @@ import (
 	"encoding/binary"
 	"fmt"
 	"io"
+	"path/filepath"
+	"sync"
 	"syscall"
 	"time"
 
@@ -18,17 +20,14 @@ import (
 const (
 	healthLog    = 5    // results
 	healthOutput = 4096 // bytes of output each
+	cutOff       = "..."
 )
 
 // nextHealth is the state of health after a probe. It is pure: h is not
 // changed. A failure within the start period does not count as long as no probe
 // has succeeded.
 func nextHealth(h *wire.Health, r wire.HealthResult, p *plan.Health, startedAt time.Time) *wire.Health {
-	n := &wire.Health{Status: "starting"}
-	if h != nil {
-		n.Status, n.FailingStreak = h.Status, h.FailingStreak
-		n.Log = append(n.Log, h.Log...)
-	}
+	n := copyHealth(h)
 	n.Log = append(n.Log, &r)
 	if len(n.Log) > healthLog {
 		n.Log = n.Log[len(n.Log)-healthLog:]
@@ -41,6 +40,15 @@ func nextHealth(h *wire.Health, r wire.HealthResult, p *plan.Health, startedAt t
 		if n.FailingStreak++; n.FailingStreak >= p.Retries {
 			n.Status = "unhealthy"
 		}
+	}
+	return n
+}
+
+func copyHealth(h *wire.Health) *wire.Health {
+	n := &wire.Health{Status: "starting", Log: []*wire.HealthResult{}}
+	if h != nil {
+		n.Status, n.FailingStreak = h.Status, h.FailingStreak
+		n.Log = append(n.Log, h.Log...)
 	}
 	return n
 }
@@ -70,10 +78,18 @@ func (a *actor) beginHealth() {
 	a.core.tasks.Go(func() { probe(ctx, a, p, started) })
 }
 
+// endHealth ends probing. One whose process has ended is not healthy, as Docker
+// has it.
 func (a *actor) endHealth() {
 	if a.probing != nil {
 		a.probing()
 		a.probing = nil
+	}
+	if a.now.state.Phase == Ending && a.now.health != nil {
+		h := copyHealth(a.now.health)
+		h.Status = "unhealthy"
+		a.now.health = h
+		a.publish()
 	}
 }
 
@@ -86,7 +102,12 @@ func probe(ctx context.Context, a *actor, p *plan.Health, started time.Time) {
 			return
 		case <-time.After(probeAfter(h, p, time.Since(started))):
 		}
-		r := (&Execs{a.core}).probeOnce(ctx, a, p)
+		var r wire.HealthResult
+		if p.Probe != nil {
+			r = probeNatively(ctx, a, p)
+		} else {
+			r = (&Execs{a.core}).probeOnce(ctx, a, p)
+		}
 		if ctx.Err() != nil {
 			return
 		}
@@ -94,17 +115,64 @@ func probe(ctx context.Context, a *actor, p *plan.Health, started time.Time) {
 			if ctx.Err() != nil {
 				return nil // it ended in between
 			}
-			before := a.now.health
-			a.now.health = nextHealth(before, r, p, started)
-			if a.now.health.Status != before.Status {
-				a.announce("health_status: " + string(a.now.health.Status))
-			}
+			noteHealth(a, nextHealth(a.now.health, r, p, started))
 			return nil
 		})
 		if err != nil {
 			return
 		}
 	}
+}
+
+// noteHealth takes over a new state of health. It is written down only when its
+// status changes, not at every probe.
+func noteHealth(a *actor, h *wire.Health) {
+	before := a.now.health
+	a.now.health = h
+	if before == nil || h.Status != before.Status {
+		a.announce("health_status: " + string(h.Status))
+		a.save()
+	}
+	if h.Status == "unhealthy" {
+		a.follow = append(a.follow, letter{fact: Fact{Kind: IsUnhealthy, At: time.Now()}})
+	}
+	a.core.bell.ring()
+}
+
+// probeNatively makes a probe of the daemon's own, in the container's network.
+func probeNatively(ctx context.Context, a *actor, p *plan.Health) wire.HealthResult {
+	c := a.core
+	r := wire.HealthResult{Start: time.Now(), ExitCode: 1}
+	s := a.view()
+	netns := fmt.Sprintf("/proc/%d/ns/net", s.pid)
+	if s.sandbox != nil && s.sandbox.Path != "" {
+		netns = s.sandbox.Path
+	}
+	hosts := s.rec.ID
+	if n := s.rec.Plan.Namespaces.Network; n.Mode == plan.Container {
+		if other, err := c.table.find(n.Container); err == nil {
+			hosts = other.id
+		}
+	}
+	limited, cancel := ctx, context.CancelFunc(func() {})
+	if p.Timeout > 0 {
+		limited, cancel = context.WithTimeout(ctx, p.Timeout)
+	}
+	defer cancel()
+	out, err := c.o.Prober.Probe(limited, netns, filepath.Join(c.dir(hosts), "hosts"), p.Probe)
+	r.End = time.Now()
+	switch {
+	case err == nil:
+		r.ExitCode, r.Output = 0, out
+	case limited.Err() != nil && ctx.Err() == nil:
+		r.ExitCode, r.Output = -1, fmt.Sprintf("Health check exceeded timeout (%v)", p.Timeout)
+	default:
+		r.Output = err.Error()
+	}
+	if len(r.Output) > healthOutput {
+		r.Output = r.Output[:healthOutput] + cutOff
+	}
+	return r
 }
 
 // probeOnce runs the health check and says how it went. A probe that can't be
@@ -126,8 +194,8 @@ func (c *Execs) probeOnce(ctx context.Context, a *actor, p *plan.Health) wire.He
 		r.End, r.Output = time.Now(), err.Error()
 		return r
 	}
-	out := make(chan string, 1)
-	c.tasks.Go(func() { out <- readFrames(stream, healthOutput); stream.Close() })
+	out := newTail(stream)
+	c.tasks.Go(func() { out.read(); stream.Close() })
 	var limit <-chan time.Time
 	if p.Timeout > 0 {
 		t := time.NewTimer(p.Timeout)
@@ -135,41 +203,71 @@ func (c *Execs) probeOnce(ctx context.Context, a *actor, p *plan.Health) wire.He
 		limit = t.C
 	}
 	select {
-	case r.Output = <-out:
-		r.End = time.Now()
+	case <-out.done:
+		r.End, r.Output = time.Now(), out.text()
 		select {
 		case <-x.over:
 			r.ExitCode = *x.exitCode()
+			return r
 		case <-ctx.Done():
-		case <-limit:
+			return r
+		case <-limit: // it has closed its output, and goes on
 		}
 	case <-limit:
-		r.End, r.Output = time.Now(), fmt.Sprintf("Health check exceeded timeout (%v)", p.Timeout)
-		x.kill(ctx, syscall.SIGKILL)
-		stream.Close()
 	case <-ctx.Done():
 		x.kill(context.WithoutCancel(ctx), syscall.SIGKILL)
 		stream.Close()
+		return r
 	}
+	r.End, r.Output = time.Now(), fmt.Sprintf("Health check exceeded timeout (%v)", p.Timeout)
+	if text := out.text(); text != "" {
+		r.Output += ": " + text
+	}
+	x.kill(ctx, syscall.SIGKILL)
+	stream.Close()
 	return r
 }
 
-// readFrames returns the first limit bytes of payload of a framed stream, and
-// reads it to its end.
-func readFrames(r io.Reader, limit int) string {
-	var out bytes.Buffer
+// A tail reads a framed stream to its end and keeps the first bytes of it.
+type tail struct {
+	r    io.Reader
+	done chan struct{} // closed at the end
+
+	mu   sync.Mutex
+	kept bytes.Buffer
+	more bool // than is kept
+}
+
+func newTail(r io.Reader) *tail { return &tail{r: r, done: make(chan struct{})} }
+
+func (t *tail) read() {
+	defer close(t.done)
 	head := make([]byte, 8)
 	for {
-		if _, err := io.ReadFull(r, head); err != nil {
-			return out.String()
+		if _, err := io.ReadFull(t.r, head); err != nil {
+			return
 		}
-		n := int64(binary.BigEndian.Uint32(head[4:]))
-		take := min(n, int64(limit-out.Len()))
-		if _, err := io.CopyN(&out, r, take); err != nil {
-			return out.String()
-		}
-		if _, err := io.CopyN(io.Discard, r, n-take); err != nil {
-			return out.String()
+		if _, err := io.CopyN(t, t.r, int64(binary.BigEndian.Uint32(head[4:]))); err != nil {
+			return
 		}
 	}
+}
+
+// Write keeps what there is room for.
+func (t *tail) Write(p []byte) (int, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	n := min(len(p), healthOutput-t.kept.Len())
+	t.kept.Write(p[:n])
+	t.more = t.more || n < len(p)
+	return len(p), nil
+}
+
+func (t *tail) text() string {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.more {
+		return t.kept.String() + cutOff
+	}
+	return t.kept.String()
 }

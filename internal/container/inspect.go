@@ -19,14 +19,14 @@ func (c *Query) Inspect(ctx context.Context, ref string, o InspectOptions) (wire
 	s := a.view()
 	rec, p := s.rec, s.rec.Plan
 	cfg, hc := p.InspectConfig(rec.ID), p.HostConfig
-	w := wire.ContainerJSON{
+	w := wire.ContainerJSON{Gantry: order{c.core}.extra(s), InspectResponse: wire.InspectResponse{
 		ID: rec.ID, Created: stamp(rec.CreatedAt), Args: []string{}, State: s.wireState(), Image: rec.Image.ID,
 		Name: "/" + rec.Name, RestartCount: s.state.Restarts, Driver: "overlayfs", Platform: rec.Image.Platform,
 		ExecIDs: c.execs.running(rec.ID), HostConfig: &hc, Config: &cfg,
 		Storage: &wire.Storage{RootFS: &wire.RootFSStorage{Snapshot: &wire.RootFSStorageSnapshot{Name: "overlayfs"}}},
 		Mounts:  c.mountPoints(ctx, p), NetworkSettings: s.networkSettings(),
 		ImageManifestDescriptor: rec.Image.Manifest,
-	}
+	}}
 	if args := p.Process.Args; len(args) > 0 {
 		w.Path, w.Args = args[0], append(w.Args, args[1:]...)
 	}

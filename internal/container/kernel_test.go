@@ -3,8 +3,10 @@ package container
 import (
 	"bytes"
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -278,6 +280,21 @@ func run(t *testing.T, e *Engine, script string, change ...func(*wire.CreateRequ
 		t.Fatal(err)
 	}
 	return out, int(code)
+}
+
+// readFrames returns the first limit bytes of payload of a framed stream, and
+// reads it to its end.
+func readFrames(r io.Reader, limit int) string {
+	var out strings.Builder
+	head := make([]byte, 8)
+	for {
+		if _, err := io.ReadFull(r, head); err != nil {
+			return out.String()[:min(limit, out.Len())]
+		}
+		if _, err := io.CopyN(&out, r, int64(binary.BigEndian.Uint32(head[4:]))); err != nil {
+			return out.String()[:min(limit, out.Len())]
+		}
+	}
 }
 
 func kernelRun(t *testing.T, r *real) {

@@ -1,6 +1,10 @@
 package container
 
-import "syscall"
+import (
+	"syscall"
+
+	"gantry/internal/plan"
+)
 
 // Next is the only transition function of a container: from the state it is in
 // and what happened to the state it is in then and what is to be done, in
@@ -36,8 +40,10 @@ func Next(s State, f Fact, p Policy) (State, []Effect) {
 	case RestartDue:
 		if s.Phase == Restarting {
 			s.Phase, s.Restarts = Starting, s.Restarts+1
-			return s, []Effect{{Do: Launch}}
+			return s, []Effect{{Do: Patiently}}
 		}
+	case IsUnhealthy:
+		return nextUnhealthy(s, p)
 	case RemoveDone:
 		if s.Phase == Removing {
 			s.Phase = Removed
@@ -55,11 +61,17 @@ func Next(s State, f Fact, p Policy) (State, []Effect) {
 
 func refused(r Refusal) []Effect { return []Effect{{Do: Reply, Refusal: r}} }
 
-func nextStart(s State, _ Fact) (State, []Effect) {
+func nextStart(s State, f Fact) (State, []Effect) {
 	switch s.Phase {
 	case Created, Exited:
-		return begin(s, Effect{Do: Wait, Lot: UntilUp})
-	case Starting, Ending:
+		s, effects := begin(s, Effect{Do: Wait, Lot: UntilUp})
+		if f.Boot {
+			effects[len(effects)-1].Do = Patiently
+		}
+		return s, effects
+	case Starting:
+		return s, []Effect{{Do: Hurry}, {Do: Defer}}
+	case Ending:
 		return s, []Effect{{Do: Defer}}
 	case Paused:
 		return s, refused(IsPaused)
@@ -158,6 +170,20 @@ func nextRestart(s State, f Fact) (State, []Effect) {
 		return s, refused(GoneAlready)
 	}
 	return s, refused(MarkedRemoval)
+}
+
+// nextUnhealthy asks a container to end that its policy starts again when it does
+// not work.
+func nextUnhealthy(s State, p Policy) (State, []Effect) {
+	if s.Phase != Running || p.Restart != plan.OnUnhealthy || s.StopAsked || !p.mayRestart(s) {
+		return s, nil
+	}
+	s.Phase, s.Sick = Stopping, true
+	effects := []Effect{{Do: Signal, Signal: p.StopSignal}}
+	if p.StopTimeout >= 0 {
+		effects = append(effects, Effect{Do: StopTimer, After: p.StopTimeout})
+	}
+	return s, effects
 }
 
 func nextKill(s State, f Fact, p Policy) (State, []Effect) {
@@ -270,7 +296,7 @@ func nextLaunched(s State, f Fact) (State, []Effect) {
 		return s, nil
 	}
 	again := s.Again
-	s.Phase, s.Ran, s.Again, s.Told = Running, true, false, false
+	s.Phase, s.Ran, s.Again, s.Told, s.Sick = Running, true, false, false, false
 	s.StartedAt = f.At
 	s.ExitCode, s.OOMKilled, s.Error = 0, false, ""
 	effects := []Effect{{Do: Save}, {Do: Event, Action: "start"}, {Do: Watch}}

@@ -15,11 +15,11 @@ import (
 
 var factNames = [...]string{
 	"AskStart", "AskStop", "AskRestart", "AskKill", "AskPause", "AskUnpause", "AskRemove",
-	"Launched", "LaunchFailed", "Adopted", "StopExpired", "HasExited", "TornDown", "RestartDue", "Froze", "Thawed", "RemoveDone", "RemoveFailed",
+	"Launched", "LaunchFailed", "Adopted", "StopExpired", "HasExited", "TornDown", "RestartDue", "Froze", "Thawed", "RemoveDone", "RemoveFailed", "IsUnhealthy",
 }
 
 var effectNames = [...]string{
-	"Launch", "CancelLaunch", "Watch", "Signal", "StopTimer", "CancelTimers", "RestartTimer", "Freeze", "Thaw", "ThawQuietly", "Teardown",
+	"Launch", "Patiently", "Hurry", "CancelLaunch", "Watch", "Signal", "StopTimer", "CancelTimers", "RestartTimer", "Freeze", "Thaw", "ThawQuietly", "Teardown",
 	"Remove", "Persist", "Save", "Event", "BeginHealth", "EndHealth", "NotifyExit", "NotifyRemoved", "Reply", "Wait", "Release", "Defer",
 }
 
@@ -66,6 +66,8 @@ func phaseStates() []State {
 		with(up, Stopping, func(s *State) { s.StopAsked, s.Told = true, true }),
 		with(up, Stopping, func(s *State) { s.Again, s.Told, s.Frozen = true, true, true }),
 		with(up, Ending), with(up, Ending, func(s *State) { s.StopAsked, s.Told = true, true }), with(up, Ending, func(s *State) { s.Again, s.Told = true, true }),
+		with(up, Stopping, func(s *State) { s.Sick = true }), with(up, Ending, func(s *State) { s.Sick = true }),
+		with(up, Running, func(s *State) { s.Restarts = 2 }),
 		with(up, Ending, func(s *State) { s.Gone = true }), with(up, Restarting), {Phase: Removing}, {Phase: Removed}, {Phase: Dead},
 	}
 }
@@ -78,12 +80,14 @@ func factVariants() []Fact {
 		{Kind: AskRemove}, {Kind: AskRemove, Force: true, Volumes: true}, {Kind: Launched, At: at}, {Kind: LaunchFailed, Code: 127, Text: "why"},
 		{Kind: Adopted}, {Kind: Adopted, Frozen: true}, {Kind: StopExpired}, {Kind: HasExited, At: at, Code: 3}, {Kind: TornDown}, {Kind: RestartDue},
 		{Kind: Froze}, {Kind: Froze, Text: "why"}, {Kind: Thawed}, {Kind: Thawed, Text: "why"}, {Kind: RemoveDone}, {Kind: RemoveFailed, Text: "why"},
+		{Kind: AskStart, Boot: true}, {Kind: IsUnhealthy},
 	}
 }
 
 var policies = []Policy{
 	{Restart: "no", StopSignal: 15}, {Restart: "no", AutoRemove: true, StopSignal: 15},
 	{Restart: "always", StopSignal: 15}, {Restart: "on-failure", MaxRestarts: 2, StopSignal: 15},
+	{Restart: "on-unhealthy", MaxRestarts: 2, StopSignal: 15, StopTimeout: 10 * time.Second},
 }
 
 func describe(s State) string {
@@ -91,7 +95,7 @@ func describe(s State) string {
 	for _, f := range []struct {
 		on   bool
 		name string
-	}{{s.Ran, "ran"}, {s.Frozen, "frozen"}, {s.StopAsked, "stop-asked"}, {s.Told, "told"}, {s.Again, "again"}, {s.Gone, "gone"}, {s.GoneVolumes, "gone-volumes"}} {
+	}{{s.Ran, "ran"}, {s.Frozen, "frozen"}, {s.StopAsked, "stop-asked"}, {s.Told, "told"}, {s.Sick, "sick"}, {s.Again, "again"}, {s.Gone, "gone"}, {s.GoneVolumes, "gone-volumes"}} {
 		if f.on {
 			out += "+" + f.name
 		}
@@ -117,6 +121,9 @@ func TestNextTable(t *testing.T) {
 				fact := factNames[f.Kind]
 				if f.Signal != 0 {
 					fact += fmt.Sprintf("(%d)", f.Signal)
+				}
+				if f.Boot {
+					fact += "(boot)"
 				}
 				if f.Force {
 					fact += "(force)"
@@ -182,7 +189,7 @@ func (w *world) take(t *rapid.T, f Fact, ask int) {
 	handled := ask < 0
 	for _, e := range effects {
 		switch e.Do {
-		case Launch:
+		case Launch, Patiently:
 			check(t, w, !w.launching && !w.process && !w.tearing && !w.removing, "launch of one that is not down")
 			w.launching, w.cancelled = true, false
 		case CancelLaunch:

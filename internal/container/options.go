@@ -13,6 +13,7 @@ type CreateOptions struct {
 	Name     string // without the slash; empty for a random one
 	Platform string // "os/arch[/variant]", empty for the host's
 	Request  wire.CreateRequest
+	Extra    wire.CreateExtra
 }
 
 // StopOptions says how to stop a container.

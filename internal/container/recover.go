@@ -14,6 +14,7 @@ import (
 	"gantry/internal/errs"
 	"gantry/internal/shim"
 	"gantry/internal/store"
+	"gantry/internal/wire"
 )
 
 // observed is what of a container's state nobody could tell again: when it ran
@@ -30,6 +31,8 @@ type observed struct {
 	// Up says that its process ran when this was written, Paused that it was
 	// frozen, Waiting that it waited for a restart by policy.
 	Up, Paused, Waiting bool `json:",omitempty"`
+	// Health is that of the last start, at its last change.
+	Health *wire.Health `json:",omitempty"`
 }
 
 const observedFile = "state.json"
@@ -41,6 +44,7 @@ func (a *actor) save() {
 		Ran: s.Ran, Restarts: s.Restarts, Pause: s.Pause, StartedAt: s.StartedAt, FinishedAt: s.FinishedAt,
 		ExitCode: s.ExitCode, OOMKilled: s.OOMKilled, Error: s.Error,
 		Up: s.Phase.live(), Paused: s.Phase == Paused, Waiting: s.Phase == Restarting,
+		Health: a.now.health,
 	})
 	if err == nil {
 		err = durable.Replace(filepath.Join(a.core.dir(a.id), observedFile), data, 0o600)
@@ -93,6 +97,10 @@ func (c recovery) run(ctx context.Context) error {
 	for _, rec := range recs {
 		s, o := c.remembered(rec)
 		a := newActor(c.core, rec, s)
+		if o.Health != nil && rec.Plan.Health != nil {
+			a.now.health, a.healthSince = o.Health, o.StartedAt
+			a.publish()
+		}
 		c.table.add(a, rec.Name)
 		boot = append(boot, a)
 		go func() {
@@ -125,7 +133,7 @@ func (c recovery) resume(a *actor) {
 	case p.AutoRemove:
 		a.post(letter{fact: Fact{Kind: AskRemove, At: time.Now(), Volumes: true}})
 	case p.wantsBoot(s):
-		a.post(letter{fact: Fact{Kind: AskStart, At: time.Now()}})
+		a.post(letter{fact: Fact{Kind: AskStart, At: time.Now(), Boot: true}})
 	}
 }
 

@@ -1,6 +1,10 @@
 package container
 
-import "time"
+import (
+	"time"
+
+	"gantry/internal/plan"
+)
 
 // Phase is where a container is in its life.
 //
@@ -68,6 +72,8 @@ type State struct {
 	StopAsked bool
 	// Told says that it is ending because of stop or restart, not of itself.
 	Told bool
+	// Sick says that it is ending because it was found unhealthy.
+	Sick bool
 	// Again says that it starts again once it is down: the user's restart.
 	Again bool
 	// Gone says that it is removed once it is down; GoneVolumes with its
@@ -109,6 +115,7 @@ const (
 	Thawed       // Text if it failed
 	RemoveDone
 	RemoveFailed // Text
+	IsUnhealthy  // a probe has left it unhealthy
 	factKinds
 )
 
@@ -120,6 +127,7 @@ type Fact struct {
 	Timeout time.Duration // negative: for ever
 	Force   bool
 	Volumes bool
+	Boot    bool // a start by the daemon, not by the user
 	Code    int
 	OOM     bool
 	Frozen  bool
@@ -128,10 +136,11 @@ type Fact struct {
 
 // Policy is what the container's configuration says about its life.
 type Policy struct {
-	Restart     string // "no", "always", "unless-stopped", "on-failure"
-	MaxRestarts int    // for on-failure; 0 for no limit
+	Restart     string // "no", "always", "unless-stopped", "on-failure", "on-unhealthy"
+	MaxRestarts int    // for on-failure and on-unhealthy; 0 for no limit
 	AutoRemove  bool
 	StopSignal  int
+	StopTimeout time.Duration // negative: for ever
 }
 
 // Pauses before a restart by policy, and how long a run must last to count as
@@ -152,10 +161,15 @@ func (p Policy) wantsRestart(s State) bool {
 	case "always", "unless-stopped":
 		return true
 	case "on-failure":
-		return s.ExitCode != 0 && (p.MaxRestarts == 0 || s.Restarts < p.MaxRestarts)
+		return s.ExitCode != 0 && p.mayRestart(s)
+	case plan.OnUnhealthy:
+		return (s.ExitCode != 0 || s.Sick) && p.mayRestart(s)
 	}
 	return false
 }
+
+// mayRestart reports whether the number of restarts has a limit that is reached.
+func (p Policy) mayRestart(s State) bool { return p.MaxRestarts == 0 || s.Restarts < p.MaxRestarts }
 
 // wantsBoot reports whether a container that is down is to be started when the
 // daemon opens: the user's "always" holds even for one that was stopped.
@@ -206,6 +220,8 @@ type EffectKind uint8
 // The effects, in the words of what the executor does.
 const (
 	Launch       EffectKind = iota // begin launching; Launched or LaunchFailed follows
+	Patiently                      // the same, when what it is to come after is up
+	Hurry                          // wait no longer for that
 	CancelLaunch                   // interrupt it
 	Watch                          // wait for the process's end; HasExited follows
 	Signal                         // send it (Effect.Signal)

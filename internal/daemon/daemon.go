@@ -34,6 +34,7 @@ import (
 	"gantry/internal/network"
 	"gantry/internal/network/ipam"
 	"gantry/internal/plan"
+	"gantry/internal/probe"
 	"gantry/internal/server"
 	"gantry/internal/shim"
 	"gantry/internal/store"
@@ -155,7 +156,7 @@ func (d *Daemon) openEngine(ctx context.Context, c *config.Config, p parts) erro
 		return err
 	}
 	d.engine, err = container.Open(ctx, container.Options{
-		Store: p.db, Images: p.images, Volumes: p.volumes, Launcher: launcher, Events: d.bus,
+		Store: p.db, Images: p.images, Volumes: p.volumes, Launcher: launcher, Events: d.bus, Prober: probe.Prober{},
 		Defaults: func() plan.Defaults { return defaults(d.config.Load(), kernel, seccomp, host.Name) },
 		Root:     c.Root, RunDir: c.Run, Log: d.log,
 	})

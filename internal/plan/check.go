@@ -219,13 +219,25 @@ func checkRestart(p wire.RestartPolicy) error {
 		case p.MaximumRetryCount > 0:
 			return errs.New(errs.Invalid, "invalid restart policy: maximum retry count can only be used with 'on-failure'")
 		}
-	case "on-failure":
+	case "on-failure", OnUnhealthy:
 		if p.MaximumRetryCount < 0 {
 			return errs.New(errs.Invalid, "invalid restart policy: maximum retry count cannot be negative")
 		}
 	case "":
 	default:
 		return errs.New(errs.Invalid, "invalid restart policy: unknown policy '%s'; use one of 'no', 'always', 'on-failure', or 'unless-stopped'", p.Name)
+	}
+	return nil
+}
+
+// OnUnhealthy is a restart policy beyond Docker's: as on-failure, and also when
+// the health check says that the container does not work any more.
+const OnUnhealthy = "on-unhealthy"
+
+// checkRestartHealth refuses to wait for the verdict of a check that is not there.
+func checkRestartHealth(p wire.RestartPolicy, h *Health) error {
+	if p.Name == OnUnhealthy && h == nil {
+		return errs.New(errs.Invalid, "invalid restart policy: on-unhealthy needs a health check (--health-cmd, --health-http or --health-tcp), and neither the container nor its image has one")
 	}
 	return nil
 }

@@ -217,28 +217,33 @@ const (
 	healthRetries       = 3
 )
 
-// planHealth resolves the check's command; nil for none. A kind of test that
-// nobody knows is no test, as in Docker.
-func planHealth(cfg *wire.ContainerConfig) *Health {
+// planHealth resolves the check; nil for none. A kind of test that nobody knows
+// is no test, as in Docker.
+func planHealth(cfg *wire.ContainerConfig) (*Health, error) {
 	in := cfg.Healthcheck
 	if in == nil || len(in.Test) < 2 {
-		return nil
+		return nil, nil
 	}
 	h := Health{
 		Interval: in.Interval, Timeout: in.Timeout, StartPeriod: in.StartPeriod,
 		StartInterval: in.StartInterval, Retries: in.Retries,
 	}
-	switch in.Test[0] {
-	case "CMD":
+	var err error
+	if h.Probe, err = parseProbe(in.Test); err != nil {
+		return nil, err
+	}
+	switch {
+	case h.Probe != nil:
+	case in.Test[0] == "CMD":
 		h.Args = slices.Clone(in.Test[1:])
-	case "CMD-SHELL":
+	case in.Test[0] == "CMD-SHELL":
 		shell := cfg.Shell
 		if len(shell) == 0 {
 			shell = []string{"/bin/sh", "-c"}
 		}
 		h.Args = slices.Concat(shell, in.Test[1:])
 	default:
-		return nil
+		return nil, nil
 	}
 	for _, f := range []struct {
 		d   *time.Duration
@@ -251,5 +256,5 @@ func planHealth(cfg *wire.ContainerConfig) *Health {
 	if h.Retries == 0 {
 		h.Retries = healthRetries
 	}
-	return &h
+	return &h, nil
 }

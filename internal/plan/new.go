@@ -106,6 +106,13 @@ func assemble(cfg wire.ContainerConfig, hc wire.HostConfig, nc *wire.NetworkingC
 	if err != nil {
 		return nil, err
 	}
+	health, err := planHealth(&cfg)
+	if err != nil {
+		return nil, err
+	}
+	if err := checkRestartHealth(hc.RestartPolicy, health); err != nil {
+		return nil, err
+	}
 	if hc.UTSMode.IsHost() || hc.NetworkMode.IsHost() && cfg.Hostname == "" {
 		cfg.Hostname = d.HostHostname
 	}
@@ -126,7 +133,7 @@ func assemble(cfg wire.ContainerConfig, hc wire.HostConfig, nc *wire.NetworkingC
 		OOMScoreAdj: hc.OomScoreAdj, Sysctls: maps.Clone(hc.Sysctls),
 		Security: sec,
 		Log:      Log{Driver: hc.LogConfig.Type, Options: maps.Clone(hc.LogConfig.Config)},
-		Restart:  hc.RestartPolicy, Stop: stop, Health: planHealth(&cfg),
+		Restart:  hc.RestartPolicy, Stop: stop, Health: health,
 		Runtime: hc.Runtime, CgroupParent: firstNonEmpty(hc.CgroupParent, d.CgroupParent),
 		DNS: slices.Clone(hc.DNS), DNSSearch: slices.Clone(hc.DNSSearch), DNSOptions: slices.Clone(hc.DNSOptions),
 		ExtraHosts: slices.Clone(hc.ExtraHosts), Links: links,

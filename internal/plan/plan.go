@@ -83,6 +83,8 @@ type Plan struct {
 	PublishAll bool
 
 	VolumesFrom []VolumesFrom
+	// After are the containers that this one is started after.
+	After []After `json:",omitempty"`
 
 	AutoRemove  bool
 	Labels      map[string]string
@@ -235,10 +237,11 @@ type Stop struct {
 	Timeout int // seconds until SIGKILL; negative for never
 }
 
-// Health is a command that tells whether the container works. Zero values have
-// been replaced by Docker's defaults.
+// Health is a command, or a probe by the daemon, that tells whether the
+// container works. Zero values have been replaced by Docker's defaults.
 type Health struct {
 	Args          []string
+	Probe         *Probe `json:",omitempty"` // instead of Args
 	Interval      time.Duration
 	Timeout       time.Duration
 	StartPeriod   time.Duration

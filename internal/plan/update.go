@@ -24,6 +24,9 @@ func Update(p *Plan, containerID string, req wire.UpdateConfig, d Defaults) (*Pl
 	if err != nil {
 		return nil, nil, errs.New(errs.Conflict, "Cannot update container %s: %w", containerID, err)
 	}
+	if err := checkRestartHealth(req.RestartPolicy, p.Health); err != nil {
+		return nil, nil, err
+	}
 	restart := p.Restart
 	if req.RestartPolicy.Name != "" {
 		if p.AutoRemove && !req.RestartPolicy.IsNone() {

@@ -84,6 +84,14 @@ func (p *Plan) WithVolumeNames(byTarget map[string]string) *Plan {
 	return q
 }
 
+// WithExtra returns a copy of p with what a request asks for beyond Docker.
+func (p *Plan) WithExtra(e wire.CreateExtra) (*Plan, error) {
+	q := p.clone()
+	var err error
+	q.After, err = parseAfter(e.After)
+	return q, err
+}
+
 // Inherit returns a copy of p that has also the mounts of another container,
 // the one named by ref. What the user asked for himself stays; a volume that
 // only the image asked for, or that came from a container named earlier, gives

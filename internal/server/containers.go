@@ -77,10 +77,15 @@ func (s *containers) create(w http.ResponseWriter, r *request) error {
 	if err != nil {
 		return err
 	}
+	extra, err := readExtra[wire.CreateExtra](body)
+	if err != nil {
+		return err
+	}
 	resp, err := s.life.Create(act(r), container.CreateOptions{
 		Name:     r.query.Get("name"),
 		Platform: r.query.Get("platform"),
 		Request:  create,
+		Extra:    extra,
 	})
 	if err != nil {
 		return err
@@ -109,6 +114,22 @@ func readCreate(body []byte, v version) (wire.CreateRequest, error) {
 		c.HostConfig = &wire.HostConfig{}
 	}
 	return c, shape.OldCreate(&c, body, int(v))
+}
+
+// readExtra reads what Gantry adds to a body, under the key "Gantry". Unlike
+// Docker's parts, a key that nobody knows is an error there.
+func readExtra[T any](body []byte) (T, error) {
+	var outer struct{ Gantry json.RawMessage }
+	var extra T
+	if err := json.Unmarshal(body, &outer); err != nil || len(outer.Gantry) == 0 {
+		return extra, nil // whoever reads the rest finds the error
+	}
+	dec := json.NewDecoder(bytes.NewReader(outer.Gantry))
+	dec.DisallowUnknownFields()
+	if err := dec.Decode(&extra); err != nil {
+		return extra, errs.New(errs.Invalid, "invalid JSON: Gantry: %w", err)
+	}
+	return extra, nil
 }
 
 func (s *containers) inspect(w http.ResponseWriter, r *request) error {

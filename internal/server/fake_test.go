@@ -66,7 +66,7 @@ func (f *fake) Update(_ context.Context, ref string, c wire.UpdateConfig) (wire.
 	return wire.UpdateResponse{}, f.see(ref)
 }
 func (f *fake) Inspect(_ context.Context, ref string, o container.InspectOptions) (wire.ContainerJSON, error) {
-	return wire.ContainerJSON{ID: ref, Driver: "overlayfs", Config: &wire.ContainerConfig{}}, f.see(ref)
+	return wire.ContainerJSON{InspectResponse: wire.InspectResponse{ID: ref, Driver: "overlayfs", Config: &wire.ContainerConfig{}}}, f.see(ref)
 }
 func (f *fake) List(_ context.Context, o container.ListOptions) ([]wire.ContainerSummary, error) {
 	if f.panics {

@@ -10,6 +10,20 @@ type CreateExtra struct {
 	NetRate *NetRate `json:",omitempty"`
 }
 
+// ContainerJSON is an inspection of a container: Docker's, and under the key
+// "Gantry" what Docker does not have, if the container has any of it.
+type ContainerJSON struct {
+	InspectResponse
+	Gantry *InspectExtra `json:",omitempty"`
+}
+
+// InspectExtra is what Gantry adds to an inspection.
+type InspectExtra struct {
+	CreateExtra
+	// WaitingFor are those of After that the start of the container waits for.
+	WaitingFor []string `json:",omitempty"`
+}
+
 // UpdateExtra is what Gantry adds to the body of a request to update a
 // container, under the key "Gantry". A nil field changes nothing.
 type UpdateExtra struct {

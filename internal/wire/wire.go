@@ -26,7 +26,7 @@ type (
 	RestartPolicy    = container.RestartPolicy
 	CreateRequest    = container.CreateRequest
 	CreateResponse   = container.CreateResponse
-	ContainerJSON    = container.InspectResponse
+	InspectResponse  = container.InspectResponse
 	ContainerState   = container.State
 	ContainerSummary = container.Summary
 	Healthcheck      = container.HealthConfig

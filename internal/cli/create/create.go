@@ -25,6 +25,14 @@ func (f *Flags) Attached() bool { return len(f.attach.Values) > 0 }
 // CIDFile returns the value of --cidfile.
 func (f *Flags) CIDFile() string { return f.cidFile }
 
+// Extra returns what the daemon is asked for beyond Docker, nil for nothing.
+func (f *Flags) Extra() *wire.CreateExtra {
+	if len(f.after.Values) == 0 {
+		return nil
+	}
+	return &wire.CreateExtra{After: f.after.Values}
+}
+
 // AutoRemove returns the value of --rm.
 func (f *Flags) AutoRemove() bool { return f.autoRemove }
 
@@ -124,7 +132,16 @@ func (f *Flags) setModes(_ *pflag.FlagSet, _ *wire.ContainerConfig, h *wire.Host
 }
 
 func (f *Flags) setHealth(_ *pflag.FlagSet, c *wire.ContainerConfig, _ *wire.HostConfig) error {
-	set := f.healthCmd != "" || f.healthInterval != 0 || f.healthTimeout != 0 || f.healthStartPeriod != 0 || f.healthRetries != 0 || f.healthStartInterval != 0
+	tests := 0
+	for _, s := range []string{f.healthCmd, f.healthHTTP, f.healthTCP} {
+		if s != "" {
+			tests++
+		}
+	}
+	if tests > 1 {
+		return errs.New(errs.Invalid, "conflicting options: only one of --health-cmd, --health-http and --health-tcp can be given")
+	}
+	set := tests > 0 || f.healthInterval != 0 || f.healthTimeout != 0 || f.healthStartPeriod != 0 || f.healthRetries != 0 || f.healthStartInterval != 0
 	if f.noHealthcheck {
 		if set {
 			return errs.New(errs.Invalid, "--no-healthcheck conflicts with --health-* options")
@@ -150,8 +167,13 @@ func (f *Flags) setHealth(_ *pflag.FlagSet, c *wire.ContainerConfig, _ *wire.Hos
 		Interval: f.healthInterval, Timeout: f.healthTimeout, StartPeriod: f.healthStartPeriod,
 		StartInterval: f.healthStartInterval, Retries: f.healthRetries,
 	}
-	if f.healthCmd != "" {
+	switch {
+	case f.healthCmd != "":
 		c.Healthcheck.Test = []string{"CMD-SHELL", f.healthCmd}
+	case f.healthHTTP != "":
+		c.Healthcheck.Test = append([]string{"HTTP"}, strings.Fields(f.healthHTTP)...)
+	case f.healthTCP != "":
+		c.Healthcheck.Test = []string{"TCP", f.healthTCP}
 	}
 	return nil
 }

@@ -45,6 +45,8 @@ type Flags struct {
 	healthInterval, healthStartInterval              time.Duration
 	healthStartPeriod, healthTimeout                 time.Duration
 	healthRetries, oomScoreAdj, stopTimeout          int
+	healthHTTP, healthTCP                            string
+	after                                            opt.List
 	cpuCount, cpuPercent, cpuPeriod, cpuQuota        int64
 	cpuRtPeriod, cpuRtRuntime, cpuShares, pidsLimit  int64
 	swappiness                                       int64
@@ -97,6 +99,7 @@ func (f *Flags) general(fs *pflag.FlagSet) {
 	fs.Var(&f.labelFile, "label-file", "Read in a line delimited file of labels")
 	fs.BoolVar(&f.readOnly, "read-only", false, "Mount the container's root filesystem as read only")
 	fs.StringVar(&f.restart, "restart", "no", "Restart policy to apply when a container exits")
+	fs.Var(&f.after, "after", "Start after another container when the daemon starts it (name[:healthy])")
 	fs.StringVar(&f.stopSignal, "stop-signal", "", "Signal to stop the container")
 	fs.IntVar(&f.stopTimeout, "stop-timeout", 0, "Timeout (in seconds) to stop a container")
 	fs.Var(&f.sysctls, "sysctl", "Sysctl options")
@@ -159,6 +162,8 @@ func (f *Flags) storage(fs *pflag.FlagSet) {
 
 func (f *Flags) health(fs *pflag.FlagSet) {
 	fs.StringVar(&f.healthCmd, "health-cmd", "", "Command to run to check health")
+	fs.StringVar(&f.healthHTTP, "health-http", "", `Address that the daemon asks for health, in the container's network ("http://localhost:8080/ [200-299]")`)
+	fs.StringVar(&f.healthTCP, "health-tcp", "", `Address that the daemon connects to for health, in the container's network ("localhost:6379")`)
 	fs.DurationVar(&f.healthInterval, "health-interval", 0, "Time between running the check (ms|s|m|h) (default 0s)")
 	fs.IntVar(&f.healthRetries, "health-retries", 0, "Consecutive failures needed to report unhealthy")
 	fs.DurationVar(&f.healthTimeout, "health-timeout", 0, "Maximum time to allow one check to run (ms|s|m|h) (default 0s)")
