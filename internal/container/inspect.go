@@ -50,11 +50,7 @@ func (c *Query) Inspect(ctx context.Context, ref string, o InspectOptions) (wire
 
 // logPath is where the shim writes a container's log.
 func (c *core) logPath(rec *Record) string {
-	suffix := "-json.log"
-	if rec.Plan.Log.Driver == "local" {
-		suffix = "-local.log"
-	}
-	return filepath.Join(c.dir(rec.ID), rec.ID+suffix)
+	return filepath.Join(c.dir(rec.ID), rec.Plan.Log.Record().File(rec.ID))
 }
 
 // networkSettings is what inspect tells of addresses and ports: those of the

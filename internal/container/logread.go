@@ -7,7 +7,7 @@ import (
 
 	"gantry/internal/errs"
 	"gantry/internal/logs"
-	"gantry/internal/logs/jsonfile"
+	"gantry/internal/logs/record"
 )
 
 func itoa(n uint16) string { return strconv.Itoa(int(n)) }
@@ -24,11 +24,11 @@ type LogStream struct {
 // logReader returns the reader of a container's log, or nil if its driver keeps
 // none that can be read.
 func (c *core) logReader(rec *Record) logs.Reader {
-	switch rec.Plan.Log.Driver {
-	case "json-file", "local":
-		return jsonfile.NewReader(c.logPath(rec))
+	r := rec.Plan.Log.Record()
+	if r.Unreadable {
+		return nil
 	}
-	return nil
+	return record.Reader(r.Form, c.logPath(rec))
 }
 
 // Logs opens a container's log.

@@ -79,6 +79,9 @@ func open(ctx context.Context, c *config.Config, log *slog.Logger, level *slog.L
 			err = errors.Join(err, d.close(context.WithoutCancel(ctx)))
 		}
 	}()
+	if err := checkLogDefaults(c); err != nil {
+		return nil, err
+	}
 	if err := d.hold(c); err != nil {
 		return nil, err
 	}

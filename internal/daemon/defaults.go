@@ -8,6 +8,7 @@ import (
 	"slices"
 
 	"gantry/internal/config"
+	"gantry/internal/errs"
 	"gantry/internal/plan"
 )
 
@@ -66,4 +67,16 @@ func (d *Daemon) runtime(name string) []string {
 
 func runtimeNames(c *config.Config) []string {
 	return append([]string{config.OwnRuntime}, slices.Sorted(maps.Keys(runtimes(c)))...)
+}
+
+// checkLogDefaults refuses a log driver, or options of it, that no container
+// could use.
+func checkLogDefaults(c *config.Config) error {
+	if !slices.Contains(append(plan.LogDrivers(), plan.LogNone), c.LogDriver) {
+		return errs.New(errs.Invalid, "failed to set log driver: logger: no log driver named '%s' is registered", c.LogDriver)
+	}
+	if err := plan.CheckLog(c.LogDriver, c.LogOpts); err != nil {
+		return fmt.Errorf("failed to set log opts: %w", err)
+	}
+	return nil
 }

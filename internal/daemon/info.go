@@ -80,7 +80,7 @@ func (a *about) Info(ctx context.Context) (wire.Info, error) {
 		Containers: n.Total, ContainersRunning: n.Running, ContainersPaused: n.Paused, ContainersStopped: n.Stopped, Images: images,
 		Driver: driver, DriverStatus: [][2]string{{"driver-type", "io.containerd.snapshotter.v1"}},
 		Plugins: system.PluginsInfo{
-			Volume: []string{"local"}, Network: []string{"bridge", "host", "null"}, Log: []string{"json-file", "local", "none"},
+			Volume: []string{"local"}, Network: []string{"bridge", "host", "null"}, Log: plan.LogDrivers(),
 		},
 		MemoryLimit: a.kernel.MemoryLimit, SwapLimit: a.kernel.SwapLimit, CPUCfsPeriod: a.kernel.CPUCfs, CPUCfsQuota: a.kernel.CPUCfs,
 		CPUShares: a.kernel.CPUShares, CPUSet: a.kernel.Cpuset, PidsLimit: a.kernel.PidsLimit, OomKillDisable: a.kernel.OOMKillDisable,

@@ -131,15 +131,16 @@ func (b *build) makeProcess(ctx context.Context) error {
 	if err := b.l.noteCgroup(id, p); err != nil {
 		return err
 	}
-	suffix := "-json.log"
-	if p.Log.Driver == "local" {
-		suffix = "-local.log"
+	attrs, err := p.LogInfo(id, b.in.Name).Attrs()
+	if err != nil {
+		return plan.LogError(err)
 	}
+	record := p.Log.Record()
 	req := shim.Request{
 		ID: id, Dir: dir, Job: b.job,
 		Log: shim.LogConfig{
-			Driver: p.Log.Driver, Path: filepath.Join(b.l.dir(id), id+suffix),
-			MaxSize: limits.MaxSize, MaxFile: limits.MaxFile, Compress: limits.Compress, Attrs: p.LogAttrs(),
+			Driver: record.Form, Path: filepath.Join(b.l.dir(id), record.File(id)),
+			MaxSize: limits.MaxSize, MaxFile: limits.MaxFile, Compress: limits.Compress, Attrs: attrs,
 		},
 		OpenStdin: p.Process.OpenStdin, StdinOnce: p.Process.StdinOnce,
 	}

@@ -35,6 +35,15 @@ type Entry struct {
 	// continues it, or the process ended.
 	Partial bool
 	Attrs   map[string]string // labels and variables chosen when the log was opened
+	// At is the place behind the entry, and so where one may go on later.
+	// Zero where the form of the log has no places.
+	At Place
+}
+
+// A Place is a position in a log, whatever files it is in.
+type Place struct {
+	Offset int64  // bytes of records since the log began
+	Number uint64 // entries since the log began
 }
 
 // ReadOptions says which entries a reader shall give.
@@ -46,6 +55,10 @@ type ReadOptions struct {
 	// Follow goes on with what is written later, until Ended is closed and
 	// all is read, Until is passed, or the context ends.
 	Follow bool
+	// From leaves out what lies before a place (Tail is not looked at then),
+	// where the form of the log has places. If that has been dropped by
+	// now, what is left of the log is given from its beginning.
+	From Place
 	// Ended is closed when the writer has written its last entry. Nil means
 	// never.
 	Ended <-chan struct{}

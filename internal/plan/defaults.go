@@ -20,7 +20,7 @@ type Defaults struct {
 
 	LogDriver  string // "" is "json-file"
 	LogOptions map[string]string
-	LogDrivers []string // names that exist; nil is json-file, local, none
+	LogDrivers []string // names that exist; nil is all that there are
 
 	Ulimits      []Ulimit
 	ShmSize      int64  // bytes; 0 is 64 MiB
@@ -90,7 +90,7 @@ func (d Defaults) complete() Defaults {
 	d.LogDriver = firstNonEmpty(d.LogDriver, "json-file")
 	d.IpcMode = firstNonEmpty(d.IpcMode, string(Private))
 	if d.LogDrivers == nil {
-		d.LogDrivers = []string{"json-file", "local", "none"}
+		d.LogDrivers = append(LogDrivers(), LogNone)
 	}
 	if d.ShmSize == 0 {
 		d.ShmSize = 64 << 20

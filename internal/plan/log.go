@@ -5,7 +5,6 @@ import (
 	"maps"
 	"slices"
 	"strconv"
-	"strings"
 
 	"github.com/docker/go-units"
 
@@ -13,14 +12,15 @@ import (
 	"gantry/internal/wire"
 )
 
-// logOptions are the options of each driver that writes files here.
-var logOptions = map[string][]string{
-	"json-file": {"max-size", "max-file", "compress", "labels", "labels-regex", "env", "env-regex", "tag", "mode", "max-buffer-size"},
-	"local":     {"max-size", "max-file", "compress", "labels", "labels-regex", "env", "env-regex", "tag", "mode", "max-buffer-size"},
-}
+// The forms in which the shim keeps output.
+const (
+	LogJSON  = "json-file" // Docker's, for programs that collect log files
+	LogLocal = "local"     // compact, and with places
+	LogNone  = "none"
+)
 
 // fillLog takes the daemon's log driver and options where the user has none,
-// and checks the names. Values are checked at start.
+// and checks them. Values that bound files are checked at start, as Docker does.
 func fillLog(hc *wire.HostConfig, d Defaults) error {
 	c := &hc.LogConfig
 	if c.Type == "" {
@@ -37,18 +37,37 @@ func fillLog(hc *wire.HostConfig, d Defaults) error {
 	if !slices.Contains(d.LogDrivers, c.Type) {
 		return errs.New(errs.Invalid, "error looking up logging plugin %s: plugin %q not found", c.Type, c.Type)
 	}
-	known, ok := logOptions[c.Type]
-	for _, k := range slices.Sorted(maps.Keys(opts)) {
-		if ok && !slices.Contains(known, k) {
-			return errs.New(errs.Invalid, "unknown log opt '%s' for %s log driver", k, c.Type)
-		}
+	return CheckLog(c.Type, opts)
+}
+
+// A LogRecord says what the shim keeps of a container's output here. Every
+// driver but "none" has one: it is what `docker logs` reads, and what a remote
+// driver is sent from.
+type LogRecord struct {
+	Form string // LogJSON, LogLocal or LogNone
+	// Ship says that a driver sends the record elsewhere; Hold that nothing
+	// may be dropped before it is sent.
+	Ship, Hold bool
+	// Unreadable says that the user wants no `docker logs`.
+	Unreadable bool
+}
+
+// Record returns what is kept of the output.
+func (l Log) Record() LogRecord {
+	switch l.Driver {
+	case LogJSON, LogLocal, LogNone:
+		return LogRecord{Form: l.Driver}
 	}
-	switch m := opts["mode"]; m {
-	case "", "blocking", "non-blocking":
-	default:
-		return errs.New(errs.Invalid, "logger: logging mode not supported: %s", m)
+	off, _ := strconv.ParseBool(l.Options["cache-disabled"])
+	return LogRecord{Form: LogLocal, Ship: true, Hold: l.Options["mode"] != "non-blocking", Unreadable: off}
+}
+
+// File returns the name of the record's current file in the container's directory.
+func (r LogRecord) File(id string) string {
+	if r.Form == LogJSON {
+		return id + "-json.log"
 	}
-	return nil
+	return id + "-local.log"
 }
 
 // LogLimits are the bounds of a container's log files.
@@ -58,75 +77,69 @@ type LogLimits struct {
 	Compress bool  // rotated files
 }
 
+// logBudget is how many bytes the log of a container may have in all if the
+// user says nothing.
+const logBudget = 100_000_000
+
+// LogError makes err the one that a start fails with.
+func LogError(err error) error {
+	return fmt.Errorf("failed to create task for container: failed to initialize logging driver: %w", err)
+}
+
 // Limits reads the values of the options that bound files. The error is what
-// Docker answers at start.
+// Docker answers at start. Without any a log has five files of 20 MB; with
+// max-size alone one, as in Docker.
 func (l Log) Limits() (LogLimits, error) {
-	out := LogLimits{MaxSize: -1, MaxFile: 1}
-	if l.Driver == "local" {
-		out = LogLimits{MaxSize: 20 << 20, MaxFile: 5, Compress: true}
+	out := LogLimits{MaxSize: logBudget / 5, MaxFile: 5, Compress: true}
+	prefix := ""
+	switch r := l.Record(); {
+	case r.Ship:
+		prefix = "cache-"
+	case r.Form == LogJSON:
+		out.Compress = false
 	}
-	fail := func(format string, args ...any) (LogLimits, error) {
-		return LogLimits{}, fmt.Errorf("failed to create task for container: failed to initialize logging driver: "+format, args...)
-	}
-	if v, ok := l.Options["max-size"]; ok && v != "-1" {
-		n, err := units.FromHumanSize(v)
+	size, sized := l.Options[prefix+"max-size"]
+	switch {
+	case sized && size == "-1":
+		out.MaxSize = -1
+	case sized:
+		n, err := units.FromHumanSize(size)
 		if err != nil {
-			return fail("%w", err)
+			return LogLimits{}, LogError(err)
 		}
 		if n <= 0 {
-			return fail("max-size must be a positive number")
+			return LogLimits{}, LogError(fmt.Errorf("max-size must be a positive number"))
 		}
 		out.MaxSize = n
 	}
-	if v, ok := l.Options["max-file"]; ok {
-		n, err := strconv.Atoi(v)
+	number, numbered := l.Options[prefix+"max-file"]
+	switch {
+	case numbered:
+		n, err := strconv.Atoi(number)
 		if err != nil {
-			return fail("%w", err)
+			return LogLimits{}, LogError(err)
 		}
 		if n < 1 {
-			return fail("max-file cannot be less than 1")
+			return LogLimits{}, LogError(fmt.Errorf("max-file cannot be less than 1"))
 		}
-		out.MaxFile = n
+		if out.MaxFile = n; !sized {
+			out.MaxSize = logBudget / int64(n)
+		}
+	case sized && l.Driver == LogJSON, out.MaxSize < 0:
+		out.MaxFile = 1
 	}
-	if v, ok := l.Options["compress"]; ok {
+	out.Compress = out.Compress && out.MaxFile > 1
+	if v, ok := l.Options[prefix+"compress"]; ok {
 		on, err := strconv.ParseBool(v)
-		if err != nil {
-			return fail("%w", err)
-		}
-		if on && l.Driver == "json-file" && (out.MaxFile < 2 || out.MaxSize < 0) {
-			return fail("compress cannot be true when max-file is less than 2 or max-size is not set")
+		switch {
+		case err != nil:
+			return LogLimits{}, LogError(err)
+		case on && l.Driver == LogJSON && (out.MaxFile < 2 || out.MaxSize < 0):
+			return LogLimits{}, LogError(fmt.Errorf("compress cannot be true when max-file is less than 2 or max-size is not set"))
+		case on && out.MaxFile < 2:
+			return LogLimits{}, LogError(fmt.Errorf("compression cannot be enabled when max file count is 1"))
 		}
 		out.Compress = on
 	}
 	return out, nil
-}
-
-// LogAttrs are the labels and variables that the user wants with each line: the
-// names listed in the options "labels" and "env".
-func (p *Plan) LogAttrs() map[string]string {
-	out := map[string]string{}
-	for _, k := range split(p.Log.Options["labels"]) {
-		if v, ok := p.Labels[k]; ok {
-			out[k] = v
-		}
-	}
-	env := map[string]string{}
-	for _, kv := range p.Process.Env {
-		if k, v, ok := strings.Cut(kv, "="); ok {
-			env[k] = v
-		}
-	}
-	for _, k := range split(p.Log.Options["env"]) {
-		if v, ok := env[k]; ok {
-			out[k] = v
-		}
-	}
-	return out
-}
-
-func split(list string) []string {
-	if list == "" {
-		return nil
-	}
-	return strings.Split(list, ",")
 }

@@ -11,13 +11,17 @@ func TestLogLimits(t *testing.T) {
 		want   LogLimits
 		failed string
 	}{
-		{Log{Driver: "json-file"}, LogLimits{MaxSize: -1, MaxFile: 1}, ""},
+		{Log{Driver: "json-file"}, LogLimits{MaxSize: 20e6, MaxFile: 5}, ""},
+		{Log{Driver: "json-file", Options: map[string]string{"max-file": "2", "compress": "true"}}, LogLimits{MaxSize: 50e6, MaxFile: 2, Compress: true}, ""},
+		{Log{Driver: "json-file", Options: map[string]string{"max-size": "1m"}}, LogLimits{MaxSize: 1e6, MaxFile: 1}, ""},
+		{Log{Driver: "fluentd", Options: map[string]string{"cache-max-size": "1m", "cache-max-file": "2", "cache-compress": "false"}}, LogLimits{MaxSize: 1e6, MaxFile: 2}, ""},
+		{Log{Driver: "gelf"}, LogLimits{MaxSize: 20e6, MaxFile: 5, Compress: true}, ""},
 		{Log{Driver: "json-file", Options: map[string]string{"max-size": "10m", "max-file": "3", "compress": "true"}}, LogLimits{MaxSize: 10000000, MaxFile: 3, Compress: true}, ""},
-		{Log{Driver: "local"}, LogLimits{MaxSize: 20 << 20, MaxFile: 5, Compress: true}, ""},
+		{Log{Driver: "local"}, LogLimits{MaxSize: 20e6, MaxFile: 5, Compress: true}, ""},
 		{Log{Driver: "json-file", Options: map[string]string{"max-size": "-1"}}, LogLimits{MaxSize: -1, MaxFile: 1}, ""},
 		{Log{Driver: "json-file", Options: map[string]string{"max-size": "x"}}, LogLimits{}, "invalid size: 'x'"},
 		{Log{Driver: "json-file", Options: map[string]string{"max-file": "0"}}, LogLimits{}, "max-file cannot be less than 1"},
-		{Log{Driver: "json-file", Options: map[string]string{"compress": "true"}}, LogLimits{}, "compress cannot be true when max-file is less than 2 or max-size is not set"},
+		{Log{Driver: "json-file", Options: map[string]string{"compress": "true", "max-size": "1m"}}, LogLimits{}, "compress cannot be true when max-file is less than 2 or max-size is not set"},
 	} {
 		got, err := c.log.Limits()
 		if c.failed != "" {
@@ -36,7 +40,7 @@ func TestLogLimits(t *testing.T) {
 	if p.Log.Options["max-size"] != "5m" || p.Log.Options["max-file"] != "7" {
 		t.Errorf("got %+v", p.Log)
 	}
-	if got := p.LogAttrs(); !reflect.DeepEqual(got, map[string]string{"l": "1", "E": "2"}) {
+	if got, err := p.LogInfo("i", "n").Attrs(); err != nil || !reflect.DeepEqual(got, map[string]string{"l": "1", "E": "2"}) {
 		t.Errorf("attributes %v", got)
 	}
 	p = create(t, `{"Cmd":["x"],"HostConfig":{"LogConfig":{"Type":"local"}}}`, nil, d)

@@ -7,9 +7,14 @@ import (
 	"unicode/utf8"
 
 	"gantry/internal/logs"
+	"gantry/internal/logs/files"
 )
 
 var errSyntax = errors.New("not a log entry")
+
+func decodeRecord(_ *files.Head, record, buf []byte, e *logs.Entry) ([]byte, error) {
+	return decodeEntry(record, buf, e)
+}
 
 // decodeEntry parses one line of a log file into e. It takes any JSON object
 // of strings and objects of strings, in any order, so it also reads what

@@ -13,19 +13,20 @@ import (
 	"time"
 
 	"gantry/internal/logs"
+	"gantry/internal/logs/files"
 )
 
 var t0 = time.Date(2024, 5, 6, 7, 8, 9, 120_000_000, time.UTC)
 
 func TestEntriesLookAsDockers(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "c-json.log")
-	w, err := Create(path, Options{Attrs: map[string]string{"b": "2\t", "a": "<1>"}})
+	w, err := Create(path, files.Options{Attrs: map[string]string{"b": "2\t", "a": "<1>"}})
 	if err != nil {
 		t.Fatal(err)
 	}
-	write(t, w, Stdout, "plain \"q\" \\ <b> & \t\x01\x7f\r\n")
-	write(t, w, Stderr, "bad \xff utf8 é \u2028 😀\n")
-	write(t, w, Stdout, "no end")
+	write(t, w, files.Stdout, "plain \"q\" \\ <b> & \t\x01\x7f\r\n")
+	write(t, w, files.Stderr, "bad \xff utf8 é \u2028 😀\n")
+	write(t, w, files.Stdout, "no end")
 	if err := w.Close(); err != nil {
 		t.Fatal(err)
 	}
@@ -46,7 +47,7 @@ func TestEntriesLookAsDockers(t *testing.T) {
 	}
 }
 
-func write(t *testing.T, w *Writer, s Stream, text string) {
+func write(t *testing.T, w *files.Writer, s files.Stream, text string) {
 	t.Helper()
 	if err := w.Write(s, []byte(text), t0); err != nil {
 		t.Fatal(err)
@@ -92,19 +93,22 @@ func FuzzDecodeReadsWhatWasEncoded(f *testing.F) {
 
 func TestReaderChooses(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "log")
-	w, err := Create(path, Options{MaxSize: 400, MaxFile: 3, Compress: true})
+	w, err := Create(path, files.Options{MaxSize: 400, MaxFile: 3, Compress: true})
 	if err != nil {
 		t.Fatal(err)
 	}
 	for i := range 12 {
-		if err := w.Write(Stdout, fmt.Appendf(nil, "line %d\n", i), t0.Add(time.Duration(i)*time.Second)); err != nil {
+		if err := w.Write(files.Stdout, fmt.Appendf(nil, "line %d\n", i), t0.Add(time.Duration(i)*time.Second)); err != nil {
 			t.Fatal(err)
 		}
 	}
-	write(t, w, Stdout, "pending")
-	w.mu.Lock()
-	w.squeeze.Wait()
-	w.mu.Unlock()
+	write(t, w, files.Stdout, "pending")
+	for range 1000 { // the compression goes on beside
+		if _, err := os.Stat(path + ".1"); err != nil {
+			break
+		}
+		time.Sleep(time.Millisecond)
+	}
 	if _, err := os.Stat(path + ".1.gz"); err != nil {
 		t.Fatalf("rotation did not compress: %v", err)
 	}
@@ -134,12 +138,12 @@ func TestRotationKeepsMaxFile(t *testing.T) {
 	for _, keep := range []int{1, 2, 4} {
 		dir := t.TempDir()
 		path := filepath.Join(dir, "log")
-		w, err := Create(path, Options{MaxSize: 200, MaxFile: keep})
+		w, err := Create(path, files.Options{MaxSize: 200, MaxFile: keep})
 		if err != nil {
 			t.Fatal(err)
 		}
 		for i := range 50 {
-			write(t, w, Stdout, fmt.Sprintf("line %02d\n", i))
+			write(t, w, files.Stdout, fmt.Sprintf("line %02d\n", i))
 		}
 		w.Close()
 		names, _ := os.ReadDir(dir)
@@ -150,7 +154,7 @@ func TestRotationKeepsMaxFile(t *testing.T) {
 		if got[len(got)-1] != "line 49\n" || len(got) < 2*keep-1 {
 			t.Errorf("max-file %d: %q", keep, got)
 		}
-		if err := Remove(path); err != nil {
+		if err := files.Remove(path); err != nil {
 			t.Fatal(err)
 		}
 		if names, _ := os.ReadDir(dir); len(names) != 0 {
@@ -168,11 +172,11 @@ func TestTornLineIsLeftOut(t *testing.T) {
 	if got := read(t, path, logs.ReadOptions{Tail: -1}); len(got) != 1 {
 		t.Errorf("torn: %q", got)
 	}
-	w, err := Create(path, Options{})
+	w, err := Create(path, files.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	write(t, w, Stdout, "b\n")
+	write(t, w, files.Stdout, "b\n")
 	w.Close()
 	if got := read(t, path, logs.ReadOptions{Tail: -1}); strings.Join(got, "") != "a\nb\n" {
 		t.Errorf("after the torn line: %q", got)
@@ -185,7 +189,7 @@ func TestTornLineIsLeftOut(t *testing.T) {
 // Followers that start at any moment must see every line once and in order,
 // while the files turn under them.
 func TestFollowThroughRotation(t *testing.T) {
-	for _, o := range []Options{{MaxSize: 20 << 10, MaxFile: 100}, {MaxSize: 20 << 10, MaxFile: 100, Compress: true}, {}} {
+	for _, o := range []files.Options{{MaxSize: 20 << 10, MaxFile: 100}, {MaxSize: 20 << 10, MaxFile: 100, Compress: true}, {}} {
 		path := filepath.Join(t.TempDir(), "log")
 		ended := make(chan struct{})
 		var wg sync.WaitGroup
@@ -219,7 +223,7 @@ func TestFollowThroughRotation(t *testing.T) {
 				wg.Go(func() { follow(-1) })
 				wg.Go(func() { follow(1) })
 			}
-			write(t, w, Stream(i%2), fmt.Sprintf("%d %s\n", i, strings.Repeat("x", rand.IntN(60))))
+			write(t, w, files.Stream(i%2), fmt.Sprintf("%d %s\n", i, strings.Repeat("x", rand.IntN(60))))
 			if i%500 == 0 {
 				time.Sleep(time.Millisecond)
 			}
@@ -232,12 +236,12 @@ func TestFollowThroughRotation(t *testing.T) {
 
 func TestFollowEnds(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "log")
-	w, err := Create(path, Options{})
+	w, err := Create(path, files.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer w.Close()
-	write(t, w, Stdout, "a\n")
+	write(t, w, files.Stdout, "a\n")
 	start := time.Now()
 	var got []string
 	for e := range NewReader(path).Entries(t.Context(), logs.ReadOptions{Tail: -1, Follow: true, Until: time.Now().Add(150 * time.Millisecond)}) {
@@ -257,7 +261,7 @@ func TestFollowEnds(t *testing.T) {
 }
 
 func BenchmarkWrite(b *testing.B) {
-	w, err := Create(filepath.Join(b.TempDir(), "log"), Options{})
+	w, err := Create(filepath.Join(b.TempDir(), "log"), files.Options{})
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -265,18 +269,18 @@ func BenchmarkWrite(b *testing.B) {
 	p := []byte(strings.Repeat(strings.Repeat("x", 79)+"\n", 400))
 	b.SetBytes(int64(len(p)))
 	for b.Loop() {
-		w.Write(Stdout, p, t0)
+		w.Write(files.Stdout, p, t0)
 	}
 }
 
 func BenchmarkRead(b *testing.B) {
 	path := filepath.Join(b.TempDir(), "log")
-	w, err := Create(path, Options{})
+	w, err := Create(path, files.Options{})
 	if err != nil {
 		b.Fatal(err)
 	}
 	p := []byte(strings.Repeat(strings.Repeat("x", 79)+"\n", 10000))
-	w.Write(Stdout, p, t0)
+	w.Write(files.Stdout, p, t0)
 	w.Close()
 	b.SetBytes(int64(len(p)))
 	for b.Loop() {

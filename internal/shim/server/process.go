@@ -10,7 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"gantry/internal/errs"
-	"gantry/internal/logs/jsonfile"
+	"gantry/internal/logs/files"
 	"gantry/internal/ociruntime/job"
 	"gantry/internal/shim/protocol"
 )
@@ -23,7 +23,7 @@ type process struct {
 	task task
 	tty  bool
 	out  fanout
-	log  *jsonfile.Writer // of the first process, or nil
+	log  *files.Writer // of the first process, or nil
 	// feed is the pipe or terminal that attached clients write to, or nil.
 	feed *os.File
 	// feedOnce: feed ends with the first client that has it.
@@ -140,13 +140,13 @@ func (p *process) pump(stream byte, f *os.File) {
 			if p.log != nil {
 				// A full disk must not stop the container; the next
 				// line is tried again.
-				p.log.Write(jsonfile.Stream(stream-1), buf[frameHeader:frameHeader+n], time.Now())
+				p.log.Write(files.Stream(stream-1), buf[frameHeader:frameHeader+n], time.Now())
 			}
 			p.out.write(stream, buf, n)
 			p.s.spare.put(buf)
 		}
 		if p.log != nil {
-			p.log.End(jsonfile.Stream(stream-1), time.Now())
+			p.log.End(files.Stream(stream-1), time.Now())
 		}
 	})
 }

@@ -34,7 +34,8 @@ import (
 
 	"gantry/internal/cgroup"
 	"gantry/internal/errs"
-	"gantry/internal/logs/jsonfile"
+	"gantry/internal/logs/files"
+	"gantry/internal/logs/record"
 	"gantry/internal/ociruntime/job"
 	"gantry/internal/shim/protocol"
 )
@@ -186,14 +187,11 @@ func (s *server) create(r *protocol.Request) (err error) {
 }
 
 // openLog opens the container's log, or returns nil if it has none.
-func openLog(c protocol.LogConfig) (*jsonfile.Writer, error) {
-	switch c.Driver {
-	case "none", "":
+func openLog(c protocol.LogConfig) (*files.Writer, error) {
+	if c.Driver == "none" || c.Driver == "" {
 		return nil, nil
-	case "json-file", "local": // local has no form that others would read
-		return jsonfile.Create(c.Path, jsonfile.Options{MaxSize: c.MaxSize, MaxFile: c.MaxFile, Compress: c.Compress, Attrs: c.Attrs})
 	}
-	return nil, errs.New(errs.Unsupported, "log driver %q", c.Driver)
+	return record.Create(c.Driver, c.Path, files.Options{MaxSize: c.MaxSize, MaxFile: c.MaxFile, Compress: c.Compress, Attrs: c.Attrs})
 }
 
 func (s *server) undo() {

@@ -1,4 +1,4 @@
-package jsonfile
+package files
 
 import (
 	"context"
@@ -15,10 +15,13 @@ import (
 )
 
 // A Reader reads the log whose current file is at path.
-type Reader struct{ path string }
+type Reader struct {
+	path string
+	form Form
+}
 
 // NewReader returns a reader of the log at path. It opens nothing yet.
-func NewReader(path string) *Reader { return &Reader{path} }
+func NewReader(path string, form Form) *Reader { return &Reader{path, form} }
 
 var _ logs.Reader = (*Reader)(nil)
 
@@ -29,7 +32,7 @@ const pollEvery = 50 * time.Millisecond
 // Entries implements logs.Reader.
 func (r *Reader) Entries(ctx context.Context, o logs.ReadOptions) iter.Seq2[logs.Entry, error] {
 	return func(yield func(logs.Entry, error) bool) {
-		it := iteration{path: r.path, o: o, yield: yield}
+		it := iteration{path: r.path, form: &r.form, o: o, yield: yield}
 		if err := it.run(ctx); err != nil {
 			yield(logs.Entry{}, err)
 		}
@@ -38,6 +41,7 @@ func (r *Reader) Entries(ctx context.Context, o logs.ReadOptions) iter.Seq2[logs
 
 type iteration struct {
 	path  string
+	form  *Form
 	o     logs.ReadOptions
 	yield func(logs.Entry, error) bool
 	line  []byte
@@ -53,7 +57,7 @@ func (it *iteration) run(ctx context.Context) error {
 		defer w.Close()
 		wake = w.wake
 	}
-	files, err := openAll(it.path)
+	files, err := openAll(it.path, it.form)
 	if err != nil {
 		return err
 	}
@@ -62,7 +66,12 @@ func (it *iteration) run(ctx context.Context) error {
 			f.Close()
 		}
 	}()
-	if it.o.Tail >= 0 {
+	switch {
+	case it.o.From != (logs.Place{}):
+		if files, err = skip(files, it.o.From.Offset); err != nil {
+			return err
+		}
+	case it.o.Tail >= 0:
 		if files, err = tail(files, it.o.Tail); err != nil {
 			return err
 		}
@@ -103,7 +112,7 @@ func (it *iteration) follow(ctx context.Context, current *file, wake <-chan stru
 		// another file, is asked before the file is read to its end:
 		// after the answer nothing more can come into it.
 		ended := closed(it.o.Ended)
-		next, err := successor(it.path, current)
+		next, err := successor(it.path, current, it.form)
 		if err != nil {
 			return err
 		}
@@ -148,7 +157,7 @@ func closed(c <-chan struct{}) bool {
 // drain gives the complete lines that f has now.
 func (it *iteration) drain(ctx context.Context, f *file) error {
 	for ctx.Err() == nil {
-		line, err := f.lines.next()
+		record, err := f.records.next()
 		if errors.Is(err, io.EOF) {
 			return nil
 		}
@@ -156,8 +165,11 @@ func (it *iteration) drain(ctx context.Context, f *file) error {
 			return err
 		}
 		var e logs.Entry
-		if it.line, err = decodeEntry(line, it.line[:0], &e); err != nil {
+		if it.line, err = it.form.Decode(&f.head, record, it.line[:0], &e); err != nil {
 			continue
+		}
+		if e.At.Number > 0 {
+			e.At.Offset = f.place()
 		}
 		if !it.o.Since.IsZero() && e.Time.Before(it.o.Since) {
 			continue
