@@ -60,6 +60,7 @@ type Config struct {
 	Init           bool
 	InitPath       string
 	NoNewPrivs     bool
+	UsernsRemap    string // default, user[:group] or uid[:gid]; empty or "host" for none
 	SeccompProfile string // a file, "unconfined" or empty for the built-in one
 	ShmSize        int64  // bytes
 	Ulimits        map[string]Ulimit

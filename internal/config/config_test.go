@@ -68,7 +68,6 @@ func TestErrors(t *testing.T) {
 		{`{"hosts":["tcp://x"]}`, []string{"-H", "unix://"}, `hosts: (from flag: unix://, from file: ["tcp://x"])`},
 		{`{`, nil, "unexpected end of JSON input"},
 		{`{"mtu":"x"}`, nil, "mtu: json: cannot unmarshal string"},
-		{`{"userns-remap":"default"}`, nil, "userns-remap can't be used: user namespaces for all containers are not built yet"},
 		{``, []string{"--bogus"}, "unknown flag: --bogus"},
 		{``, []string{"-x"}, "unknown shorthand flag: 'x' in -x"},
 		{``, []string{"--mtu"}, "flag needs an argument: --mtu"},

@@ -73,7 +73,7 @@ func containerOptions() []Option {
 		{Flag: "seccomp-profile", Key: "seccomp-profile", Usage: "Path to a seccomp profile, or unconfined", field: text(func(c *Config) *string { return &c.SeccompProfile })},
 		{Flag: "log-driver", Key: "log-driver", Usage: "Log driver of containers", field: text(func(c *Config) *string { return &c.LogDriver })},
 		{Flag: "log-opt", Key: "log-opts", Usage: "Log driver options of containers", field: pairs(func(c *Config) map[string]string { return c.LogOpts })},
-		{Flag: "userns-remap", Key: "userns-remap", Usage: "User and group of remapped containers", Status: Refused, Reason: "user namespaces for all containers are not built yet", field: ignored("string")},
+		{Flag: "userns-remap", Key: "userns-remap", Usage: "Run containers in user namespaces: default, user[:group] or uid[:gid] whose subordinate ids they get", field: text(func(c *Config) *string { return &c.UsernsRemap })},
 		{Flag: "selinux-enabled", Key: "selinux-enabled", Usage: "Enable SELinux labels", Status: Refused, Reason: "SELinux labels are not built yet", field: ignored("")},
 		{Flag: "cpu-rt-period", Key: "cpu-rt-period", Usage: "Real-time period of the parent control group", Status: Warned, Reason: "real-time groups are given per container only", field: ignored("int")},
 		{Flag: "cpu-rt-runtime", Key: "cpu-rt-runtime", Usage: "Real-time runtime of the parent control group", Status: Warned, Reason: "real-time groups are given per container only", field: ignored("int")},

@@ -53,7 +53,7 @@ func (c *core) input(rec *Record) (launch.Input, error) {
 		if err != nil {
 			return in, err
 		}
-		in.Joins.Network = a.rec.ID
+		in.Joins.Network, in.Joins.NetworkPID = a.rec.ID, a.pid
 	}
 	for _, j := range []struct {
 		of   plan.Namespace

@@ -146,7 +146,12 @@ func (d *Daemon) openEngine(ctx context.Context, c *config.Config, p parts) erro
 	} else {
 		d.later("control groups", func(context.Context) error { removeParent(cgroups, parent); return nil })
 	}
+	users, err := userNamespaces(c)
+	if err != nil {
+		return err
+	}
 	launcher := launch.New(launch.Options{
+		Users: users,
 		Root: c.Root, RunDir: c.Run, Networks: launchNetworks{p.networks}, Volumes: p.volumes, Shims: shims,
 		Cgroups: cgroups, CgroupParent: parent, Systemd: c.CgroupDriver == "systemd", ScopePrefix: scopePrefix(c), Runtime: d.runtime, Log: d.log,
 		Launched: d.launched,

@@ -35,7 +35,8 @@ func defaults(c *config.Config, k plan.Kernel, seccomp, hostname string) plan.De
 		DNS: c.DNS, DNSSearch: c.DNSSearch, DNSOptions: c.DNSOptions,
 		Seccomp: seccomp, NoNewPrivileges: c.NoNewPrivs,
 		SystemdCgroup: c.CgroupDriver == "systemd", HostHostname: hostname,
-		Kernel: k,
+		UsernsRemap: remaps(c),
+		Kernel:      k,
 	}
 	for _, name := range slices.Sorted(maps.Keys(c.Ulimits)) {
 		u := c.Ulimits[name]

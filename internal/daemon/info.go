@@ -132,6 +132,9 @@ func securityOptions(c *config.Config, k plan.Kernel) []string {
 	if k.CgroupV2 {
 		opts = append(opts, "name=cgroupns")
 	}
+	if remaps(c) {
+		opts = append(opts, "name=userns")
+	}
 	if c.NoNewPrivs {
 		opts = append(opts, "name=no-new-privileges")
 	}

@@ -25,6 +25,8 @@ type build struct {
 	view    *rootfs.View      // the image's files with the container's own over them
 	sources map[string]string // host path by mount target
 	open    []*os.File        // held until the process is prepared
+	users   UserNamespace     // the host's unless User is set
+	mapped  map[string]bool   // mount targets whose owners are mapped
 	half    *network.Half
 	job     *job.Job
 	client  shim.Client
@@ -37,7 +39,7 @@ type build struct {
 }
 
 func newBuild(l *Launcher, in Input) *build {
-	return &build{l: l, in: in, sources: map[string]string{}, spawned: make(chan struct{}), linked: make(chan struct{})}
+	return &build{l: l, in: in, sources: map[string]string{}, mapped: map[string]bool{}, spawned: make(chan struct{}), linked: make(chan struct{})}
 }
 
 // steps are the steps of a launch, in order.
@@ -45,6 +47,7 @@ func newBuild(l *Launcher, in Input) *build {
 //	shim     its program is started, and begins while the rest goes on
 //	rootfs   containers/<id>/{upper,work}; the overlay itself is mounted by
 //	         the shim, detached, so that no mount outlives it
+//	users    a user namespace, if ids are to be mapped
 //	volumes  directories of volumes and binds; what the image has goes into
 //	         fresh volumes
 //	network  addresses and ports are chosen, the namespace is made
@@ -57,6 +60,7 @@ func (b *build) steps() []step {
 	return []step{
 		{name: "shim", do: b.spawnShim, beside: true}, // close ends it
 		{name: "rootfs", do: b.makeRootfs},            // its files stay with the container
+		{name: "users", do: b.openUsers, undo: func(context.Context) error { return b.l.releaseUsers(id) }},
 		{name: "volumes", do: b.mountVolumes, undo: func(ctx context.Context) error { return b.l.o.Volumes.Unmount(ctx, id) }},
 		{name: "network", do: b.attachNetwork, undo: func(ctx context.Context) error { return b.l.o.Networks.Detach(ctx, id) }},
 		{name: "links", do: b.makeLinks, beside: true}, // undone with the network
@@ -77,6 +81,7 @@ func (b *build) close() {
 	if b.half != nil {
 		b.half.Close()
 	}
+	b.users.Close()
 	for _, f := range b.open {
 		f.Close()
 	}
@@ -158,6 +163,7 @@ func (b *build) mountVolume(ctx context.Context, m plan.Mount) error {
 		}
 	}
 	b.sources[m.Target] = v.Path
+	b.mapped[m.Target] = !v.Device // what is on a device has the ids of wherever it comes from
 	if m.Subpath == "" {
 		return nil
 	}
@@ -177,6 +183,9 @@ func (b *build) attachNetwork(ctx context.Context) error {
 	r := network.AttachRequest{
 		ID: b.in.ID, Name: b.in.Name, Hostname: p.Hostname(b.in.ID), Mode: networkMode(p, b.in.Joins), SharedWith: b.in.Joins.Network,
 		Endpoints: p.Endpoints, Ports: p.Ports, Exposed: p.Exposed, PublishAll: p.PublishAll,
+	}
+	if b.users.Net != nil {
+		r.Namespace = rootfs.Name(b.users.Net)
 	}
 	h, err := b.l.o.Networks.Begin(ctx, r)
 	if err != nil {

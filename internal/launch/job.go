@@ -9,6 +9,7 @@ import (
 	"strconv"
 
 	"gantry/internal/cgroup"
+	"gantry/internal/errs"
 	"gantry/internal/launch/lookup"
 	"gantry/internal/launch/rootfs"
 	"gantry/internal/ociruntime/job"
@@ -52,7 +53,7 @@ func (b *build) makeJob(context.Context) error {
 // overlay says which directories make the root.
 func (b *build) overlay() *job.Overlay {
 	dir := b.l.dir(b.in.ID)
-	return &job.Overlay{Lower: b.in.Lower, Upper: filepath.Join(dir, "upper"), Work: filepath.Join(dir, "work")}
+	return &job.Overlay{Lower: b.in.Lower, Upper: filepath.Join(dir, "upper"), Work: filepath.Join(dir, "work"), Mapped: b.users.User != nil}
 }
 
 func (b *build) inputs() (ocispec.Inputs, error) {
@@ -65,6 +66,9 @@ func (b *build) inputs() (ocispec.Inputs, error) {
 		RecursiveReadOnly: true,
 	}
 	in.NetNS = b.half.Sandbox.Path
+	if b.users.User != nil {
+		in.UserNS, in.UIDMap, in.GIDMap, in.Mapped = rootfs.Name(b.users.User), b.users.UID, b.users.GID, b.mapped
+	}
 	for _, j := range []struct {
 		pid  int
 		name string
@@ -88,6 +92,9 @@ func (b *build) inputs() (ocispec.Inputs, error) {
 	}
 	if in.User, err = lookup.User(p.Process, b.view); err != nil {
 		return in, err
+	}
+	if !b.users.Has(in.User.UID, in.User.GID) {
+		return in, errs.New(errs.Invalid, initFailed+"cannot set user %d:%d: it is not mapped in the container's user namespace", in.User.UID, in.User.GID)
 	}
 	in.Devices, in.BlockDevice, err = lookup.Devices(p)
 	return in, err

@@ -24,6 +24,7 @@ import (
 	"gantry/internal/launch/rootfs"
 	"gantry/internal/network"
 	"gantry/internal/ociruntime/job"
+	"gantry/internal/ocispec"
 	"gantry/internal/plan"
 	"gantry/internal/shim"
 	"gantry/internal/volume"
@@ -42,8 +43,9 @@ type Input struct {
 // Joins names the other containers whose namespaces the plan asks to join, and
 // the host pids of their first processes.
 type Joins struct {
-	Network       string // container ID
-	PID, IPC, UTS int    // host pid of the container joined; 0 for none
+	Network string // container ID
+	// Host pids of the containers joined; 0 for none.
+	NetworkPID, PID, IPC, UTS int
 }
 
 // Running is a container's process, as whoever launched or found it sees it.
@@ -61,6 +63,8 @@ type (
 	Usage       = cgroup.Stats
 	UsageIO     = cgroup.IOEntry
 	ExecProcess = job.Process
+	// UserNamespace is an open user namespace.
+	UserNamespace = ocispec.UserNamespace
 )
 
 // Timing is the duration of one step.
@@ -87,6 +91,19 @@ type Volumes interface {
 	MarkUsed(ctx context.Context, name string) error
 }
 
+// UserNamespaces makes user namespaces, and knows whether containers get one
+// unasked.
+type UserNamespaces interface {
+	Remaps() bool
+	// Open makes one, with a network namespace of its own, for a container
+	// that wants the shared range of ids or (plan.Auto) one of its own.
+	Open(id, mode string) (UserNamespace, error)
+	// Join opens that of a process.
+	Join(pid int) (UserNamespace, error)
+	// Release gives a container's own range back.
+	Release(id string) error
+}
+
 // Shims starts supervisor processes.
 type Shims interface {
 	Spawn(id string) (*shim.Nascent, error)
@@ -98,6 +115,7 @@ type Options struct {
 	RunDir   string // run root, absolute
 	Networks Networks
 	Volumes  Volumes
+	Users    UserNamespaces // nil if there are none
 	Shims    Shims
 	Cgroups  *cgroup.Host
 	// CgroupParent is the path below which containers get their groups;

@@ -31,6 +31,7 @@ func (l *Launcher) Teardown(ctx context.Context, id string) error {
 		{name: "process", undo: func(ctx context.Context) error { return l.endProcess(ctx, id) }},
 		{name: "network", undo: func(ctx context.Context) error { return l.o.Networks.Detach(ctx, id) }},
 		{name: "volumes", undo: func(ctx context.Context) error { return l.o.Volumes.Unmount(ctx, id) }},
+		{name: "users", undo: func(context.Context) error { return l.releaseUsers(id) }},
 	} {
 		if err := l.fail("undo " + s.name); err != nil {
 			return err

@@ -77,7 +77,7 @@ func (h *Half) begin(ctx context.Context, r AttachRequest) error {
 	if !h.e.HasNamespace() {
 		return nil
 	}
-	if h.ns, err = kernel.CreateNamespace(h.e.Path); err != nil {
+	if h.ns, err = kernel.CreateNamespace(h.e.Path, r.Namespace); err != nil {
 		return errors.Join(err, n.unmake(context.WithoutCancel(ctx), h.e))
 	}
 	return nil

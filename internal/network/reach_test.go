@@ -33,7 +33,7 @@ type world struct {
 func machine(t *testing.T, name, host, inside string) *kernel.Namespace {
 	t.Helper()
 	path := t.TempDir() + "/" + name
-	ns, err := kernel.CreateNamespace(path)
+	ns, err := kernel.CreateNamespace(path, "")
 	if err != nil {
 		t.Fatal(err)
 	}

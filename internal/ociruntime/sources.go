@@ -1,10 +1,7 @@
 package ociruntime
 
 import (
-	"errors"
 	"fmt"
-	"os"
-	"strconv"
 
 	"golang.org/x/sys/unix"
 
@@ -118,7 +115,10 @@ func (l *launch) idMap(fd int, m *job.Mount, pid int) error {
 	var ns int
 	var err error
 	if len(m.UIDMap) > 0 {
-		ns, err = l.userNamespace(m.UIDMap, m.GIDMap)
+		var fds []int
+		if fds, err = l.bareNamespaces(m.UIDMap, m.GIDMap, unix.CLONE_NEWUSER); err == nil {
+			ns = fds[0]
+		}
 	} else {
 		ns, err = ownUserNamespace(l, pid)
 	}
@@ -131,32 +131,4 @@ func (l *launch) idMap(fd int, m *job.Mount, pid int) error {
 		flags |= unix.AT_RECURSIVE
 	}
 	return unix.MountSetattr(fd, "", flags, &unix.MountAttr{Attr_set: unix.MOUNT_ATTR_IDMAP, Userns_fd: uint64(ns)})
-}
-
-// userNamespace makes a user namespace with the given maps that has no process:
-// a child is cloned into one, and ends when its namespace is open.
-func (l *launch) userNamespace(uids, gids []job.IDMap) (int, error) {
-	if err := l.openProcfs(); err != nil {
-		return -1, err
-	}
-	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
-	if err != nil {
-		return -1, err
-	}
-	defer unix.Close(pair[0])
-	a := &cloneArgs{flags: unix.CLONE_NEWUSER, cgroupFD: -1, askMaps: true, pause: true, sock: pair[1], peer: pair[0]}
-	pid, err := clone(a)
-	unix.Close(pair[1])
-	if err != nil {
-		return -1, err
-	}
-	i := &Init{pid: pid, pidfd: -1, sock: -1}
-	defer i.kill()
-	if f, err := recv(pair[0]); err != nil || f.kind != frameMaps {
-		return -1, errors.New("the child of a new user namespace failed")
-	}
-	if err := l.writeMaps(pid, uids, gids); err != nil {
-		return -1, err
-	}
-	return unix.Openat(l.procfs, strconv.Itoa(pid)+"/ns/user", os.O_RDONLY|unix.O_CLOEXEC, 0)
 }

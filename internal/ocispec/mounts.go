@@ -79,6 +79,9 @@ func ownMounts(p *plan.Plan, in Inputs) ([]specs.Mount, error) {
 		if ro {
 			opts = append(opts, "ro")
 		}
+		if in.UserNS != "" && source != "/dev/shm" && source != in.ShmPath {
+			opts = append(opts, "idmap")
+		}
 		out = append(out, specs.Mount{Destination: target, Type: "bind", Source: source, Options: append(opts, "rprivate")})
 	}
 	bind(in.ResolvConfPath, "/etc/resolv.conf", p.ReadOnly)
@@ -89,6 +92,7 @@ func ownMounts(p *plan.Plan, in Inputs) ([]specs.Mount, error) {
 		shm = "/dev/shm"
 	}
 	bind(shm, "/dev/shm", false)
+	out = append(out, boundDevices(in)...)
 	slices.SortStableFunc(out, func(a, b specs.Mount) int {
 		return strings.Count(a.Destination, "/") - strings.Count(b.Destination, "/")
 	})
@@ -120,6 +124,9 @@ func ownMount(m plan.Mount, in Inputs) (specs.Mount, error) {
 			return specs.Mount{}, err
 		}
 		opts = append(opts, ro)
+	}
+	if in.UserNS != "" && in.Mapped[m.Target] {
+		opts = append(opts, "idmap")
 	}
 	prop := m.Propagation
 	if prop == "" {

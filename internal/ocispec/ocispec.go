@@ -34,6 +34,13 @@ type Inputs struct {
 	// empty for a fresh one. A namespace that the plan takes from the host
 	// needs none.
 	NetNS, PIDNS, IPCNS, UTSNS string
+	// UserNS is the path of the user namespace to be joined, empty for the
+	// host's; UIDMap and GIDMap are its maps.
+	UserNS         string
+	UIDMap, GIDMap []specs.LinuxIDMapping
+	// Mapped are the targets of those Sources whose owners are to be seen
+	// through the maps, since they lie on the disk under the ids of inside.
+	Mapped map[string]bool
 	// ShmPath is the host path to be had at /dev/shm instead of a fresh
 	// one: that of the container whose IPC namespace is joined.
 	ShmPath string
@@ -82,6 +89,7 @@ type Device struct {
 	UID    uint32
 	GID    uint32
 	Access string // some of r, w, m; empty grants nothing
+	Host   string // path on the host
 }
 
 // User is a resolved user.
@@ -90,4 +98,35 @@ type User struct {
 	// Groups are the supplementary groups, exactly; the first is GID.
 	Groups []uint32
 	Home   string // "/" if nobody knows
+}
+
+// UserNamespace is an open user namespace that no process need be in. The files
+// are of whoever has it.
+type UserNamespace struct {
+	User *os.File // nil for the host's
+	Net  *os.File // a network namespace that belongs to it; nil if there is none
+	// UID and GID are its maps.
+	UID, GID []specs.LinuxIDMapping
+}
+
+// Close closes the files; the namespaces live on with what runs in them.
+func (u UserNamespace) Close() {
+	for _, f := range []*os.File{u.User, u.Net} {
+		if f != nil {
+			f.Close()
+		}
+	}
+}
+
+// Has reports whether ids are mapped. The host's has all.
+func (u UserNamespace) Has(uid, gid uint32) bool {
+	in := func(list []specs.LinuxIDMapping, id uint32) bool {
+		for _, m := range list {
+			if id >= m.ContainerID && id-m.ContainerID < m.Size {
+				return true
+			}
+		}
+		return false
+	}
+	return u.User == nil || in(u.UID, uid) && in(u.GID, gid)
 }

@@ -35,6 +35,7 @@ func Render(p *plan.Plan, in Inputs) (*specs.Spec, error) {
 	if err != nil {
 		return nil, err
 	}
+	limitPing(p, in, sysctls)
 	res, err := Resources(p, in)
 	if err != nil {
 		return nil, err
@@ -55,7 +56,9 @@ func Render(p *plan.Plan, in Inputs) (*specs.Spec, error) {
 			Resources:         res,
 			CgroupsPath:       in.CgroupPath,
 			Namespaces:        namespaces(p, in),
-			Devices:           devices(in.Devices),
+			Devices:           devices(in),
+			UIDMappings:       slices.Clone(in.UIDMap),
+			GIDMappings:       slices.Clone(in.GIDMap),
 			RootfsPropagation: rootPropagation(p),
 			MaskedPaths:       slices.Clone(p.Security.MaskedPaths),
 			ReadonlyPaths:     slices.Clone(p.Security.ReadonlyPaths),
@@ -159,6 +162,9 @@ func namespaces(p *plan.Plan, in Inputs) []specs.LinuxNamespace {
 	add(ns.PID.Mode, specs.PIDNamespace, in.PIDNS)
 	add(ns.IPC.Mode, specs.IPCNamespace, in.IPCNS)
 	add(ns.Cgroup.Mode, specs.CgroupNamespace, "")
+	if in.UserNS != "" {
+		add(plan.Private, specs.UserNamespace, in.UserNS)
+	}
 	return out
 }
 
@@ -209,6 +215,22 @@ func deviceRequestError(p *plan.Plan) error {
 var ipcSysctls = []string{
 	"kernel.msgmax", "kernel.msgmnb", "kernel.msgmni", "kernel.sem", "kernel.shmall", "kernel.shmmax",
 	"kernel.shmmni", "kernel.shm_rmid_forced",
+}
+
+// limitPing ends the default range of groups that may ping at the last one that
+// is mapped: the kernel takes no others.
+func limitPing(p *plan.Plan, in Inputs, sysctls map[string]string) {
+	const name = "net.ipv4.ping_group_range"
+	if _, ok := sysctls[name]; !ok || len(in.GIDMap) == 0 {
+		return
+	}
+	for own := range p.Sysctls {
+		if plan.SysctlName(own) == name {
+			return
+		}
+	}
+	last := in.GIDMap[len(in.GIDMap)-1]
+	sysctls[name] = fmt.Sprintf("0 %d", min(uint64(last.ContainerID)+uint64(last.Size)-1, 1<<31-1))
 }
 
 // renderSysctls refuses those that would change more than the container's own

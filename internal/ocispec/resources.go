@@ -255,14 +255,30 @@ func ruleNumber(s string) (int64, error) {
 	return int64(n), err
 }
 
-func devices(list []Device) []specs.LinuxDevice {
+func devices(in Inputs) []specs.LinuxDevice {
+	if in.UserNS != "" {
+		return nil // see boundDevices
+	}
 	var out []specs.LinuxDevice
-	for _, d := range list {
+	for _, d := range in.Devices {
 		mode := d.Mode
 		out = append(out, specs.LinuxDevice{
 			Path: d.Path, Type: d.Type, Major: d.Number.Major, Minor: d.Number.Minor,
 			FileMode: &mode, UID: &d.UID, GID: &d.GID,
 		})
+	}
+	return out
+}
+
+// boundDevices are the devices of a container in a user namespace, where nodes
+// can't be made: the host's own.
+func boundDevices(in Inputs) []specs.Mount {
+	if in.UserNS == "" {
+		return nil
+	}
+	var out []specs.Mount
+	for _, d := range in.Devices {
+		out = append(out, specs.Mount{Destination: d.Path, Type: "bind", Source: d.Host, Options: []string{"bind", "rprivate"}})
 	}
 	return out
 }

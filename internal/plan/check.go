@@ -292,7 +292,7 @@ func checkModes(hc *wire.HostConfig, d Defaults, w *warnings) error {
 // checkRemapped refuses what a user namespace with other ids can't share with
 // the host.
 func checkRemapped(hc *wire.HostConfig, d Defaults) error {
-	if !d.UsernsRemap || hc.UsernsMode.IsHost() {
+	if userMode(hc, d) == Host {
 		return nil
 	}
 	switch {

@@ -14,15 +14,14 @@ import (
 )
 
 // planNamespaces says where each namespace comes from. HostConfig is complete.
-func planNamespaces(cfg *wire.ContainerConfig, hc *wire.HostConfig) Namespaces {
+func planNamespaces(cfg *wire.ContainerConfig, hc *wire.HostConfig, d Defaults) Namespaces {
 	return Namespaces{
 		Network: networkNamespace(hc.NetworkMode, cfg.NetworkDisabled),
 		PID:     sharedNamespace(string(hc.PidMode)),
 		IPC:     sharedNamespace(string(hc.IpcMode)),
 		UTS:     utsNamespace(hc),
 		Cgroup:  sharedNamespace(string(hc.CgroupnsMode)),
-		// No ids are mapped yet, so whatever UsernsMode says is the host's.
-		User: Namespace{Mode: Host},
+		User:    Namespace{Mode: userMode(hc, d)},
 	}
 }
 

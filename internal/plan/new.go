@@ -121,7 +121,7 @@ func assemble(cfg wire.ContainerConfig, hc wire.HostConfig, nc *wire.NetworkingC
 		Process:    planProcess(&cfg, &hc),
 		Domainname: cfg.Domainname,
 		Init:       wantInit(&hc, d),
-		Namespaces: planNamespaces(&cfg, &hc),
+		Namespaces: planNamespaces(&cfg, &hc, d),
 		Mounts:     mounts,
 		ReadOnly:   hc.ReadonlyRootfs,
 		ShmSize:    hc.ShmSize,

@@ -121,6 +121,7 @@ const (
 	Container Mode = "container" // that of Namespace.Container
 	None      Mode = "none"      // network: own, without any interface; IPC: own, without /dev/shm
 	Shareable Mode = "shareable" // IPC: own, others may join
+	Auto      Mode = "auto"      // user: own, with ids that no other container has
 	Network   Mode = "network"   // network: own, attached to Namespace.Network
 )
 

@@ -137,7 +137,7 @@ func (v *Volumes) MountAs(ctx context.Context, r MountRequest) (Mounted, error) 
 	if err != nil {
 		return Mounted{}, err
 	}
-	m := Mounted{Name: rec.Name, Driver: rec.Driver, Path: v.local.Path(rec.Name)}
+	m := Mounted{Name: rec.Name, Driver: rec.Driver, Path: v.local.Path(rec.Name), Device: rec.Options["device"] != ""}
 	if !rec.Used {
 		if m.Fresh, err = v.local.Empty(rec.Name); err != nil {
 			return Mounted{}, fmt.Errorf("mount %s: %w", r.Name, err)

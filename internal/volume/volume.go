@@ -39,6 +39,7 @@ type Mounted struct {
 	Name   string
 	Driver string
 	Path   string // directory on the host
+	Device bool   // the content is a mount of something else
 	Fresh  bool   // empty and never used: copy the image's content up
 }
 

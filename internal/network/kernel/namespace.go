@@ -22,16 +22,17 @@ type Namespace struct {
 // CreateNamespace makes a network namespace with loopback up, and binds it to
 // the file path, which must not exist. Interfaces that come into it have no
 // IPv6 until someone gives them an address: what was not asked for is not
-// reachable. If it fails nothing is left.
-func CreateNamespace(path string) (ns *Namespace, err error) {
+// reachable. If it fails nothing is left. taken is the path of a namespace that
+// exists and has just been made, to be used instead; empty for none.
+func CreateNamespace(path, taken string) (ns *Namespace, err error) {
 	f, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_RDONLY, 0o444)
 	if err != nil {
 		return nil, fmt.Errorf("make network namespace: %w", err)
 	}
 	f.Close()
 	err = onThread(func() error {
-		if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
-			return fmt.Errorf("unshare: %w", err)
+		if err := enterFresh(taken); err != nil {
+			return err
 		}
 		if err := unix.Mount("/proc/thread-self/ns/net", path, "", unix.MS_BIND, ""); err != nil {
 			return fmt.Errorf("bind: %w", err)
@@ -47,6 +48,26 @@ func CreateNamespace(path string) (ns *Namespace, err error) {
 		return nil, errors.Join(fmt.Errorf("make network namespace %s: %w", path, err), RemoveNamespace(path))
 	}
 	return ns, nil
+}
+
+// enterFresh brings the thread into a new network namespace, or into that at
+// taken.
+func enterFresh(taken string) error {
+	if taken == "" {
+		if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
+			return fmt.Errorf("unshare: %w", err)
+		}
+		return nil
+	}
+	f, err := os.Open(taken)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	if err := unix.Setns(int(f.Fd()), unix.CLONE_NEWNET); err != nil {
+		return fmt.Errorf("enter %s: %w", taken, err)
+	}
+	return nil
 }
 
 // OpenNamespace opens the namespace bound to path.

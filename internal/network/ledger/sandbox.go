@@ -46,6 +46,9 @@ type AttachRequest struct {
 	PublishAll bool
 	// Sysctls are those below net., applied in the namespace.
 	Sysctls map[string]string
+	// Namespace is the path of a network namespace to take, of a user
+	// namespace that is not the host's; empty for a fresh one.
+	Namespace string
 }
 
 // Entry is a sandbox on the books. It is never changed: what changes is replaced.

@@ -126,7 +126,7 @@ func stat(path, target, access string) (ocispec.Device, error) {
 		return ocispec.Device{}, err
 	}
 	d := ocispec.Device{
-		Path: target, Mode: fs.FileMode(st.Mode & 0o777), UID: st.Uid, GID: st.Gid, Access: access,
+		Path: target, Mode: fs.FileMode(st.Mode & 0o777), UID: st.Uid, GID: st.Gid, Access: access, Host: path,
 		Number: ocispec.DeviceNumber{Major: int64(unix.Major(uint64(st.Rdev))), Minor: int64(unix.Minor(uint64(st.Rdev)))},
 	}
 	switch st.Mode & unix.S_IFMT {
