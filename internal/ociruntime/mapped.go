@@ -57,8 +57,8 @@ func (l *launch) mapped(pid int) error {
 	if l.proc.Terminal {
 		return nil
 	}
-	uid, err := childRoot(l, pid)
-	if err != nil || uid < 0 {
+	uid, gid, err := childRoot(l, pid)
+	if err != nil || uid < 0 || gid < 0 {
 		return err
 	}
 	for n, f := range l.o.Stdio {
@@ -74,27 +74,36 @@ func (l *launch) mapped(pid int) error {
 		if t := st.Mode & unix.S_IFMT; t != unix.S_IFIFO && t != unix.S_IFSOCK || st.Uid != uint32(os.Geteuid()) {
 			continue
 		}
-		if err := unix.Fchown(int(f.Fd()), uid, -1); err != nil {
+		if err := unix.Fchown(int(f.Fd()), uid, gid); err != nil {
 			return fmt.Errorf("give descriptor %d to the container's root: %w", n, err)
 		}
 	}
 	return nil
 }
 
-// childRoot is the host's id of the child's root, -1 if it has none.
-func childRoot(l *launch, pid int) (int, error) {
+// childRoot is the host's ids of the child's root, -1 if it has none.
+func childRoot(l *launch, pid int) (uid, gid int, err error) {
 	if l.job != nil && len(l.job.UIDMap) > 0 {
-		uid, _ := l.job.HostRoot()
-		return uid, nil
+		uid, gid = l.job.HostRoot()
+		return uid, gid, nil
 	}
+	if uid, err = rootIn(l, pid, "uid_map"); err != nil {
+		return -1, -1, err
+	}
+	gid, err = rootIn(l, pid, "gid_map")
+	return uid, gid, err
+}
+
+// rootIn reads what 0 is on the host from a map of the child's.
+func rootIn(l *launch, pid int, file string) (int, error) {
 	if err := l.openProcfs(); err != nil {
 		return -1, err
 	}
-	fd, err := unix.Openat(l.procfs, strconv.Itoa(pid)+"/uid_map", unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	fd, err := unix.Openat(l.procfs, strconv.Itoa(pid)+"/"+file, unix.O_RDONLY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return -1, fmt.Errorf("read the id map: %w", err)
 	}
-	f := os.NewFile(uintptr(fd), "uid_map")
+	f := os.NewFile(uintptr(fd), file)
 	defer f.Close()
 	text, err := io.ReadAll(io.LimitReader(f, 1<<16))
 	if err != nil {

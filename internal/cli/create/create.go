@@ -123,7 +123,7 @@ func (f *Flags) setModes(_ *pflag.FlagSet, _ *wire.ContainerConfig, h *wire.Host
 		return errs.New(errs.Invalid, "--pid: invalid PID mode")
 	case !h.UTSMode.Valid():
 		return errs.New(errs.Invalid, "--uts: invalid UTS mode")
-	case !h.UsernsMode.Valid():
+	case !h.UsernsMode.Valid() && h.UsernsMode != "auto":
 		return errs.New(errs.Invalid, "--userns: invalid USER mode")
 	case !h.CgroupnsMode.Valid():
 		return errs.New(errs.Invalid, "--cgroupns: invalid CGROUP mode")

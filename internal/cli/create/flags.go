@@ -118,7 +118,7 @@ func (f *Flags) security(fs *pflag.FlagSet) {
 	fs.Var(&f.capDrop, "cap-drop", "Drop Linux capabilities")
 	fs.BoolVar(&f.privileged, "privileged", false, "Give extended privileges to this container")
 	fs.Var(&f.securityOpt, "security-opt", "Security Options")
-	fs.StringVar(&f.userns, "userns", "", "User namespace to use")
+	fs.StringVar(&f.userns, "userns", "", "User namespace to use: host, or auto for ids that no other container has")
 	fs.StringVar(&f.cgroupns, "cgroupns", "", `Cgroup namespace to use (host|private)
 'host':    Run the container in the Docker host's cgroup namespace
 'private': Run the container in its own private cgroup namespace
