@@ -152,7 +152,7 @@ func (d *Daemon) openEngine(ctx context.Context, c *config.Config, p parts) erro
 	}
 	launcher := launch.New(launch.Options{
 		Users: users,
-		Root: c.Root, RunDir: c.Run, Networks: launchNetworks{p.networks}, Volumes: p.volumes, Shims: shims,
+		Root:  c.Root, RunDir: c.Run, Networks: launchNetworks{p.networks}, Volumes: p.volumes, Shims: shims,
 		Cgroups: cgroups, CgroupParent: parent, Systemd: c.CgroupDriver == "systemd", ScopePrefix: scopePrefix(c), Runtime: d.runtime, Log: d.log,
 		Launched: d.launched,
 	})
