@@ -109,6 +109,9 @@ func (b *build) makeRootfs(context.Context) error {
 		return fmt.Errorf("root file system: %w", err)
 	}
 	b.view = view
+	if view.Fresh {
+		return rootfs.Mark(upper)
+	}
 	return nil
 }
 

@@ -53,7 +53,10 @@ func (b *build) makeJob(context.Context) error {
 // overlay says which directories make the root.
 func (b *build) overlay() *job.Overlay {
 	dir := b.l.dir(b.in.ID)
-	return &job.Overlay{Lower: b.in.Lower, Upper: filepath.Join(dir, "upper"), Work: filepath.Join(dir, "work"), Mapped: b.users.User != nil}
+	return &job.Overlay{
+		Lower: b.in.Lower, Upper: filepath.Join(dir, "upper"), Work: filepath.Join(dir, "work"), Options: rootfs.Options(),
+		Mapped: b.users.User != nil,
+	}
 }
 
 func (b *build) inputs() (ocispec.Inputs, error) {

@@ -141,7 +141,10 @@ func (a *applier) imply(parent int, name, full string) error {
 		unix.Close(fd)
 		return err
 	}
-	return unix.Fchmodat(parent, name, 0o755, 0) // whatever the umask is
+	if a.into != nil {
+		return a.into.implied(parent, name)
+	}
+	return chmodAt(parent, name, 0o755) // whatever the umask is
 }
 
 // likeDir gives the new directory name the owner, mode, times and file system
@@ -154,7 +157,7 @@ func (a *applier) likeDir(parent int, name, full string, like int) error {
 	if err := unix.Fchownat(parent, name, int(st.Uid), int(st.Gid), unix.AT_SYMLINK_NOFOLLOW); err != nil {
 		return err
 	}
-	if err := unix.Fchmodat(parent, name, st.Mode&0o7777, 0); err != nil {
+	if err := chmodAt(parent, name, st.Mode&0o7777); err != nil {
 		return err
 	}
 	a.times = append(a.times, dirTime{full, st.Atim, st.Mtim})
@@ -185,7 +188,13 @@ func (a *applier) remove(parent int, base string) error {
 // removeTree removes a directory and all in it, never following a link. It
 // keeps one descriptor for each level, and levels are limited.
 func removeTree(parent int, base string) error {
-	fd, err := unix.Openat(parent, base, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	fd, err := unix.Openat2(parent, base, &unix.OpenHow{
+		Flags:   unix.O_RDONLY | unix.O_DIRECTORY | unix.O_NOFOLLOW | unix.O_CLOEXEC,
+		Resolve: unix.RESOLVE_NO_XDEV, // what is mounted there is not ours to remove
+	})
+	if errors.Is(err, unix.EXDEV) {
+		return unix.EBUSY
+	}
 	if err != nil {
 		return err
 	}

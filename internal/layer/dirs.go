@@ -24,6 +24,7 @@ const maxLinks = 64
 // ones and those with "..", end inside of it.
 type dirs struct {
 	root  int
+	cross bool           // into what is mounted below root, and without whiteouts
 	fds   map[string]int // by clean relative path
 	stale bool           // something was removed: fds are to be forgotten
 	imply func(parent int, name, path string) error
@@ -59,7 +60,7 @@ func (d *dirs) find(dir string) (int, error) {
 	if fd, ok := d.fds[dir]; ok {
 		return fd, nil
 	}
-	fd, err := inRoot(d.root, dir, unix.O_RDONLY|unix.O_DIRECTORY)
+	fd, err := d.inRoot(dir, unix.O_RDONLY|unix.O_DIRECTORY)
 	if err != nil {
 		return -1, err
 	}
@@ -132,7 +133,7 @@ func (d *dirs) make(dir string) (int, error) {
 		}
 		rest = append(strings.Split(target, "/"), rest...)
 	}
-	return inRoot(d.root, path.Join(append([]string{"."}, at...)...), unix.O_RDONLY|unix.O_DIRECTORY)
+	return d.inRoot(path.Join(append([]string{"."}, at...)...), unix.O_RDONLY|unix.O_DIRECTORY)
 }
 
 // step looks at elem in the directory at. It returns the target if it is a
@@ -156,7 +157,7 @@ func (d *dirs) step(at []string, elem string) (target string, err error) {
 	case unix.S_IFLNK:
 		return readlink(parent, elem)
 	case unix.S_IFCHR:
-		if st.Rdev == 0 { // our own whiteout, and then something below it
+		if st.Rdev == 0 && !d.cross { // our own whiteout, and then something below it
 			if err := unix.Unlinkat(parent, elem, 0); err != nil {
 				return "", err
 			}
@@ -178,13 +179,14 @@ func readlink(parent int, name string) (string, error) {
 	return string(buf[:n]), nil
 }
 
-// inRoot opens a path as if root were /, without any link of /proc.
-func inRoot(root int, name string, flags uint64) (int, error) {
+// inRoot opens a path as if the root were /, without any link of /proc.
+func (d *dirs) inRoot(name string, flags uint64) (int, error) {
+	how := unix.OpenHow{Flags: flags | unix.O_CLOEXEC, Resolve: unix.RESOLVE_IN_ROOT | unix.RESOLVE_NO_MAGICLINKS}
+	if !d.cross {
+		how.Resolve |= unix.RESOLVE_NO_XDEV
+	}
 	for {
-		fd, err := unix.Openat2(root, name, &unix.OpenHow{
-			Flags:   flags | unix.O_CLOEXEC,
-			Resolve: unix.RESOLVE_IN_ROOT | unix.RESOLVE_NO_MAGICLINKS | unix.RESOLVE_NO_XDEV,
-		})
+		fd, err := unix.Openat2(d.root, name, &how)
 		// EAGAIN: something on the way was renamed meanwhile; openat2(2).
 		if !errors.Is(err, unix.EINTR) && !errors.Is(err, unix.EAGAIN) {
 			return fd, err

@@ -33,13 +33,16 @@ func (a *applier) create(parent int, dir, base string, hdr *tar.Header, body io.
 	case tar.TypeLink:
 		return a.hardlink(dir, base, hdr.Linkname)
 	}
-	if hdr.Typeflag == tar.TypeChar && hdr.Devmajor == 0 && hdr.Devminor == 0 {
+	if a.into == nil && hdr.Typeflag == tar.TypeChar && hdr.Devmajor == 0 && hdr.Devminor == 0 {
 		return a.hide(parent, dir, base) // overlay's own form of a whiteout
 	}
 	err := a.node(parent, base, hdr, body)
 	if errors.Is(err, unix.EEXIST) {
-		if err = a.remove(parent, base); err == nil {
+		switch err = a.remove(parent, base); {
+		case err == nil:
 			err = a.node(parent, base, hdr, body)
+		case errors.Is(err, unix.EBUSY) && a.into != nil && isFile(hdr):
+			err = a.overwrite(parent, base, body)
 		}
 	}
 	return err
@@ -80,7 +83,7 @@ func (a *applier) node(parent int, base string, hdr *tar.Header, body io.Reader)
 	if err := a.meta(parent, base, hdr); err != nil {
 		return err
 	}
-	return unix.Fchmodat(parent, base, mode, 0)
+	return chmodAt(parent, base, mode)
 }
 
 func linkError(err error) error {
@@ -188,7 +191,7 @@ func (a *applier) directory(parent int, dir, base string, hdr *tar.Header) error
 			return err
 		}
 		if st.Mode&unix.S_IFMT != unix.S_IFDIR {
-			opaque = isWhiteout(&st)
+			opaque = a.into == nil && isWhiteout(&st)
 			if err := a.remove(parent, base); err != nil {
 				return err
 			}
@@ -239,6 +242,9 @@ func (a *applier) hardlink(dir, base, target string) error {
 	if err != nil {
 		return fmt.Errorf("hard link to %q: %w", clip(target), err)
 	}
+	if a.into != nil {
+		name = path.Join(a.into.Dir, name)
+	}
 	missing := errs.New(errs.Invalid, "hard link to %q, which is not in this layer", clip(target))
 	if name == "." {
 		return missing
@@ -258,7 +264,7 @@ func (a *applier) hardlink(dir, base, target string) error {
 		return err
 	}
 	var st unix.Stat_t
-	if err := unix.Fstatat(from, path.Base(name), &st, unix.AT_SYMLINK_NOFOLLOW); err != nil || isWhiteout(&st) {
+	if err := unix.Fstatat(from, path.Base(name), &st, unix.AT_SYMLINK_NOFOLLOW); err != nil || a.into == nil && isWhiteout(&st) {
 		return missing
 	}
 	if st.Mode&unix.S_IFMT == unix.S_IFDIR {

@@ -122,6 +122,7 @@ type applier struct {
 	limits  Limits
 	parents []int // descriptors of Options.Parents
 	dirs    *dirs
+	into    *ExtractOptions // of Extract; nil for a layer
 	stats   Stats
 	times   []dirTime // of directories, to be set when nothing is added any more
 	buf     []byte
@@ -183,6 +184,9 @@ func (a *applier) entry(hdr *tar.Header, body io.Reader) error {
 	}
 	if err := checkHeader(hdr); err != nil {
 		return err
+	}
+	if a.into != nil {
+		return a.extract(name, hdr, body)
 	}
 	if name == "." {
 		if hdr.Typeflag != tar.TypeDir {

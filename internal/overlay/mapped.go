@@ -41,7 +41,7 @@ func mountMapped(l Layers, attrs uint64, detached bool) (int, error) { //nolint:
 			return l.mountHere()
 		})
 	}
-	return apart(func() (int, error) {
+	return OnThread(func() (int, error) {
 		named, fds, err := l.openMapped()
 		defer func() {
 			for _, fd := range fds {

@@ -161,17 +161,9 @@ func fsError(fs int, what string, err error) error {
 // one thread, and takes the mount out of there by descriptor.
 // here mounts it there.
 func mountOld(l Layers, attrs uint64, here func() (int, error)) (int, error) {
-	fd, err := apart(func() (int, error) {
-		if err := unix.Unshare(unix.CLONE_NEWNS); err != nil {
-			return -1, fmt.Errorf("mount overlay: make a mount namespace: %w", err)
-		}
-		if err := unix.Mount("", "/", "", unix.MS_SLAVE|unix.MS_REC, ""); err != nil {
-			return -1, fmt.Errorf("mount overlay: make mounts slaves: %w", err)
-		}
-		return here()
-	})
+	fd, err := Apart(here)
 	if err != nil {
-		return -1, err
+		return -1, fmt.Errorf("mount overlay: %w", err)
 	}
 	if attrs == 0 {
 		return fd, nil
@@ -183,9 +175,24 @@ func mountOld(l Layers, attrs uint64, here func() (int, error)) (int, error) {
 	return fd, nil
 }
 
-// apart runs f on a thread that ends with f: what f changes of the thread, such
-// as its mount namespace and its credentials, nobody else meets.
-func apart(f func() (int, error)) (int, error) {
+// Apart runs f on a thread that has a private copy of the mount namespace, and
+// that ends with f. What f mounts there is seen nowhere else and gone when it
+// returns, but for what it has detached into the descriptor that it returns.
+func Apart(f func() (int, error)) (int, error) {
+	return OnThread(func() (int, error) {
+		if err := unix.Unshare(unix.CLONE_NEWNS); err != nil {
+			return -1, fmt.Errorf("make a mount namespace: %w", err)
+		}
+		if err := unix.Mount("", "/", "", unix.MS_SLAVE|unix.MS_REC, ""); err != nil {
+			return -1, fmt.Errorf("make mounts slaves: %w", err)
+		}
+		return f()
+	})
+}
+
+// OnThread runs f on a thread that ends with it, so that f may change what
+// belongs to the thread, such as its mount namespace.
+func OnThread(f func() (int, error)) (int, error) {
 	type result struct {
 		fd  int
 		err error
@@ -197,7 +204,7 @@ func apart(f func() (int, error)) (int, error) {
 			// A process's first thread never ends, and its namespaces are
 			// what others take for the process's. Occupy it while another
 			// thread is at work.
-			fd, err := apart(f)
+			fd, err := OnThread(f)
 			runtime.UnlockOSThread()
 			done <- result{fd, err}
 			return
@@ -223,7 +230,7 @@ func (l Layers) mountHere() (int, error) {
 	name := func(what, dir string) (string, error) {
 		fd, err := openDir(dir)
 		if err != nil {
-			return "", fmt.Errorf("mount overlay: %s %s: %w", what, dir, err)
+			return "", fmt.Errorf("%s %s: %w", what, dir, err)
 		}
 		fds = append(fds, fd)
 		return fdName(fd), nil
@@ -249,7 +256,7 @@ func (l Layers) mountHere() (int, error) {
 	}
 	data := strings.Join(opts, ",")
 	if len(data) >= os.Getpagesize() {
-		return -1, fmt.Errorf("mount overlay: %d layers are too many for this kernel", len(l.Lower))
+		return -1, fmt.Errorf("%d layers are too many for this kernel", len(l.Lower))
 	}
 	at := l.Lower[0]
 	if err := unix.Mount("overlay", at, "overlay", 0, data); err != nil {
@@ -257,13 +264,13 @@ func (l Layers) mountHere() (int, error) {
 	}
 	fd, err := unix.OpenTree(unix.AT_FDCWD, at, unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC)
 	if err != nil {
-		return -1, fmt.Errorf("mount overlay: detach it: %w", err)
+		return -1, fmt.Errorf("detach it: %w", err)
 	}
 	// Private, as what fsmount(2) gives.
 	a := unix.MountAttr{Propagation: unix.MS_PRIVATE}
 	if err := unix.MountSetattr(fd, "", unix.AT_EMPTY_PATH, &a); err != nil {
 		unix.Close(fd)
-		return -1, fmt.Errorf("mount overlay: make it private: %w", err)
+		return -1, fmt.Errorf("make it private: %w", err)
 	}
 	return fd, nil
 }

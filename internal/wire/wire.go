@@ -52,6 +52,7 @@ type (
 	ExecStart        = container.ExecStartRequest
 	ExecInspect      = container.ExecInspectResponse
 	ContainersPruned = container.PruneReport
+	PathStat         = container.PathStat
 	ErrorResponse    = common.ErrorResponse
 	// Progress is one message of a stream about work that takes time.
 	Progress      = jsonstream.Message

@@ -12,6 +12,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"slices"
 	"strconv"
 
@@ -46,10 +47,24 @@ func MakeUpper(upper, top string) error {
 	return nil
 }
 
+// Mark makes the file by which programs tell that they are in a container.
+func Mark(upper string) error {
+	fd, err := unix.Open(filepath.Join(upper, ".dockerenv"), unix.O_CREAT|unix.O_EXCL|unix.O_NOFOLLOW|unix.O_WRONLY|unix.O_CLOEXEC, 0o755)
+	if errors.Is(err, unix.EEXIST) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("mark the root file system: %w", err)
+	}
+	return errors.Join(unix.Fchmod(fd, 0o755), unix.Close(fd))
+}
+
 // View is a read-only view of a root file system.
 type View struct {
 	root *rootpath.Root
 	fd   int // of the detached mount; -1 if there is none
+	// Fresh says that the writable directory is empty.
+	Fresh bool
 }
 
 // Open returns the view of upper over the lower directories, topmost first. It
@@ -69,14 +84,14 @@ func Open(upper string, lower []string) (*View, error) {
 		if err != nil {
 			return nil, err
 		}
-		return &View{root, -1}, nil
+		return &View{root, -1, empty}, nil
 	}
 	const attrs = unix.MOUNT_ATTR_RDONLY | unix.MOUNT_ATTR_NODEV | unix.MOUNT_ATTR_NOSUID | unix.MOUNT_ATTR_NOEXEC
-	fd, err := overlay.Mount(overlay.Layers{Lower: dirs}, attrs)
+	fd, err := overlay.Mount(overlay.Layers{Lower: dirs, Options: Options()}, attrs)
 	if err != nil {
 		return nil, fmt.Errorf("view of the root file system: %w", err)
 	}
-	return &View{rootpath.At(fd), fd}, nil
+	return &View{rootpath.At(fd), fd, empty}, nil
 }
 
 // Close ends the view.

@@ -1,0 +1,143 @@
+package launch
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+
+	"golang.org/x/sys/unix"
+
+	"gantry/internal/errs"
+	"gantry/internal/launch/rootfs"
+)
+
+// FilesOptions say how a container's files are wanted.
+type FilesOptions struct {
+	// Pid is the container's first process if it runs, as the host numbers
+	// it; 0 if it does not run. Then the caller keeps it from being started
+	// during the call, and with Write until the files are closed.
+	Pid   int
+	Write bool // else they are read-only
+	// Bare leaves out what is mounted in the root: volumes and the like.
+	Bare bool
+}
+
+// Files returns the root file system of a container with its volumes, as a
+// detached tree of mounts that ends with the descriptor, whatever becomes of the
+// container. Nothing in it runs or opens devices. For a container that does not
+// run, fresh volumes are filled as a start would. errs.Conflict: the process is
+// not the container's any more.
+func (l *Launcher) Files(ctx context.Context, in Input, o FilesOptions) (*os.File, error) {
+	var fd int
+	var err error
+	if o.Pid > 0 {
+		fd, err = l.liveFiles(in, o)
+	} else {
+		fd, err = l.downFiles(ctx, in, o)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return os.NewFile(uintptr(fd), "root of "+in.ID), nil
+}
+
+// liveFiles copies the mounts of a process that is proven to be the container's:
+// it was in its control group after it was pinned, and it is still there after
+// its mounts were copied.
+func (l *Launcher) liveFiles(in Input, o FilesOptions) (int, error) {
+	gone := errs.New(errs.Conflict, "container %s is not running", in.ID)
+	pidfd, err := unix.PidfdOpen(o.Pid, 0)
+	if errors.Is(err, unix.ESRCH) {
+		return -1, gone
+	}
+	if err != nil {
+		return -1, fmt.Errorf("container %s: process %d: %w", in.ID, o.Pid, err)
+	}
+	defer unix.Close(pidfd)
+	procs, err := l.Cgroup(in.ID, in.Plan).Procs()
+	if err != nil || !slices.Contains(procs, o.Pid) {
+		return -1, gone
+	}
+	extent, attrs := rootfs.Everything, uint64(0)
+	if o.Bare {
+		extent = rootfs.RootAlone
+	}
+	if !o.Write {
+		attrs = unix.MOUNT_ATTR_RDONLY
+	}
+	fd, err := rootfs.Copy(pidfd, extent, attrs)
+	if alive := unix.PidfdSendSignal(pidfd, 0, nil, 0); alive != nil {
+		if err == nil {
+			unix.Close(fd)
+		}
+		return -1, gone
+	}
+	return fd, err
+}
+
+// downFiles assembles the root of a container that does not run.
+func (l *Launcher) downFiles(ctx context.Context, in Input, o FilesOptions) (fd int, err error) {
+	b := newBuild(l, in)
+	defer b.close()
+	if err := b.makeRootfs(ctx); err != nil {
+		return -1, err
+	}
+	dir := l.dir(in.ID)
+	p := rootfs.Parts{
+		Upper: filepath.Join(dir, "upper"), Work: filepath.Join(dir, "work"), Lower: in.Lower, Write: o.Write, ReadOnly: in.Plan.ReadOnly,
+	}
+	if o.Bare {
+		return rootfs.Assemble(p)
+	}
+	// The tree keeps what it has of them.
+	defer func() {
+		if e := l.o.Volumes.Unmount(context.WithoutCancel(ctx), in.ID); e != nil {
+			if err == nil {
+				unix.Close(fd)
+			}
+			err = errors.Join(err, e)
+		}
+	}()
+	if p.Places, err = b.places(ctx); err != nil {
+		return -1, err
+	}
+	missing := func(pl rootfs.Place) bool { return b.view.Missing(pl.Target) }
+	if !p.Write && slices.ContainsFunc(p.Places, missing) {
+		// Only a writable one makes mount points.
+		first := p
+		first.Write, first.ReadOnly = true, false
+		fd, err := rootfs.Assemble(first)
+		if err != nil {
+			return -1, err
+		}
+		unix.Close(fd)
+	}
+	return rootfs.Assemble(p)
+}
+
+// places finds what belongs into the root: volumes and binds, those whose source
+// is there.
+func (b *build) places(ctx context.Context) ([]rootfs.Place, error) {
+	var list []rootfs.Place
+	for _, m := range b.in.Plan.Mounts {
+		pl := rootfs.Place{Target: m.Target, Source: m.Source, ReadOnly: m.ReadOnly, Alone: m.NonRecursive}
+		switch m.Type {
+		case "bind":
+			if _, err := os.Stat(m.Source); err != nil {
+				continue
+			}
+		case "volume":
+			if err := b.mountVolume(ctx, m); err != nil {
+				return nil, err
+			}
+			pl.Source = b.sources[m.Target]
+		default:
+			continue // what exists only while it runs
+		}
+		list = append(list, pl)
+	}
+	return list, nil
+}
