@@ -34,9 +34,9 @@ func (l *Launcher) Files(ctx context.Context, in Input, o FilesOptions) (*os.Fil
 	var fd int
 	var err error
 	if o.Pid > 0 {
-		fd, err = l.liveFiles(in, o)
+		fd, err = liveFiles(l, in, o)
 	} else {
-		fd, err = l.downFiles(ctx, in, o)
+		fd, err = downFiles(ctx, l, in, o)
 	}
 	if err != nil {
 		return nil, err
@@ -47,7 +47,7 @@ func (l *Launcher) Files(ctx context.Context, in Input, o FilesOptions) (*os.Fil
 // liveFiles copies the mounts of a process that is proven to be the container's:
 // it was in its control group after it was pinned, and it is still there after
 // its mounts were copied.
-func (l *Launcher) liveFiles(in Input, o FilesOptions) (int, error) {
+func liveFiles(l *Launcher, in Input, o FilesOptions) (int, error) {
 	gone := errs.New(errs.Conflict, "container %s is not running", in.ID)
 	pidfd, err := unix.PidfdOpen(o.Pid, 0)
 	if errors.Is(err, unix.ESRCH) {
@@ -79,7 +79,7 @@ func (l *Launcher) liveFiles(in Input, o FilesOptions) (int, error) {
 }
 
 // downFiles assembles the root of a container that does not run.
-func (l *Launcher) downFiles(ctx context.Context, in Input, o FilesOptions) (fd int, err error) {
+func downFiles(ctx context.Context, l *Launcher, in Input, o FilesOptions) (fd int, err error) {
 	b := newBuild(l, in)
 	defer b.close()
 	if err := b.makeRootfs(ctx); err != nil {
