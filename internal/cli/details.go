@@ -132,6 +132,8 @@ type updateFlags struct {
 	pids                                       int64
 	cpusetCpus, cpusetMems, restart            string
 
+	live liveFlags
+
 	pidsGiven bool // --pids-limit was given, be it as 0
 }
 
@@ -161,6 +163,7 @@ func updateCommand(a *App) *cobra.Command {
 	fs.StringVar(&f.restart, "restart", "", "Restart policy to apply when a container exits")
 	fs.Int64Var(&f.pids, "pids-limit", 0, `Tune container pids limit (set -1 for unlimited)`)
 	fs.Var(&f.cpus, "cpus", "Number of CPUs")
+	f.live.add(fs)
 	cmd.ValidArgsFunction = completeContainers(a)
 	return cmd
 }
@@ -170,13 +173,16 @@ func updateContainers(ctx context.Context, a *App, names []string, f *updateFlag
 	if err != nil {
 		return err
 	}
-	req := wire.UpdateConfig{
+	req := wire.UpdateRequest{UpdateConfig: wire.UpdateConfig{
 		Resources: container.Resources{
 			BlkioWeight: f.blkioWeight, CpusetCpus: f.cpusetCpus, CpusetMems: f.cpusetMems, CPUShares: f.shares,
 			Memory: int64(f.memory), MemoryReservation: int64(f.reservation), MemorySwap: int64(f.swap), CPUPeriod: f.period, CPUQuota: f.quota,
 			CPURealtimePeriod: f.rtPeriod, CPURealtimeRuntime: f.rtRuntime, NanoCPUs: int64(f.cpus),
 		},
 		RestartPolicy: restart,
+	}}
+	if req.Gantry, err = f.live.extra(); err != nil {
+		return err
 	}
 	if f.pidsGiven {
 		req.PidsLimit = &f.pids

@@ -31,6 +31,8 @@ type actor struct {
 	snap atomic.Pointer[snapshot]
 	late gate // attached clients that wait for the process
 	exit waiters
+	// editing holds a token while somebody changes the container.
+	editing chan struct{}
 
 	mu    sync.Mutex
 	inbox []letter
@@ -63,7 +65,7 @@ type letter struct {
 }
 
 func newActor(c *core, rec *Record, s State) *actor {
-	a := &actor{core: c, id: rec.ID}
+	a := &actor{core: c, id: rec.ID, editing: make(chan struct{}, 1)}
 	a.now = snapshot{rec: rec, state: s}
 	a.publish()
 	return a

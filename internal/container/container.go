@@ -20,7 +20,7 @@
 //	Unpause(ctx, ref string) error
 //	Rename(ctx, ref, name string) error
 //	Remove(ctx, ref string, RemoveOptions) error
-//	Update(ctx, ref string, wire.UpdateConfig) (wire.UpdateResponse, error)
+//	Update(ctx, ref string, wire.UpdateRequest) (wire.UpdateResponse, error)
 //	Prune(ctx, filters filter.Args) (wire.ContainersPruned, error)
 //
 //	// Query: what observes containers; never waits for one, but Wait
@@ -82,6 +82,8 @@ type Volumes interface {
 	// Forget ends every use by a container and returns the names of
 	// anonymous volumes that nobody uses any more.
 	Forget(ctx context.Context, containerID string) (anonymous []string, err error)
+	// Unclaim ends the use of one volume by a container.
+	Unclaim(ctx context.Context, containerID, name string) error
 	// Claimants returns the containers that use volumes.
 	Claimants(ctx context.Context) ([]string, error)
 	// Remove removes a volume that nobody uses.
@@ -100,6 +102,15 @@ type Launcher interface {
 	Process(ctx context.Context, in launch.Input, pid int, p *plan.ExecPlan) (*launch.ExecProcess, error)
 	Cgroup(id string, p *plan.Plan) *launch.Group
 	Limit(ctx context.Context, id string, p *plan.Plan) error
+	Changer
+}
+
+// Changer changes a container that runs.
+type Changer interface {
+	// Source makes ready what a mount is made of; it must be closed.
+	Source(ctx context.Context, in launch.Input, m plan.Mount) (*launch.Source, error)
+	// Publish makes the published ports those of the plan.
+	Publish(ctx context.Context, in launch.Input) (*launch.Sandbox, error)
 }
 
 // Prober makes health probes without a process: netns is the path of a network

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"maps"
 	"path/filepath"
 	"sync"
 	"testing"
@@ -39,6 +40,8 @@ type fakeShim struct {
 	deaf bool // ignores all signals but SIGKILL
 	fact chan string
 	gone bool // the daemon's connection is closed
+	// mounts are its mount points with their tags, under the launcher's lock.
+	mounts map[string]string
 }
 
 func (f *fakeShim) Pid() int { return 4242 }
@@ -120,6 +123,35 @@ func (f *fakeShim) Attach(context.Context, shim.Streams) (shim.Stream, error) {
 
 func (f *fakeShim) Exec(_ context.Context, id string, _ *job.Process, _ shim.Streams) (shim.Exec, error) {
 	return &fakeExec{shim: f, stream: newFakeStream(), done: make(chan struct{})}, nil
+}
+
+func (f *fakeShim) Mounts(context.Context) (map[string]string, error) {
+	f.l.mu.Lock()
+	defer f.l.mu.Unlock()
+	return maps.Clone(f.mounts), nil
+}
+
+func (f *fakeShim) Mount(_ context.Context, tag string, m *job.Mount) error {
+	f.l.mu.Lock()
+	defer f.l.mu.Unlock()
+	if m.Target == f.l.badMount {
+		return errors.New("attach: no such device")
+	}
+	if _, there := f.mounts[m.Target]; there {
+		return errs.New(errs.Conflict, "there is a mount at %s", m.Target)
+	}
+	f.mounts[m.Target] = tag
+	return nil
+}
+
+func (f *fakeShim) Unmount(_ context.Context, at string) error {
+	f.l.mu.Lock()
+	defer f.l.mu.Unlock()
+	if _, there := f.mounts[at]; !there {
+		return errs.New(errs.NotFound, "no mount at %s", at)
+	}
+	delete(f.mounts, at)
+	return nil
 }
 
 func (f *fakeShim) Shutdown(context.Context) error { return nil }
@@ -226,16 +258,19 @@ func (s *fakeStream) Close() error      { s.finish(); return s.r.Close() }
 // fakeLauncher launches fakeShims. It lives as long as a "machine": engines
 // come and go.
 type fakeLauncher struct {
-	mu       sync.Mutex
-	shims    map[string]*fakeShim
-	run      func(*fakeShim) // what a started process does
-	exec     func() (code int, output string)
-	prepErr  error
-	startErr error
-	slow     chan struct{} // Prepare waits for it, if it is not nil
-	downs    int
-	swept    [2][]string
-	deaf     bool
+	mu        sync.Mutex
+	shims     map[string]*fakeShim
+	run       func(*fakeShim) // what a started process does
+	exec      func() (code int, output string)
+	prepErr   error
+	startErr  error
+	slow      chan struct{} // Prepare waits for it, if it is not nil
+	downs     int
+	swept     [2][]string
+	deaf      bool
+	badMount  string // a target where nothing can be mounted
+	published []wire.PortMap
+	stuck     chan struct{} // Publish waits for it, or for the test's end
 }
 
 func newFakeLauncher() *fakeLauncher { return &fakeLauncher{shims: map[string]*fakeShim{}} }
@@ -256,7 +291,10 @@ func (l *fakeLauncher) Prepare(ctx context.Context, in launch.Input) (*launch.Ru
 	if err != nil {
 		return nil, err
 	}
-	f := &fakeShim{l: l, id: in.ID, done: make(chan struct{}), fact: make(chan string, 4), deaf: l.deaf}
+	f := &fakeShim{l: l, id: in.ID, done: make(chan struct{}), fact: make(chan string, 4), deaf: l.deaf, mounts: map[string]string{}}
+	for _, m := range in.Plan.Mounts {
+		f.mounts[m.Target] = ""
+	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if old := l.shims[in.ID]; old != nil {
@@ -311,6 +349,28 @@ func (l *fakeLauncher) Cgroup(id string, _ *plan.Plan) *launch.Group {
 }
 
 func (l *fakeLauncher) Limit(context.Context, string, *plan.Plan) error { return nil }
+
+func (l *fakeLauncher) Source(_ context.Context, _ launch.Input, m plan.Mount) (*launch.Source, error) {
+	return launch.NewSource(job.Mount{Target: m.Target, Type: "bind", Source: "/nowhere"}), nil
+}
+
+func (l *fakeLauncher) Publish(ctx context.Context, in launch.Input) (*launch.Sandbox, error) {
+	l.mu.Lock()
+	stuck := l.stuck
+	l.published = append(l.published, in.Plan.Ports)
+	l.mu.Unlock()
+	if stuck != nil {
+		<-stuck
+	}
+	for _, bs := range in.Plan.Ports {
+		for _, b := range bs {
+			if b.HostPort == "666" {
+				return nil, errors.New("Bind for 0.0.0.0:666 failed: port is already allocated")
+			}
+		}
+	}
+	return nil, nil
+}
 
 func (l *fakeLauncher) shim(t *testing.T, id string) *fakeShim {
 	t.Helper()

@@ -21,6 +21,9 @@ type Record struct {
 	CreatedAt time.Time
 	Plan      *plan.Plan
 	Image     Image
+	// Before is what the container was like before a change that is being
+	// made to it: a crash in between is mended by whoever finds it.
+	Before *plan.Plan `json:",omitempty"`
 	// StopAsked says that the user wants it down.
 	StopAsked bool `json:",omitempty"`
 }

@@ -118,6 +118,7 @@ func (c recovery) run(ctx context.Context) error {
 		return err
 	}
 	for _, a := range boot {
+		c.resumeEdit(ctx, a)
 		c.resume(a)
 	}
 	return nil

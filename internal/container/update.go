@@ -7,47 +7,9 @@ import (
 
 	"gantry/internal/errs"
 	"gantry/internal/filter"
-	"gantry/internal/plan"
 	"gantry/internal/store"
 	"gantry/internal/wire"
 )
-
-// Update changes limits and the restart policy of a container, of one that runs
-// at once.
-func (c *Control) Update(ctx context.Context, ref string, req wire.UpdateConfig) (wire.UpdateResponse, error) {
-	var out wire.UpdateResponse
-	a, err := c.table.find(ref)
-	if err != nil {
-		return out, err
-	}
-	err = a.as(ctx, func() error {
-		old := a.now.rec
-		if p := a.now.state.Phase; p == Removing || p == Removed || p == Dead {
-			return errs.New(errs.Conflict, "Cannot update container %s: %w", a.id, refuse(MarkedRemoval, a.view()))
-		}
-		p, warnings, err := plan.Update(old.Plan, a.id, req, c.o.Defaults())
-		if err != nil {
-			return err
-		}
-		if len(warnings) > 0 {
-			out.Warnings = warnings
-		}
-		if a.now.state.Phase.live() {
-			if err := c.o.Launcher.Limit(ctx, a.id, p); err != nil {
-				return errs.New(errs.KindOf(err), "Cannot update container %s: %w", a.id, err)
-			}
-		}
-		rec := *old
-		rec.Plan = p
-		if err := c.putRecord(&rec); err != nil {
-			return err
-		}
-		a.now.rec = &rec
-		a.announce("update")
-		return nil
-	})
-	return out, err
-}
 
 // Prune removes the containers that are down and match, and says how much disk
 // space they took.

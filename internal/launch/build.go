@@ -182,11 +182,7 @@ func (b *build) mountVolume(ctx context.Context, m plan.Mount) error {
 }
 
 func (b *build) attachNetwork(ctx context.Context) error {
-	p := b.in.Plan
-	r := network.AttachRequest{
-		ID: b.in.ID, Name: b.in.Name, Hostname: p.Hostname(b.in.ID), Mode: networkMode(p, b.in.Joins), SharedWith: b.in.Joins.Network,
-		Endpoints: p.Endpoints, Ports: p.Ports, Exposed: p.Exposed, PublishAll: p.PublishAll,
-	}
+	r := attachRequest(b.in)
 	if b.users.Net != nil {
 		r.Namespace = rootfs.Name(b.users.Net)
 	}
@@ -196,6 +192,14 @@ func (b *build) attachNetwork(ctx context.Context) error {
 	}
 	b.half = h
 	return nil
+}
+
+func attachRequest(in Input) network.AttachRequest {
+	p := in.Plan
+	return network.AttachRequest{
+		ID: in.ID, Name: in.Name, Hostname: p.Hostname(in.ID), Mode: networkMode(p, in.Joins), SharedWith: in.Joins.Network,
+		Endpoints: p.Endpoints, Ports: p.Ports, Exposed: p.Exposed, PublishAll: p.PublishAll,
+	}
 }
 
 func (b *build) makeLinks(ctx context.Context) error {

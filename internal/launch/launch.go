@@ -76,6 +76,8 @@ type Timing struct {
 // Networks is what launch needs of package network.
 type Networks interface {
 	Begin(ctx context.Context, r network.AttachRequest) (*network.Half, error)
+	// Republish makes the published ports of a running container those of r.
+	Republish(ctx context.Context, r network.AttachRequest) (*network.Sandbox, error)
 	Detach(ctx context.Context, id string) error
 	Sandbox(id string) (*network.Sandbox, bool)
 	// Files renders /etc/hosts and /etc/resolv.conf for a container with a

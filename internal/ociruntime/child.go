@@ -66,6 +66,9 @@ func childMain() int {
 	setName(initName)
 	c := &child{sock: syncFd, console: -1}
 	err := c.run()
+	if err == nil {
+		return 0
+	}
 	c.report(err)
 	var ee *ExecError
 	if errors.As(err, &ee) {
@@ -87,7 +90,7 @@ func (c *child) report(err error) {
 	}
 }
 
-// run returns only with an error.
+// run returns only with an error, or after an edit.
 func (c *child) run() error {
 	f, err := recv(c.sock)
 	if err != nil {
@@ -100,6 +103,9 @@ func (c *child) run() error {
 		return err
 	}
 	c.tree = &tree{s: c.s, devpts: -1}
+	if c.s.edit {
+		return c.edit()
+	}
 	if c.s.exec {
 		c.proc, err = job.DecodeProcess(c.s.job)
 	} else if c.job, err = job.Decode(c.s.job); err == nil {
@@ -236,7 +242,7 @@ func (c *child) ready() error {
 			return err
 		}
 	}
-	if err := send(c.sock, frameReady, nil); err != nil {
+	if err := send(c.sock, frameReady, encodeMountIDs(c.tree.ids)); err != nil {
 		return err
 	}
 	c.inReady = true

@@ -18,6 +18,7 @@ type launch struct {
 	o    Options
 	job  *job.Job // nil for Exec
 	proc *job.Process
+	edit *edit // nil but for Mount and Unmount; job and proc are nil then
 
 	args   cloneArgs
 	setup  setup
@@ -256,6 +257,9 @@ func (l *launch) openProcfs() error {
 
 // fillSetup opens everything that the child must not open itself.
 func (l *launch) fillSetup(pid int) error {
+	if l.edit != nil {
+		return l.fillEdit(pid)
+	}
 	if adj := l.proc.OOMScoreAdj; adj != nil {
 		if err := l.writeProc(pid, "oom_score_adj", strconv.Itoa(int(*adj))); err != nil {
 			return err
@@ -345,6 +349,7 @@ func (l *launch) serve(i *Init) error {
 			unix.SetNonblock(f.fds[0], true) // so that reads go through the poller
 			i.console = os.NewFile(uintptr(f.fds[0]), "console")
 		case frameReady:
+			i.mounts = decodeMountIDs(f.payload)
 			if l.o.Fifo != "" {
 				unix.Close(i.sock)
 				i.sock = -1

@@ -89,6 +89,7 @@ type Init struct {
 	sock    int
 	console *os.File
 	job     *job.Job // nil for an exec'd process
+	mounts  []MountID
 }
 
 // Pid returns the process's id in this process's pid namespace.
@@ -99,6 +100,9 @@ func (i *Init) Pidfd() int { return i.pidfd }
 
 // Console returns the terminal's master, or nil. It is the caller's to close.
 func (i *Init) Console() *os.File { return i.console }
+
+// Mounts returns what became of each of the job's mounts, in their order.
+func (i *Init) Mounts() []MountID { return i.mounts }
 
 // Close releases the descriptors of a started process, not the process, and
 // kills one that has not been started.

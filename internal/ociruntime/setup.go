@@ -14,15 +14,17 @@ type setup struct {
 	joinMount bool // join the mount namespace mountNS
 	gateFifo  bool // wait at fifo, not at the socket
 	hooks     bool // the parent has hooks to run before pivot_root
+	edit      bool // job is an edit of the mount namespace mountNS
 
 	mountNS int32
+	procfs  int32 // for an edit: a procfs of the parent's pid namespace
 	fifo    int32
 	exe     int32
 	root    int32 // a detached mount
 	stdio   [3]int32
 	extra   []int32
 	mounts  []int32 // for each of the job's mounts: a detached mount, or -1
-	job     []byte  // encoded job or process
+	job     []byte  // encoded job, process or edit
 }
 
 func (s *setup) encode() []byte {
@@ -47,11 +49,11 @@ func (s *setup) encode() []byte {
 }
 
 func (s *setup) flags() []*bool {
-	return []*bool{&s.exec, &s.userNS, &s.cgroupNS, &s.joinMount, &s.gateFifo, &s.hooks}
+	return []*bool{&s.exec, &s.userNS, &s.cgroupNS, &s.joinMount, &s.gateFifo, &s.hooks, &s.edit}
 }
 
 func (s *setup) numbers() []*int32 {
-	return []*int32{&s.mountNS, &s.fifo, &s.exe, &s.root, &s.stdio[0], &s.stdio[1], &s.stdio[2]}
+	return []*int32{&s.mountNS, &s.procfs, &s.fifo, &s.exe, &s.root, &s.stdio[0], &s.stdio[1], &s.stdio[2]}
 }
 
 // decodeSetup parses a payload that came with the descriptors fds and puts them

@@ -22,6 +22,7 @@ type tree struct {
 	root   *rootpath.Root // nil until attached
 	devpts int            // the container's own devpts, -1 if not mounted by us
 	ownDev bool           // /dev is ours to fill: the host's was not put there
+	ids    []MountID      // of the job's mounts, as far as they have been made
 }
 
 // prepare attaches the container's root and everything below it, while the
@@ -36,9 +37,11 @@ func (t *tree) prepare() error {
 	t.ownDev = true
 	for i := range t.job.Mounts {
 		m := &t.job.Mounts[i]
-		if err := t.mount(m, int(t.s.mounts[i])); err != nil {
+		id, err := t.mount(m, int(t.s.mounts[i]))
+		if err != nil {
 			return fmt.Errorf("mount %s (%s) at %s: %w", m.Source, m.Type, m.Target, err)
 		}
+		t.ids = append(t.ids, id)
 		if m.Target == "/dev" && m.Type == "bind" {
 			t.ownDev = false
 		}
@@ -106,28 +109,29 @@ func leaveInitramfs() error {
 	return unix.Chroot(".")
 }
 
-// mount makes one mount. source is a detached bind mount, or -1.
-func (t *tree) mount(m *job.Mount, source int) error {
+// mount makes one mount and returns what it is known by. source is a detached
+// bind mount, or -1.
+func (t *tree) mount(m *job.Mount, source int) (id MountID, err error) {
 	if m.Type == "cgroup" || m.Type == "cgroup2" {
-		return t.mountCgroup(m)
+		return id, t.mountCgroup(m)
 	}
 	isDir := true
 	if source >= 0 {
 		var st unix.Stat_t
 		if err := unix.Fstat(source, &st); err != nil {
-			return err
+			return id, err
 		}
 		isDir = st.Mode&unix.S_IFMT == unix.S_IFDIR
 	}
 	target, err := t.target(m, isDir)
 	if err != nil {
-		return err
+		return id, err
 	}
 	defer unix.Close(target)
 	fd := source
 	if fd < 0 {
 		if fd, err = t.newMount(m, target); err != nil || fd < 0 {
-			return err
+			return id, err
 		}
 		if m.Type == "devpts" && t.devpts < 0 {
 			t.devpts = fd
@@ -137,7 +141,10 @@ func (t *tree) mount(m *job.Mount, source int) error {
 	} else {
 		defer unix.Close(fd)
 	}
-	return attach(fd, target, m.Propagation)
+	if err := attach(fd, target, m.Propagation); err != nil {
+		return id, err
+	}
+	return mountID(fd), nil
 }
 
 // attach moves a detached mount onto target and sets its propagation.

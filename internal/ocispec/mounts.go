@@ -64,7 +64,7 @@ func ownMounts(p *plan.Plan, in Inputs) ([]specs.Mount, error) {
 	var out []specs.Mount
 	taken := map[string]bool{}
 	for _, m := range p.Mounts {
-		s, err := ownMount(m, in)
+		s, err := Mount(m, in)
 		if err != nil {
 			return nil, err
 		}
@@ -99,7 +99,8 @@ func ownMounts(p *plan.Plan, in Inputs) ([]specs.Mount, error) {
 	return out, nil
 }
 
-func ownMount(m plan.Mount, in Inputs) (specs.Mount, error) {
+// Mount renders one of a plan's mounts.
+func Mount(m plan.Mount, in Inputs) (specs.Mount, error) {
 	if m.Type == "tmpfs" {
 		opts, err := tmpfsOptions(m.Options)
 		if err != nil {

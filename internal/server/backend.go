@@ -29,7 +29,7 @@ type States interface {
 	Unpause(ctx context.Context, ref string) error
 	Rename(ctx context.Context, ref, name string) error
 	Remove(ctx context.Context, ref string, o container.RemoveOptions) error
-	Update(ctx context.Context, ref string, c wire.UpdateConfig) (wire.UpdateResponse, error)
+	Update(ctx context.Context, ref string, c wire.UpdateRequest) (wire.UpdateResponse, error)
 }
 
 // Views looks at containers.

@@ -231,7 +231,7 @@ func (s *containers) remove(w http.ResponseWriter, r *request) error {
 }
 
 func (s *containers) update(w http.ResponseWriter, r *request) error {
-	var c wire.UpdateConfig
+	var c wire.UpdateRequest
 	if err := r.decodeIfAny(w, &c); err != nil {
 		return err
 	}

@@ -62,7 +62,7 @@ func (f *fake) Rename(_ context.Context, ref, name string) error { return f.see(
 func (f *fake) Remove(_ context.Context, ref string, o container.RemoveOptions) error {
 	return f.see(ref)
 }
-func (f *fake) Update(_ context.Context, ref string, c wire.UpdateConfig) (wire.UpdateResponse, error) {
+func (f *fake) Update(_ context.Context, ref string, c wire.UpdateRequest) (wire.UpdateResponse, error) {
 	return wire.UpdateResponse{}, f.see(ref)
 }
 func (f *fake) Inspect(_ context.Context, ref string, o container.InspectOptions) (wire.ContainerJSON, error) {

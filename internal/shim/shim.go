@@ -82,6 +82,15 @@ type Client interface {
 	// Exec prepares a further process in the container's namespaces and
 	// cgroup, isolated as p says; execID names it. It runs at Exec.Start.
 	Exec(ctx context.Context, execID string, p *job.Process, want Streams) (Exec, error)
+	// Mounts returns the mount points of the container that can be taken
+	// away, each with the tag that it was made with: "" at the start.
+	Mounts(ctx context.Context) (map[string]string, error)
+	// Mount adds a mount to the running container. errs.Conflict: there is
+	// one at this place.
+	Mount(ctx context.Context, tag string, m *job.Mount) error
+	// Unmount takes one of Mounts away, and nothing else: errs.Conflict if
+	// something else has taken its place.
+	Unmount(ctx context.Context, mountPoint string) error
 	// Shutdown tells a shim whose container has ended to end too.
 	Shutdown(ctx context.Context) error
 	// Close ends this connection; the shim and the container go on.

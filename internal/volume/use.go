@@ -102,6 +102,24 @@ func (v *Volumes) Forget(ctx context.Context, container string) (anonymous []str
 	return anonymous, err
 }
 
+// Unclaim ends the use of one volume by a container, its mount included. One
+// that the container does not use is no error.
+func (v *Volumes) Unclaim(ctx context.Context, container, name string) error {
+	if err := v.unmount(ctx, container, name); err != nil {
+		return err
+	}
+	return v.db.Update(func(tx *store.Tx) error {
+		has, err := claimed(tx, container)
+		if err != nil || !slices.Contains(has, name) {
+			return err
+		}
+		if has = without(has, name); len(has) == 0 {
+			return claims.Delete(tx, container)
+		}
+		return claims.Put(tx, container, has)
+	})
+}
+
 // Claimants returns the containers that use volumes, in order.
 func (v *Volumes) Claimants(context.Context) (containers []string, err error) {
 	err = v.db.View(func(tx *store.Tx) error {

@@ -1,5 +1,10 @@
 package wire
 
+import (
+	"bytes"
+	"encoding/json"
+)
+
 // CreateExtra is what Gantry adds to the body of a request to create a
 // container, under the key "Gantry", which stock clients neither send nor see.
 type CreateExtra struct {
@@ -29,6 +34,11 @@ type InspectExtra struct {
 type UpdateExtra struct {
 	// PublishedPorts replaces the published ports, at once if it runs.
 	PublishedPorts *PortMap `json:",omitempty"`
+	// AddPorts publishes further ports, RemovePorts takes some back: "80/tcp"
+	// for all bindings of a container's port, "8080:80/tcp" or
+	// "127.0.0.1:8080:80/tcp" for one.
+	AddPorts    PortMap  `json:",omitempty"`
+	RemovePorts []string `json:",omitempty"`
 	// AddMounts and RemoveMounts (by target path) change the mounts, at once
 	// if it runs.
 	AddMounts    []Mount  `json:",omitempty"`
@@ -40,6 +50,21 @@ type UpdateExtra struct {
 	RemoveLabels []string          `json:",omitempty"`
 	// NetRate replaces the bounds of the network traffic.
 	NetRate *NetRate `json:",omitempty"`
+}
+
+// UpdateRequest is the body of a request to update a container.
+type UpdateRequest struct {
+	UpdateConfig
+	Gantry *UpdateExtra `json:",omitempty"`
+}
+
+// UnmarshalJSON refuses keys that it does not know: they would be changes that
+// are silently not made.
+func (x *UpdateExtra) UnmarshalJSON(data []byte) error {
+	type plain UpdateExtra
+	dec := json.NewDecoder(bytes.NewReader(data))
+	dec.DisallowUnknownFields()
+	return dec.Decode((*plain)(x))
 }
 
 // NetRate bounds network traffic in bits per second; 0 is no bound. In is what

@@ -110,35 +110,9 @@ func (f *Flags) setVolumes(_ *pflag.FlagSet, c *wire.ContainerConfig, h *wire.Ho
 }
 
 func (f *Flags) setPorts(_ *pflag.FlagSet, c *wire.ContainerConfig, h *wire.HostConfig) error {
-	specs := make([]string, 0, len(f.publish.Values))
-	for _, p := range f.publish.Values {
-		s, err := shortPort(p)
-		if err != nil {
-			return err
-		}
-		specs = append(specs, s)
-	}
-	exposed, bindings, err := nat.ParsePortSpecs(specs)
-	if err != nil {
+	var err error
+	if c.ExposedPorts, h.PortBindings, err = Ports(f.publish.Values); err != nil {
 		return err
-	}
-	c.ExposedPorts, h.PortBindings = wire.PortSet{}, wire.PortMap{}
-	for p := range exposed {
-		port, err := network.ParsePort(string(p))
-		if err != nil {
-			return err
-		}
-		c.ExposedPorts[port] = struct{}{}
-		h.PortBindings[port] = []wire.PortBinding{}
-		for _, b := range bindings[p] {
-			pb := wire.PortBinding{HostPort: b.HostPort}
-			if b.HostIP != "" {
-				if pb.HostIP, err = netip.ParseAddr(b.HostIP); err != nil {
-					return err
-				}
-			}
-			h.PortBindings[port] = append(h.PortBindings[port], pb)
-		}
 	}
 	for _, e := range f.expose.Values {
 		if strings.Contains(e, ":") {
@@ -153,6 +127,42 @@ func (f *Flags) setPorts(_ *pflag.FlagSet, c *wire.ContainerConfig, h *wire.Host
 		}
 	}
 	return nil
+}
+
+// Ports reads the values of --publish: what is exposed by them, and what is to
+// be published. A port in no binding may be published anywhere.
+func Ports(list []string) (wire.PortSet, wire.PortMap, error) {
+	specs := make([]string, 0, len(list))
+	for _, p := range list {
+		s, err := shortPort(p)
+		if err != nil {
+			return nil, nil, err
+		}
+		specs = append(specs, s)
+	}
+	exposed, bindings, err := nat.ParsePortSpecs(specs)
+	if err != nil {
+		return nil, nil, err
+	}
+	set, ports := wire.PortSet{}, wire.PortMap{}
+	for p := range exposed {
+		port, err := network.ParsePort(string(p))
+		if err != nil {
+			return nil, nil, err
+		}
+		set[port] = struct{}{}
+		ports[port] = []wire.PortBinding{}
+		for _, b := range bindings[p] {
+			pb := wire.PortBinding{HostPort: b.HostPort}
+			if b.HostIP != "" {
+				if pb.HostIP, err = netip.ParseAddr(b.HostIP); err != nil {
+					return nil, nil, err
+				}
+			}
+			ports[port] = append(ports[port], pb)
+		}
+	}
+	return set, ports, nil
 }
 
 // shortPort turns published=8080,target=80,protocol=tcp into 8080:80/tcp.

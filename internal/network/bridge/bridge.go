@@ -150,6 +150,34 @@ func (d *Driver) publish(e driver.Endpoint) error {
 	return forget(e.Ports, netip.Addr{})
 }
 
+// Republish implements driver.Publisher: one transaction takes and gives
+// elements of the maps.
+func (d *Driver) Republish(_ context.Context, from, to driver.Endpoint) error {
+	gone, come := without(from.Ports, to.Ports), without(to.Ports, from.Ports)
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.ports[key(to)] = to.Ports; len(to.Ports) == 0 {
+		delete(d.ports, key(to))
+	}
+	err := d.rules.Replace(gone, come)
+	if err != nil { // whatever is in the kernel: draw it anew
+		err = d.apply()
+	}
+	if err == nil { // datagram flows would go on as before
+		err = errors.Join(forget(gone, to.Addr.Addr()), forget(come, netip.Addr{}))
+	}
+	if err != nil {
+		d.ports[key(from)] = from.Ports
+		return errors.Join(err, d.apply())
+	}
+	return nil
+}
+
+// without returns the ports of a that b does not have.
+func without(a, b []nat.Port) []nat.Port {
+	return slices.DeleteFunc(slices.Clone(a), func(p nat.Port) bool { return slices.Contains(b, p) })
+}
+
 // Leave implements driver.Driver.
 func (d *Driver) Leave(_ context.Context, e driver.Endpoint) error {
 	d.mu.Lock()

@@ -56,3 +56,12 @@ type Driver interface {
 	// Remove removes a network without endpoints.
 	Remove(ctx context.Context, n Network) error
 }
+
+// Publisher is a driver that can change the published ports of an endpoint that
+// is there, without disturbing the others.
+type Publisher interface {
+	// Republish takes the ports of from back that to does not have and
+	// publishes those of to that from does not have. Everything else of the
+	// two endpoints is the same. If it fails the ports are those of from.
+	Republish(ctx context.Context, from, to Endpoint) error
+}

@@ -236,14 +236,8 @@ func (b *state) decidePorts(e *Endpoint, l *driver.Endpoint, w *network, r Attac
 		if proto == 0 {
 			return errs.New(errs.Invalid, "invalid protocol %q", x.port.Proto())
 		}
-		ip := x.HostIP
-		if !ip.IsValid() {
-			ip = b.hostIP
-			if a, err := netip.ParseAddr(w.rec.Options[optHostIP]); err == nil {
-				ip = a
-			}
-		}
-		if ip = ip.Unmap(); ip.Is6() {
+		ip := b.bindAddress(x, w)
+		if ip.Is6() {
 			return errs.New(errs.Unsupported, "Bind for [%s]:%s failed: network %s has no IPv6", ip, x.HostPort, w.rec.Name)
 		}
 		want, err := ports.Parse(x.HostPort)
@@ -258,6 +252,18 @@ func (b *state) decidePorts(e *Endpoint, l *driver.Endpoint, w *network, r Attac
 		e.Ports[x.port] = append(e.Ports[x.port], wire.PortBinding{HostIP: ip, HostPort: strconv.Itoa(int(got))})
 	}
 	return nil
+}
+
+// bindAddress is the host's address that a binding is for.
+func (b *state) bindAddress(x binding, w *network) netip.Addr {
+	ip := x.HostIP
+	if !ip.IsValid() {
+		ip = b.hostIP
+		if a, err := netip.ParseAddr(w.rec.Options[optHostIP]); err == nil {
+			ip = a
+		}
+	}
+	return ip.Unmap()
 }
 
 type binding struct {

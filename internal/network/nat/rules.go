@@ -160,6 +160,34 @@ func (r *Rules) Delete(ports []Port) error {
 	return wrap("unpublish", errors.Join(all...))
 }
 
+// Replace takes some published ports back and publishes others, in one
+// transaction: packets see all of it or nothing. If one of gone is not published
+// or one of come is, nothing happens, and that is an error.
+func (r *Rules) Replace(gone, come []Port) error {
+	return wrap("publish", r.transact(func(c *nftables.Conn) error {
+		for _, p := range gone {
+			set := r.setOf(p)
+			if err := c.SetDeleteElements(set, []nftables.SetElement{{Key: key(set.Name, p)}}); err != nil {
+				return err
+			}
+		}
+		for _, p := range come {
+			if err := addElements(c, r.setOf(p), []Port{p}); err != nil {
+				return err
+			}
+		}
+		return nil
+	}))
+}
+
+// setOf is the map that a port is in.
+func (r *Rules) setOf(p Port) *nftables.Set {
+	if p.HostIP.IsUnspecified() {
+		return r.set(anywhere)
+	}
+	return r.set(byAddress)
+}
+
 func wrap(what string, err error) error {
 	if err != nil {
 		return fmt.Errorf("%s: %w", what, err)

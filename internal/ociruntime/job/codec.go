@@ -16,6 +16,7 @@ import (
 const (
 	magicJob     = 0x31424f4a59544e47 // "GNTYJOB1"
 	magicProcess = 0x3143525059544e47 // "GNTYPRC1"
+	magicMount   = 0x31544e4d59544e47 // "GNTYMNT1"
 )
 
 // maxEncoded bounds what Decode looks at: arguments and environment together
@@ -71,6 +72,26 @@ func DecodeProcess(data []byte) (*Process, error) {
 		return nil, errs.New(errs.Invalid, "decode process: %w", err)
 	}
 	return p, nil
+}
+
+// Encode returns the wire form of m.
+func (m *Mount) Encode() []byte {
+	c := &coder{buf: make([]byte, 0, 512)}
+	c.magic(magicMount)
+	visitMount(c, m)
+	return c.buf
+}
+
+// DecodeMount parses the wire form of a mount, as Decode does a job's.
+func DecodeMount(data []byte) (*Mount, error) {
+	m := new(Mount)
+	c := &coder{decoding: true, buf: data}
+	c.magic(magicMount)
+	visitMount(c, m)
+	if err := c.end(len(data)); err != nil {
+		return nil, errs.New(errs.Invalid, "decode mount: %w", err)
+	}
+	return m, nil
 }
 
 func (c *coder) end(total int) error {

@@ -283,7 +283,7 @@ func TestMountOptions(t *testing.T) {
 			UIDMap: []IDMap{{0, 5, 1}}, GIDMap: []IDMap{{0, 6, 1}}, Propagation: private,
 		}},
 	} {
-		got, err := mountFromSpec(c.in)
+		got, err := MountFromSpec(c.in)
 		if err != nil || !reflect.DeepEqual(got, c.want) {
 			t.Errorf("%v:\ngot  %+v, %v\nwant %+v", c.in.Options, got, err, c.want)
 		}

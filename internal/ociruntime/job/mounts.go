@@ -18,7 +18,7 @@ func (j *Job) mounts(list []specs.Mount) error {
 		return invalid("mounts", "has %d entries; %d are possible", len(list), maxMounts)
 	}
 	for _, s := range list {
-		m, err := mountFromSpec(s)
+		m, err := MountFromSpec(s)
 		if err != nil {
 			return err
 		}
@@ -30,10 +30,10 @@ func (j *Job) mounts(list []specs.Mount) error {
 	return nil
 }
 
-// mountFromSpec parses one mount and its options (runtime-spec config.md,
+// MountFromSpec parses one mount and its options (runtime-spec config.md,
 // "Linux mount options"). Options that are not of the mount itself go to the
 // file system as they are.
-func mountFromSpec(s specs.Mount) (Mount, error) {
+func MountFromSpec(s specs.Mount) (Mount, error) {
 	// Old bundles have relative destinations; the spec wants them taken from /.
 	target := path.Clean("/" + s.Destination)
 	if err := absolute("mounts.destination", target); err != nil {

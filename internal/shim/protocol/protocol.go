@@ -119,6 +119,9 @@ const (
 	OpExec               // Process, Streams -> nothing
 	OpForget             // of an exec: the client has no more calls on it; no answer to call 0
 	OpShutdown           // -> nothing, and the shim ends
+	OpMount              // tag, Mount -> nothing
+	OpUnmount            // mount point -> nothing
+	OpMounts             // -> u32 number, of each: mount point, tag
 )
 
 var be = binary.BigEndian

@@ -83,6 +83,10 @@ func (k *control) dispatch(call uint32, op protocol.Op, payload []byte) {
 		go func() { k.reply(call, k.s.exec(k, id, p, want)) }()
 		return
 	}
+	if op == protocol.OpMount || op == protocol.OpUnmount || op == protocol.OpMounts {
+		go k.changeMounts(call, op, r)
+		return
+	}
 	p, err := k.s.find(id)
 	if err != nil {
 		if op != protocol.OpForget {

@@ -292,3 +292,6 @@ func (l *consoleListener) receive() (*os.File, error) {
 	}
 	return os.NewFile(uintptr(fds[0]), "terminal"), nil
 }
+
+// mounts: only the runtime knows what it has made.
+func (f *foreign) mounts() *mounts { return nil }

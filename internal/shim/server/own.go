@@ -16,6 +16,7 @@ type own struct {
 	s   *server
 	job *job.Job // until create has used it
 	pid int      // of the first process
+	has *mounts
 }
 
 // newOwn makes the container's cgroup, as yet without limits. On v1 the first
@@ -99,6 +100,7 @@ func (o *own) create(stdio [3]*os.File) (task, error) {
 		o.s.watchOOM()
 	}
 	o.pid = i.Pid()
+	o.has = newMounts(o.job.Mounts, i.Mounts())
 	o.job = nil
 	return ownTask{i}, nil
 }
@@ -115,6 +117,8 @@ func (o *own) exec(p *job.Process, stdio [3]*os.File) (task, error) {
 	}
 	return ownTask{i}, nil
 }
+
+func (o *own) mounts() *mounts { return o.has }
 
 func (o *own) remove() {}
 

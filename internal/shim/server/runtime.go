@@ -13,6 +13,8 @@ type runtime interface {
 	create(stdio [3]*os.File) (task, error)
 	// exec prepares a further process in the container.
 	exec(p *job.Process, stdio [3]*os.File) (task, error)
+	// mounts returns the mounts that can be taken away, nil if none can.
+	mounts() *mounts
 	// remove forgets the container, whose processes have ended.
 	remove()
 }

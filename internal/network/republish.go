@@ -1,0 +1,46 @@
+package network
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"gantry/internal/errs"
+	"gantry/internal/network/driver"
+)
+
+// Republish makes the published ports of a container that is attached those of
+// r: what is published and stays keeps its host port and its connections, and no
+// other container's are touched. It returns the sandbox as it is then, nil if
+// the container has no endpoint of its own. If it fails the ports are as
+// before. What a daemon that dies half-way has written down, Open makes true.
+func (n *Networks) Republish(ctx context.Context, r AttachRequest) (*Sandbox, error) {
+	unlock, err := n.making.Lock(ctx, r.ID)
+	if err != nil {
+		return nil, err
+	}
+	defer unlock()
+	was := n.book.Get(r.ID)
+	if was == nil || !was.Complete {
+		return nil, errs.New(errs.NotFound, "container %s has no network sandbox", r.ID)
+	}
+	e, from, to, err := n.book.Reallocate(r)
+	if err != nil {
+		return nil, err
+	}
+	if to.Owner == "" {
+		return nil, nil
+	}
+	p, ok := n.stage.driver(to).(driver.Publisher)
+	if !ok {
+		err = errs.New(errs.Unsupported, "the driver of this network can not change the published ports of a running container")
+	} else {
+		err = p.Republish(ctx, from, to)
+	}
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("publish ports: %w", err), n.book.Restore(was, from, to))
+	}
+	n.book.Free(from, to)
+	s := e.Sandbox
+	return &s, nil
+}
