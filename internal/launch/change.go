@@ -2,7 +2,6 @@ package launch
 
 import (
 	"context"
-	"fmt"
 	"path/filepath"
 
 	"gantry/internal/errs"
@@ -76,7 +75,7 @@ func (l *Launcher) Source(ctx context.Context, in Input, m plan.Mount) (_ *Sourc
 	}
 	s := &Source{b: b}
 	if s.Mount, err = job.MountFromSpec(spec); err != nil {
-		return nil, fmt.Errorf("mount %s: %w", m.Target, err)
+		return nil, err
 	}
 	return s, nil
 }

@@ -104,7 +104,7 @@ func Open(ctx context.Context, o Options) (_ *Networks, err error) {
 	n := &Networks{opts: o, stage: s}
 	defer func() {
 		if err != nil {
-			n.release()
+			release(n)
 		}
 	}()
 	routes, err := host.Routes(o.Bridge)
@@ -174,11 +174,11 @@ func (n *Networks) Close(ctx context.Context, o CloseOptions) error {
 		}
 		all = append(all, n.stage.stopForwarding())
 	}
-	n.release()
+	release(n)
 	return errors.Join(all...)
 }
 
-func (n *Networks) release() {
+func release(n *Networks) {
 	n.stage.host.Close()
 	if n.stage.bridge != nil {
 		n.stage.bridge.Close()

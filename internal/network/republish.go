@@ -7,6 +7,7 @@ import (
 
 	"gantry/internal/errs"
 	"gantry/internal/network/driver"
+	"gantry/internal/network/ledger"
 )
 
 // Republish makes the published ports of a container that is attached those of
@@ -24,23 +25,23 @@ func (n *Networks) Republish(ctx context.Context, r AttachRequest) (*Sandbox, er
 	if was == nil || !was.Complete {
 		return nil, errs.New(errs.NotFound, "container %s has no network sandbox", r.ID)
 	}
-	e, from, to, err := n.book.Reallocate(r)
+	x, err := ledger.Reallocate(n.book, r)
 	if err != nil {
 		return nil, err
 	}
-	if to.Owner == "" {
+	if x.To.Owner == "" {
 		return nil, nil
 	}
-	p, ok := n.stage.driver(to).(driver.Publisher)
+	p, ok := n.stage.driver(x.To).(driver.Publisher)
 	if !ok {
 		err = errs.New(errs.Unsupported, "the driver of this network can not change the published ports of a running container")
 	} else {
-		err = p.Republish(ctx, from, to)
+		err = p.Republish(ctx, x.From, x.To)
 	}
 	if err != nil {
-		return nil, errors.Join(fmt.Errorf("publish ports: %w", err), n.book.Restore(was, from, to))
+		return nil, errors.Join(fmt.Errorf("publish ports: %w", err), x.TakeBack())
 	}
-	n.book.Free(from, to)
-	s := e.Sandbox
+	x.Keep()
+	s := x.Entry.Sandbox
 	return &s, nil
 }

@@ -120,7 +120,7 @@ var errOther = errors.New("another mount is there")
 func runEdit(t Target, e *edit) (*Init, error) {
 	l := &launch{edit: e, proc: &job.Process{}, procfs: -1}
 	defer l.close()
-	if err := l.editPlan(t); err != nil {
+	if err := editPlan(l, t); err != nil {
 		return nil, fmt.Errorf("change the container's mounts: %w", err)
 	}
 	i, err := l.run()
@@ -138,7 +138,7 @@ func runEdit(t Target, e *edit) (*Init, error) {
 
 // editPlan joins the mount namespace and, if it is not our own, the user
 // namespace, to which what is made then belongs.
-func (l *launch) editPlan(t Target) error {
+func editPlan(l *launch, t Target) error {
 	if err := l.execPlan(t); err != nil {
 		return err
 	}
@@ -158,7 +158,7 @@ func (l *launch) editPlan(t Target) error {
 }
 
 // fillEdit opens what the child needs.
-func (l *launch) fillEdit(pid int) error {
+func fillEdit(l *launch, pid int) error {
 	l.setup.procfs = l.pass(l.procfs)
 	if l.edit.mount == nil {
 		return nil

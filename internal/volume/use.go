@@ -36,15 +36,15 @@ func (v *Volumes) Claim(ctx context.Context, container string, c Claim) (string,
 		if err != nil {
 			return "", err
 		}
-		if err = v.claim(container, r.Name); !errs.Is(err, errs.NotFound) {
+		if err = claim(v.db, container, r.Name); !errs.Is(err, errs.NotFound) {
 			return r.Name, err
 		}
 	}
 	return "", errs.New(errs.Unavailable, "volume %s: removed while it was being claimed", c.Name)
 }
 
-func (v *Volumes) claim(container, name string) error {
-	return v.db.Update(func(tx *store.Tx) error {
+func claim(db *store.DB, container, name string) error {
+	return db.Update(func(tx *store.Tx) error {
 		if !volumes.Has(tx, name) {
 			return notFound(name)
 		}
@@ -181,7 +181,7 @@ func (v *Volumes) mount(r MountRequest) (record, error) {
 		return rec, err
 	}
 	if !slices.Contains(has, r.Name) {
-		if err := v.claim(r.Container, r.Name); err != nil {
+		if err := claim(v.db, r.Container, r.Name); err != nil {
 			return rec, err
 		}
 	}

@@ -1,7 +1,6 @@
 package ledger
 
 import (
-	"errors"
 	"fmt"
 	"slices"
 	"strconv"
@@ -12,21 +11,35 @@ import (
 	"gantry/internal/wire"
 )
 
+// A Reallocation is a change of a sandbox's published ports under way. The host
+// ports of before and after are held until it is kept or taken back.
+type Reallocation struct {
+	Entry *Entry // as it is now
+	// From and To are the endpoint that has the ports; zero if none can.
+	From, To driver.Endpoint
+
+	book *Book
+	was  *Entry
+}
+
 // Reallocate chooses the published ports of a sandbox anew, as r says, and
 // writes the record. What is published already and still wanted keeps its host
-// port. It returns the endpoint that has the ports, before and after: zero if no
-// endpoint can have any. The host ports of both are held until Free, or Restore.
-func (b *Book) Reallocate(r AttachRequest) (e *Entry, from, to driver.Endpoint, err error) {
+// port. The sandbox must be complete.
+func Reallocate(b *Book, r AttachRequest) (*Reallocation, error) {
+	x := &Reallocation{book: b}
+	var err error
 	b.mu.Lock()
-	e, from, to, err = b.reallocate(r)
+	x.was = b.entries[r.ID]
+	x.Entry, x.From, x.To, err = b.reallocate(r)
 	b.mu.Unlock()
-	if err != nil || to.Owner == "" {
-		return e, from, to, err
+	if err != nil || x.To.Owner == "" {
+		return x, err
 	}
-	if err := b.records.write(e); err != nil {
-		return nil, from, to, errors.Join(err, b.undo(e, from, to))
+	if err := b.records.write(x.Entry); err != nil {
+		x.exchange()
+		return nil, err
 	}
-	return e, from, to, nil
+	return x, nil
 }
 
 func (b *state) reallocate(r AttachRequest) (*Entry, driver.Endpoint, driver.Endpoint, error) {
@@ -128,28 +141,31 @@ func portKey(p nat.Port) ports.Key {
 	return ports.Key{Proto: p.Proto.String(), IP: p.HostIP, Port: p.HostPort}
 }
 
-// Free gives back the host ports that an endpoint had and has not any more.
-func (b *Book) Free(from, to driver.Endpoint) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	for _, h := range from.Ports {
-		if !slices.ContainsFunc(to.Ports, func(n nat.Port) bool { return portKey(n) == portKey(h) }) {
-			b.ports.Release(portKey(h))
+// Keep gives back the host ports that the endpoint had and has not any more.
+func (x *Reallocation) Keep() { x.release(x.From, x.To) }
+
+// TakeBack makes the sandbox what it was.
+func (x *Reallocation) TakeBack() error {
+	x.exchange()
+	return x.book.records.write(x.was)
+}
+
+func (x *Reallocation) exchange() {
+	x.release(x.To, x.From)
+	x.book.mu.Lock()
+	defer x.book.mu.Unlock()
+	if x.book.entries[x.was.ID] == x.Entry {
+		x.book.entries[x.was.ID] = x.was
+	}
+}
+
+// release gives back the host ports of one that other does not have.
+func (x *Reallocation) release(one, other driver.Endpoint) {
+	x.book.mu.Lock()
+	defer x.book.mu.Unlock()
+	for _, h := range one.Ports {
+		if !slices.ContainsFunc(other.Ports, func(n nat.Port) bool { return portKey(n) == portKey(h) }) {
+			x.book.ports.Release(portKey(h))
 		}
 	}
-}
-
-// Restore takes Reallocate back: the sandbox is what was again.
-func (b *Book) Restore(was *Entry, from, to driver.Endpoint) error {
-	return errors.Join(b.undo(was, from, to), b.records.write(was))
-}
-
-func (b *Book) undo(was *Entry, from, to driver.Endpoint) error {
-	b.Free(to, from)
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if b.entries[was.ID] != nil {
-		b.entries[was.ID] = was
-	}
-	return nil
 }
