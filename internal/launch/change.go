@@ -69,7 +69,15 @@ func (l *Launcher) Source(ctx context.Context, in Input, m plan.Mount) (_ *Sourc
 	if err != nil {
 		return nil, err
 	}
-	spec, err := ocispec.Mount(m, ocispec.Inputs{Sources: b.sources, RecursiveReadOnly: true})
+	o := ocispec.Inputs{Sources: b.sources, Mapped: b.mapped, RecursiveReadOnly: true}
+	mode, err := in.Plan.UserMode(l.o.Users != nil && l.o.Users.Remaps())
+	if err != nil {
+		return nil, err
+	}
+	if mode != plan.Host {
+		o.UserNS = string(mode) // that it has one: the shim knows which
+	}
+	spec, err := ocispec.Mount(m, o)
 	if err != nil {
 		return nil, err
 	}

@@ -111,7 +111,7 @@ func (l *Launcher) owner(name string) string {
 }
 
 // withDriver has another runtime make the control group as we would.
-func (l *Launcher) withDriver(program []string) []string {
+func withDriver(l *Launcher, program []string) []string {
 	if l.o.Systemd {
 		return append(slices.Clone(program), "--systemd-cgroup")
 	}

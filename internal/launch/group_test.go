@@ -76,7 +76,7 @@ func TestExistingFindsScopes(t *testing.T) {
 	if dir := filepath.Join(l.o.Cgroups.V2, "system.slice", "gantry-i1-"+mine+".scope"); err != nil || len(scopes) != 1 || scopes[dir] != mine {
 		t.Errorf("%v %v", scopes, err)
 	}
-	if got := l.withDriver([]string{"runc", "-x"}); !slices.Equal(got, []string{"runc", "-x", "--systemd-cgroup"}) {
+	if got := withDriver(l, []string{"runc", "-x"}); !slices.Equal(got, []string{"runc", "-x", "--systemd-cgroup"}) {
 		t.Error(got)
 	}
 }

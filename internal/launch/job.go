@@ -155,7 +155,7 @@ func (b *build) makeProcess(ctx context.Context) error {
 		OpenStdin: p.Process.OpenStdin, StdinOnce: p.Process.StdinOnce,
 	}
 	if program := b.l.runtime(p); len(program) > 0 {
-		req.Runtime, req.Bundle = b.l.withDriver(program), filepath.Join(dir, "bundle")
+		req.Runtime, req.Bundle = withDriver(b.l, program), filepath.Join(dir, "bundle")
 	}
 	n, err := b.shim(ctx)
 	if err != nil {

@@ -54,7 +54,7 @@ func (l *Launcher) endProcess(ctx context.Context, id string) error {
 		return err
 	}
 	if _, err := os.Lstat(filepath.Join(dir, shim.SocketFile)); err == nil {
-		l.endShim(ctx, dir)
+		endShim(ctx, dir)
 	}
 	if group.Exists() {
 		if err := group.Remove(); err != nil && group.Exists() {
@@ -92,7 +92,7 @@ func vanished(err error) bool {
 // endShim tells a shim that may be there to end its container and itself. One
 // that does not answer is gone, or its processes have been killed and it ends by
 // itself.
-func (l *Launcher) endShim(ctx context.Context, dir string) {
+func endShim(ctx context.Context, dir string) {
 	ctx, cancel := context.WithTimeout(ctx, endWait)
 	defer cancel()
 	c, err := shim.Dial(ctx, dir)

@@ -258,7 +258,7 @@ func (l *launch) openProcfs() error {
 // fillSetup opens everything that the child must not open itself.
 func (l *launch) fillSetup(pid int) error {
 	if l.edit != nil {
-		return fillEdit(l, pid)
+		return fillEdit(l)
 	}
 	if adj := l.proc.OOMScoreAdj; adj != nil {
 		if err := l.writeProc(pid, "oom_score_adj", strconv.Itoa(int(*adj))); err != nil {

@@ -77,6 +77,7 @@ func decodeMountIDs(b []byte) []MountID {
 // An edit is what the child half shall do to a mount namespace: make mount, or
 // take the one with an id away from target.
 type edit struct {
+	pid    int // of the container's first process, in whose user namespace ids are mapped
 	mount  *job.Mount
 	target string
 	id     MountID
@@ -118,6 +119,7 @@ func Unmount(t Target, target string, id MountID) error {
 var errOther = errors.New("another mount is there")
 
 func runEdit(t Target, e *edit) (*Init, error) {
+	e.pid = t.Pid
 	l := &launch{edit: e, proc: &job.Process{}, procfs: -1}
 	defer l.close()
 	if err := editPlan(l, t); err != nil {
@@ -158,7 +160,7 @@ func editPlan(l *launch, t Target) error {
 }
 
 // fillEdit opens what the child needs.
-func fillEdit(l *launch, pid int) error {
+func fillEdit(l *launch) error {
 	l.setup.procfs = l.pass(l.procfs)
 	if l.edit.mount == nil {
 		return nil
@@ -167,7 +169,7 @@ func fillEdit(l *launch, pid int) error {
 	if l.edit.mount.Type != "bind" {
 		return nil
 	}
-	fd, err := l.openBind(l.edit.mount, pid)
+	fd, err := l.openBind(l.edit.mount, l.edit.pid)
 	if err != nil {
 		return err
 	}
