@@ -82,12 +82,7 @@ func (b *build) inputs() (ocispec.Inputs, error) {
 		}
 	}
 	if pid := b.in.Joins.IPC; pid > 0 {
-		f, err := rootfs.Sub(fmt.Sprintf("/proc/%d/root", pid), "dev/shm")
-		if err != nil {
-			return in, fmt.Errorf("shared memory of the joined container: %w", err)
-		}
-		b.open = append(b.open, f)
-		in.ShmPath = rootfs.Name(f)
+		in.ShmPath = fmt.Sprintf("/proc/%d/root/dev/shm", pid)
 	}
 	var err error
 	if in.Caps, err = lookup.Bounding(); err != nil {

@@ -35,6 +35,9 @@ type cloneArgs struct {
 	// Namespaces that the child joins by itself.
 	joins  [8]nsJoin
 	njoins int
+	// unshare are namespaces (CLONE_NEW*) that the child makes after it has
+	// joined those.
+	unshare uintptr
 
 	askMaps    bool    // ask the parent to write id maps
 	becomeRoot bool    // become id 0 of the user namespace
@@ -57,6 +60,7 @@ type nsJoin struct{ fd, flag uintptr }
 // Steps of a raw child, for frameRaw.
 const (
 	rawJoin = iota
+	rawUnshare
 	rawAsk
 	rawSetID
 	rawTime
@@ -66,7 +70,7 @@ const (
 )
 
 var rawSteps = [...]string{
-	rawJoin: "join a namespace", rawAsk: "wait for the id maps", rawSetID: "become root of the user namespace",
+	rawJoin: "join a namespace", rawUnshare: "make a namespace", rawAsk: "wait for the id maps", rawSetID: "become root of the user namespace",
 	rawTime: "make a time namespace", rawClone2: "clone into new namespaces", rawDup: "pass the socket", rawExec: "execute the runtime's child half",
 }
 
@@ -174,6 +178,11 @@ func rawChild(a *cloneArgs) {
 	for i := 0; i < a.njoins; i++ {
 		if _, _, e := syscall.RawSyscall(unix.SYS_SETNS, a.joins[i].fd, a.joins[i].flag, 0); e != 0 {
 			rawFail(a, rawJoin, e)
+		}
+	}
+	if a.unshare != 0 {
+		if _, _, e := syscall.RawSyscall(unix.SYS_UNSHARE, a.unshare, 0, 0); e != 0 {
+			rawFail(a, rawUnshare, e)
 		}
 	}
 	if a.askMaps {

@@ -1,7 +1,6 @@
 package ociruntime
 
 import (
-	"errors"
 	"fmt"
 	"os"
 	"strconv"
@@ -18,16 +17,37 @@ import (
 func NewUserNamespace(uids, gids []job.IDMap) (user, net *os.File, err error) {
 	l := &launch{procfs: -1}
 	defer l.close()
-	fds, err := l.bareNamespaces(uids, gids, unix.CLONE_NEWUSER, unix.CLONE_NEWNET)
+	a := &cloneArgs{flags: unix.CLONE_NEWUSER | unix.CLONE_NEWNET}
+	fds, err := l.bareNamespaces(a, func(pid int) error { return l.writeMaps(pid, uids, gids) }, unix.CLONE_NEWUSER, unix.CLONE_NEWNET)
 	if err != nil {
 		return nil, nil, fmt.Errorf("make a user namespace: %w", err)
 	}
 	return os.NewFile(uintptr(fds[0]), "user namespace"), os.NewFile(uintptr(fds[1]), "network namespace"), nil
 }
 
-// bareNamespaces makes namespaces of the given types, the first of them a user
-// namespace with the given maps, and opens them.
-func (l *launch) bareNamespaces(uids, gids []job.IDMap, types ...uint32) (fds []int, err error) {
+// JoinUserNamespace is NewUserNamespace with the user namespace of a process:
+// only the network namespace is new.
+func JoinUserNamespace(pid int) (user, net *os.File, err error) {
+	l := &launch{procfs: -1}
+	defer l.close()
+	theirs, err := ownUserNamespace(l, pid)
+	if err != nil {
+		return nil, nil, err
+	}
+	user = os.NewFile(uintptr(theirs), "user namespace")
+	a := &cloneArgs{njoins: 1, unshare: unix.CLONE_NEWNET}
+	a.joins[0] = nsJoin{uintptr(theirs), unix.CLONE_NEWUSER}
+	fds, err := l.bareNamespaces(a, func(int) error { return nil }, unix.CLONE_NEWNET)
+	if err != nil {
+		user.Close()
+		return nil, nil, fmt.Errorf("join the user namespace of process %d: %w", pid, err)
+	}
+	return user, os.NewFile(uintptr(fds[0]), "network namespace"), nil
+}
+
+// bareNamespaces clones a child that makes and joins namespaces as a says, calls
+// prepare with its pid, and opens those of the given types.
+func (l *launch) bareNamespaces(a *cloneArgs, prepare func(pid int) error, types ...uint32) (fds []int, err error) {
 	if err := l.openProcfs(); err != nil {
 		return nil, err
 	}
@@ -36,10 +56,7 @@ func (l *launch) bareNamespaces(uids, gids []job.IDMap, types ...uint32) (fds []
 		return nil, err
 	}
 	defer unix.Close(pair[0])
-	a := &cloneArgs{cgroupFD: -1, askMaps: true, pause: true, sock: pair[1], peer: pair[0]}
-	for _, t := range types {
-		a.flags |= uintptr(t)
-	}
+	a.cgroupFD, a.askMaps, a.pause, a.sock, a.peer = -1, true, true, pair[1], pair[0]
 	pid, err := clone(a)
 	unix.Close(pair[1])
 	if err != nil {
@@ -47,10 +64,13 @@ func (l *launch) bareNamespaces(uids, gids []job.IDMap, types ...uint32) (fds []
 	}
 	i := &Init{pid: pid, pidfd: -1, sock: -1}
 	defer i.kill()
-	if f, err := recv(pair[0]); err != nil || f.kind != frameMaps {
-		return nil, errors.New("the child of a new user namespace failed")
+	switch f, err := recv(pair[0]); {
+	case err != nil:
+		return nil, fmt.Errorf("the child in new namespaces died: %w", err)
+	case f.kind != frameMaps:
+		return nil, frameErr(f)
 	}
-	if err := l.writeMaps(pid, uids, gids); err != nil {
+	if err := prepare(pid); err != nil {
 		return nil, err
 	}
 	for _, t := range types {

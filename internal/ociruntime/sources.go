@@ -72,6 +72,11 @@ func (l *launch) openBind(m *job.Mount, pid int) (_ int, err error) {
 		flags |= unix.AT_SYMLINK_NOFOLLOW
 	}
 	fd, err := openTree(unix.AT_FDCWD, m.Source, flags)
+	if other, path, ok := foreignSource(m.Source); ok && err == unix.EINVAL {
+		if err = l.openProcfs(); err == nil {
+			fd, err = openForeign(l.procfs, other, path, flags)
+		}
+	}
 	if err != nil {
 		return -1, fmt.Errorf("mount %s at %s: open the source: %w", m.Source, m.Target, err)
 	}
@@ -116,7 +121,9 @@ func (l *launch) idMap(fd int, m *job.Mount, pid int) error {
 	var err error
 	if len(m.UIDMap) > 0 {
 		var fds []int
-		if fds, err = l.bareNamespaces(m.UIDMap, m.GIDMap, unix.CLONE_NEWUSER); err == nil {
+		a := &cloneArgs{flags: unix.CLONE_NEWUSER}
+		fds, err = l.bareNamespaces(a, func(pid int) error { return l.writeMaps(pid, m.UIDMap, m.GIDMap) }, unix.CLONE_NEWUSER)
+		if err == nil {
 			ns = fds[0]
 		}
 	} else {

@@ -69,7 +69,8 @@ func (n *Namespaces) Open(id, mode string) (ns ocispec.UserNamespace, err error)
 	return ns, err
 }
 
-// Join opens the user namespace of a running process.
+// Join opens the user namespace of a running process, and makes a network
+// namespace that belongs to it.
 func (n *Namespaces) Join(pid int) (ns ocispec.UserNamespace, err error) {
 	m, err := OfProcess(pid)
 	if err != nil {
@@ -79,7 +80,7 @@ func (n *Namespaces) Join(pid int) (ns ocispec.UserNamespace, err error) {
 		return ns, errs.New(errs.Invalid, "cannot join the namespaces of a container that is in the host's user namespace: start this one with --userns=host too")
 	}
 	ns.UID, ns.GID = m.UID, m.GID
-	ns.User, err = os.Open("/proc/" + strconv.Itoa(pid) + "/ns/user")
+	ns.User, ns.Net, err = ociruntime.JoinUserNamespace(pid)
 	return ns, err
 }
 
