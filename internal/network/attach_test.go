@@ -231,7 +231,7 @@ func TestPublishConflict(t *testing.T) {
 	_, err := b.Attach(context.Background(), req("18080"))
 	text := fmt.Sprint(err)
 	if !strings.HasPrefix(text, "failed to set up container networking: driver failed programming external connectivity on endpoint p2 (") ||
-		!strings.HasSuffix(text, "): Bind for 0.0.0.0:18080 failed: port is already allocated") {
+		!strings.HasSuffix(text, "): Bind for 0.0.0.0:18080 failed: port is already allocated: container p2 publishes it") {
 		t.Error(text)
 	}
 	if s2 := b.attach(t, req("18080-18082")); s2.Endpoints[0].Ports[tcp(t, "80/tcp")][0].HostPort != "18081" {

@@ -70,7 +70,11 @@ func (c *child) cwdError(err error) error {
 	if errors.As(err, &errno) {
 		err = errno // without the name, which the text has already
 	}
-	return &ExecError{Code: 126, Text: fmt.Sprintf("chdir to cwd (%q) set in config.json failed: %s", c.proc.Cwd, err)}
+	text := fmt.Sprintf("chdir to cwd (%q) set in config.json failed: %s", c.proc.Cwd, err)
+	if errors.Is(err, unix.EACCES) {
+		text += whyDenied(c.proc.Cwd + "/.")
+	}
+	return &ExecError{Code: 126, Text: text}
 }
 
 // chdir enters the working directory. It is resolved in the container's root

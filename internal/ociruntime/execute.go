@@ -32,7 +32,7 @@ func (c *child) lookup() (string, error) {
 			return file, nil
 		}
 	}
-	return "", &ExecError{Code: 127, Text: fmt.Sprintf("exec: %q: executable file not found in $PATH", name)}
+	return "", &ExecError{Code: 127, Text: fmt.Sprintf("exec: %q: executable file not found in $PATH", name) + c.whyNotFound(name, path)}
 }
 
 // getenv returns the last value of a variable.
@@ -52,13 +52,21 @@ func (c *child) executable(file string) error {
 		if err == unix.ENOENT || err == unix.ENOTDIR {
 			code = 127
 		}
-		return &ExecError{Code: code, Text: fmt.Sprintf("exec: %q: stat %s: %s", file, file, err)}
+		text := fmt.Sprintf("exec: %q: stat %s: %s", file, file, err)
+		if err == unix.EACCES {
+			text += whyDenied(file)
+		}
+		return &ExecError{Code: code, Text: text}
 	}
 	if st.Mode&unix.S_IFMT == unix.S_IFDIR {
 		return &ExecError{Code: 126, Text: fmt.Sprintf("exec: %q: is a directory: permission denied", file)}
 	}
 	if err := unix.Faccessat(unix.AT_FDCWD, file, unix.X_OK, unix.AT_EACCESS); err != nil {
-		return &ExecError{Code: 126, Text: fmt.Sprintf("exec: %q: %s", file, err)}
+		text := fmt.Sprintf("exec: %q: %s", file, err)
+		if err == unix.EACCES {
+			text += whyDenied(file)
+		}
+		return &ExecError{Code: 126, Text: text}
 	}
 	return nil
 }
@@ -140,52 +148,6 @@ func (c *child) execute(path string, argv, envp []*byte) error {
 	}
 	_, _, e := unix.RawSyscall(unix.SYS_EXECVE, uintptr(unsafe.Pointer(p)), uintptr(unsafe.Pointer(&argv[0])), uintptr(unsafe.Pointer(&envp[0])))
 	return execError(c.proc.Args[0], path, e)
-}
-
-// execError puts a failure of execve(2) into words.
-func execError(name, path string, err error) *ExecError {
-	switch err {
-	case unix.EACCES, unix.EPERM:
-		return &ExecError{Code: 126, Text: fmt.Sprintf("exec: %q: permission denied", name)}
-	case unix.ENOENT:
-		text := fmt.Sprintf("exec %s: no such file or directory", path)
-		if i := interpreter(path); i != "" {
-			text += fmt.Sprintf(": its interpreter %q does not exist", i)
-		}
-		return &ExecError{Code: 127, Text: text}
-	}
-	return &ExecError{Code: 126, Text: fmt.Sprintf("exec %s: %s", path, err)}
-}
-
-// interpreter is what a script's first line or an ELF file's PT_INTERP asks
-// for: what is missing when a file that exists is "not found".
-func interpreter(path string) string {
-	f, err := os.Open(path)
-	if err != nil {
-		return ""
-	}
-	defer f.Close()
-	b := make([]byte, 4096)
-	n, _ := f.ReadAt(b, 0)
-	b = b[:n]
-	if line, ok := bytes.CutPrefix(b, []byte("#!")); ok {
-		line, _, _ = bytes.Cut(line, []byte("\n"))
-		if words := strings.Fields(string(line)); len(words) > 0 {
-			return words[0]
-		}
-		return ""
-	}
-	if !bytes.HasPrefix(b, []byte("\x7fELF")) {
-		return ""
-	}
-	// The interpreter's path is near the start of every ELF program.
-	for _, prefix := range []string{"/lib", "/usr/lib", "/libx32", "/system"} {
-		if i := bytes.Index(b, []byte(prefix)); i >= 0 {
-			s, _, _ := bytes.Cut(b[i:], []byte{0})
-			return string(s)
-		}
-	}
-	return ""
 }
 
 // sigaction is the kernel's struct of rt_sigaction(2) on the architectures that

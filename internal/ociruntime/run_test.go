@@ -36,7 +36,7 @@ func TestExecErrors(t *testing.T) {
 		text string
 	}{
 		{"nosuch", nil, 127, `exec: "nosuch": executable file not found in $PATH`},
-		{"/etc/passwd", nil, 126, `exec: "/etc/passwd": permission denied`},
+		{"/etc/passwd", nil, 126, `exec: "/etc/passwd": permission denied: the file is not executable (mode 0644, see chmod +x)`},
 		{"/etc", nil, 126, `exec: "/etc": is a directory: permission denied`},
 		{"/x", nil, 127, `exec: "/x": stat /x: no such file or directory`},
 		{"true", func(s *specs.Spec) { s.Process.Cwd = "/etc/passwd" }, 126, `chdir to cwd ("/etc/passwd") set in config.json failed: not a directory`},

@@ -39,7 +39,7 @@ func (t *tree) prepare() error {
 		m := &t.job.Mounts[i]
 		id, err := t.mount(m, int(t.s.mounts[i]))
 		if err != nil {
-			return fmt.Errorf("mount %s (%s) at %s: %w", m.Source, m.Type, m.Target, err)
+			return fmt.Errorf("error mounting %q (%s) to rootfs at %q: %w%s", m.Source, m.Type, m.Target, err, mountHint(err))
 		}
 		t.ids = append(t.ids, id)
 		if m.Target == "/dev" && m.Type == "bind" {

@@ -245,6 +245,9 @@ func (b *state) decidePorts(e *Endpoint, l *driver.Endpoint, w *network, r Attac
 			return err
 		}
 		got, err := b.ports.Reserve(proto.String(), ip, want)
+		if errors.Is(err, ports.ErrTaken) {
+			return fmt.Errorf("%w: %s", err, b.holder(proto, ip, want))
+		}
 		if err != nil {
 			return err
 		}
@@ -264,6 +267,23 @@ func (b *state) bindAddress(x binding, w *network) netip.Addr {
 		}
 	}
 	return ip.Unmap()
+}
+
+// holder says who has a host port that can't be had.
+func (b *state) holder(proto nat.Proto, ip netip.Addr, want ports.Range) string {
+	for _, e := range b.entries {
+		if e.Retired {
+			continue
+		}
+		for _, l := range e.Links {
+			for _, p := range l.Ports {
+				if p.Proto == proto && p.HostPort == want.First && (p.HostIP == ip || p.HostIP.IsUnspecified() || ip.IsUnspecified()) {
+					return fmt.Sprintf("container %s publishes it", e.Name)
+				}
+			}
+		}
+	}
+	return "a program of this host has it"
 }
 
 type binding struct {

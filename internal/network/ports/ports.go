@@ -137,11 +137,14 @@ func (t *Table) any(proto string, ip netip.Addr) (uint16, error) {
 	return 0, fmt.Errorf("Bind for %s:0 failed: all ports are allocated", host(ip))
 }
 
+// ErrTaken says that somebody has the one port that was asked for.
+var ErrTaken = errors.New("port is already allocated")
+
 func inUse(err error) bool { return errors.Is(err, unix.EADDRINUSE) }
 
 func bindError(k Key, err error) error {
 	if inUse(err) {
-		return fmt.Errorf("Bind for %s:%d failed: port is already allocated", host(k.IP), k.Port)
+		return fmt.Errorf("Bind for %s:%d failed: %w", host(k.IP), k.Port, ErrTaken)
 	}
 	return fmt.Errorf("Bind for %s:%d failed: %w", host(k.IP), k.Port, err)
 }
