@@ -52,7 +52,7 @@ func whoami() string { return fmt.Sprintf("user %d:%d", unix.Geteuid(), unix.Get
 
 // whyNotFound tells what may be wrong with a name that no directory of PATH has;
 // "" if it is simply not there.
-func (c *child) whyNotFound(name, searched string) string {
+func whyNotFound(name, searched string) string {
 	if first, _, several := strings.Cut(strings.TrimSpace(name), " "); several {
 		return fmt.Sprintf(": it is one word with spaces in it; if %q is the program, give its arguments as words of their own", first)
 	}

@@ -32,7 +32,7 @@ func (c *child) lookup() (string, error) {
 			return file, nil
 		}
 	}
-	return "", &ExecError{Code: 127, Text: fmt.Sprintf("exec: %q: executable file not found in $PATH", name) + c.whyNotFound(name, path)}
+	return "", &ExecError{Code: 127, Text: fmt.Sprintf("exec: %q: executable file not found in $PATH", name) + whyNotFound(name, path)}
 }
 
 // getenv returns the last value of a variable.
