@@ -16,7 +16,7 @@ import (
 var layers = [][]string{
 	{"errs", "durable", "keyed", "id", "version"},
 	{"wire", "event", "plan", "filter"},
-	{"store", "content", "layer", "image", "ocispec", "cgroup", "seccomp", "ociruntime", "rootpath", "archive", "overlay", "userns", "logs", "shim", "network", "volume", "probe"},
+	{"store", "content", "layer", "image", "remote", "ocispec", "cgroup", "seccomp", "ociruntime", "rootpath", "archive", "overlay", "userns", "logs", "shim", "network", "volume", "probe"},
 	{"launch", "container", "build", "disk"},
 	{"doctor", "server", "client", "cli", "compose", "config"},
 	{"daemon"},
@@ -83,7 +83,7 @@ var heavy = map[string][]string{
 	"github.com/vishvananda/netlink":        {"network/kernel"},
 	"github.com/google/nftables":            {"network/nat"},
 	"go.etcd.io/bbolt":                      {"store", "content"},
-	"github.com/containerd/containerd/v2":   {"content", "image", "build"},
+	"github.com/containerd/containerd/v2":   {"content", "image", "remote", "build"},
 	"github.com/moby/buildkit":              {"build"},
 	"github.com/moby/swarmkit/v2":           {"cluster"},
 	"github.com/spf13/cobra":                {"cli"},

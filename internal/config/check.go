@@ -40,6 +40,11 @@ func (c *Config) check() error {
 	if c.BIP.IsValid() && !c.BIP.Addr().Is4() {
 		return fmt.Errorf("invalid bip %s: not an IPv4 address", c.BIP)
 	}
+	for key, n := range map[string]int{"max-concurrent-downloads": c.MaxDownloads, "max-concurrent-uploads": c.MaxUploads, "max-download-attempts": c.DownloadAttempts} {
+		if n < 0 {
+			return fmt.Errorf("invalid %s: %d", key, n)
+		}
+	}
 	if _, ok := c.Runtimes[c.DefaultRuntime]; !ok && c.DefaultRuntime != OwnRuntime && c.DefaultRuntime != "runc" {
 		return fmt.Errorf("specified default runtime '%s' does not exist", c.DefaultRuntime)
 	}

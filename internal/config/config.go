@@ -97,9 +97,25 @@ type Config struct {
 	HTTPProxy          string
 	HTTPSProxy         string
 	NoProxy            string
+	Registries         map[string]Registry // by the beginning of image names
+	MaxDownloads       int                 // connections that fetch layers at once
+	MaxUploads         int                 // layers that a push sends at once
+	DownloadAttempts   int                 // of each layer
 
 	// Warnings are the settings that were accepted and have no effect.
 	Warnings []string
+}
+
+// A Registry is how images whose names begin alike are reached.
+type Registry struct {
+	Mirrors  []string          `json:"mirrors,omitempty"`  // URLs, tried before the registry itself
+	Rewrite  map[string]string `json:"rewrite,omitempty"`  // regular expression → repository at the mirrors
+	Insecure bool              `json:"insecure,omitempty"` // TLS is optional and not checked
+	CA       string            `json:"ca,omitempty"`       // file, PEM
+	Cert     string            `json:"cert,omitempty"`     // file of the client's certificate, PEM
+	Key      string            `json:"key,omitempty"`      // file of its key
+	// AuthHosts may see the registry's credentials, besides its own site.
+	AuthHosts []string `json:"auth-hosts,omitempty"`
 }
 
 // A Runtime is another OCI runtime's program.
@@ -138,6 +154,7 @@ func Default() *Config {
 		ShmSize: 64 << 20, Ulimits: map[string]Ulimit{},
 		LogDriver: "json-file", LogOpts: map[string]string{},
 		ICC: true, IPForward: true, IPMasq: true,
+		MaxDownloads: 3, MaxUploads: 5, DownloadAttempts: 5,
 		StopTimeout: 10, ShutdownTimeout: 15, LiveRestore: true, Features: map[string]bool{},
 	}
 }

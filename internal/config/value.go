@@ -1,6 +1,7 @@
 package config
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"net/netip"
@@ -250,6 +251,16 @@ func proxies() field {
 		}
 		c.HTTPProxy, c.HTTPSProxy, c.NoProxy = p.HTTP, p.HTTPS, p.No
 		return nil
+	}}
+}
+
+// registries is the key registries: how to reach images by the beginning of
+// their names.
+func registries() field {
+	return field{json: func(c *Config, raw json.RawMessage) error {
+		dec := json.NewDecoder(bytes.NewReader(raw))
+		dec.DisallowUnknownFields()
+		return dec.Decode(&c.Registries)
 	}}
 }
 

@@ -4,9 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
-	"os"
-	"path/filepath"
 	"strings"
 	"time"
 
@@ -69,8 +66,9 @@ func dropHolds(ctx context.Context, s *Store) error {
 			return kind(err)
 		}
 	}
-	// Nobody writes yet, and only holds do: what is half-written stays so.
-	if err := removeAllIn(s.ingests); err != nil {
+	// Nobody writes yet: what is half-written stays so, unless a fetch can be
+	// continued.
+	if err := dropIngests(s.ingests); err != nil {
 		return err
 	}
 	if err := disturb(ctx, s); err != nil {
@@ -95,18 +93,6 @@ func disturb(ctx context.Context, s *Store) error {
 		return err
 	}
 	return s.Snapshots().Remove(ctx, key)
-}
-
-// removeAllIn empties a directory, which need not exist.
-func removeAllIn(dir string) error {
-	list, err := os.ReadDir(dir)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
-	for _, e := range list {
-		err = errors.Join(err, os.RemoveAll(filepath.Join(dir, e.Name())))
-	}
-	return err
 }
 
 // Pin keeps the blobs of the given digests, and what they refer to, for owner

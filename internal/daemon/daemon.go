@@ -191,7 +191,7 @@ func (d *Daemon) openEngine(ctx context.Context, c *config.Config, p parts) erro
 func (d *Daemon) openServer(ctx context.Context, p parts, sys *about, doc *doctor.Doctor) {
 	d.server = server.New(ctx, server.Options{
 		Lifecycle: d.engine, States: d.engine, Views: d.engine, Streams: d.engine, Execs: d.engine,
-		Images: imageAPI{p.images}, Archives: imageArchives{p.images}, Networks: p.networks, Volumes: volumeAPI{p.volumes},
+		Images: imageAPI{p.images}, Archives: imageArchives{p.images}, Registry: d.registries(p.images), Networks: p.networks, Volumes: volumeAPI{p.volumes},
 		System: sys, Events: d.bus, Doctor: examiner{doc},
 		Disk:    disk.New(disk.Options{Containers: d.engine, Images: p.images, Volumes: p.volumes}),
 		Product: "Docker/" + version.Engine + " (linux)", Driver: driver,

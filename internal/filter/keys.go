@@ -13,6 +13,7 @@ var (
 	NetworksPrune   = Keys{"label", "label!", "until"}
 	Volumes         = Keys{"dangling", "driver", "label", "name"}
 	VolumesPrune    = Keys{"all", "label", "label!"}
+	Search          = Keys{"is-automated", "is-official", "stars"}
 	Plugins         = Keys{"capability", "enabled"}
 	BuildPrune      = Keys{"description", "id", "inuse", "parent", "private", "shared", "type", "until"}
 )

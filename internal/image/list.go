@@ -214,7 +214,7 @@ func (sel selector) keeps(g *group, i *Image) bool {
 		!sel.since.IsZero() && !at.After(sel.since),
 		!sel.until.IsZero() && !at.Before(sel.until),
 		!sel.f.Labels(i.Config.Config.Labels),
-		sel.dangling != nil && *sel.dangling != (len(g.names()) == 0):
+		sel.dangling != nil && *sel.dangling == g.named():
 		return false
 	}
 	if !sel.f.Has("reference") {

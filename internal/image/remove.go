@@ -175,7 +175,7 @@ func (s *names) pruneAll(ctx context.Context, groups []group, f filter.Args, unt
 		if err := ctx.Err(); err != nil {
 			return report, context.Cause(ctx)
 		}
-		if named := len(g.names()) > 0; named && only {
+		if g.named() && only {
 			continue
 		}
 		if _, used := s.users(g.target.Digest); used || !s.prunable(ctx, g, f, until) {
@@ -197,7 +197,7 @@ func (s *names) pruneOne(ctx context.Context, g group) ([]wire.ImageDeleted, err
 		names = append(names, r.Name)
 	}
 	done, err := s.removeNames(ctx, g, names, false)
-	if len(g.names()) == 0 {
+	if !g.named() {
 		done = append([]wire.ImageDeleted{{Untagged: g.target.Digest.String()}}, done...)
 	}
 	return done, err

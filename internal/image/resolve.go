@@ -23,16 +23,22 @@ type group struct {
 	records []images.Image // in order of their names
 }
 
-// names returns the short names, without the dangling record.
+// names returns the short names with a tag: neither the dangling record nor names
+// by digest.
 func (g group) names() []string {
 	names := []string{}
 	for _, r := range g.records {
-		if !isDangling(r.Name) {
+		if !isDangling(r.Name) && !strings.Contains(r.Name, "@") {
 			names = append(names, familiar(r.Name))
 		}
 	}
 	slices.Sort(names)
 	return names
+}
+
+// named reports whether the image has a name of any kind.
+func (g group) named() bool {
+	return slices.ContainsFunc(g.records, func(r images.Image) bool { return !isDangling(r.Name) })
 }
 
 // repositories returns the distinct short repositories, in order.

@@ -63,12 +63,12 @@ func (s *images) load(w http.ResponseWriter, r *request) error {
 	return nil
 }
 
-// create imports a root file system from the body. To pull is not built.
+// create pulls an image, or imports a root file system from the body.
 func (s *images) create(w http.ResponseWriter, r *request) error {
 	src := r.query.Get("fromSrc")
 	switch {
 	case r.query.Get("fromImage") != "":
-		return errs.New(errs.Unsupported, "image pull: not supported by this version of Gantry")
+		return s.remote.pull(w, r)
 	case src != "-":
 		return errs.New(errs.Unsupported, "image import from an address: not supported by this version of Gantry")
 	}

@@ -73,6 +73,7 @@ type images struct {
 	store    Images
 	archives Archives
 	driver   string
+	remote   *registries
 }
 
 func (s *images) routes() []route {

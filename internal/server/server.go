@@ -45,6 +45,7 @@ type Options struct {
 	Execs     Execs
 	Images    Images
 	Archives  Archives
+	Registry  Registries
 	Networks  Networks
 	Volumes   Volumes
 	System    System
@@ -80,13 +81,15 @@ type Server struct {
 func New(ctx context.Context, o Options) *Server {
 	s := &Server{Options: o}
 	s.ctx, s.cancel = context.WithCancel(ctx)
+	remote := &registries{o.Registry}
 	s.routes = newTable(slices.Concat(
 		unbuilt(), // its patterns are the more particular ones
 		(&containers{o.Lifecycle, o.States, o.Views, o.Streams}).routes(),
 		(&streams{o.Streams, s.ctx}).routes(),
 		(&execs{o.Execs, s.ctx}).routes(),
 		(&events{o.Events}).routes(),
-		(&images{o.Images, o.Archives, o.Driver}).routes(),
+		(&images{o.Images, o.Archives, o.Driver, remote}).routes(),
+		remote.routes(),
 		(&networks{o.Networks}).routes(),
 		(&volumes{o.Volumes}).routes(),
 		(&system{o.System, o.Doctor}).routes(),

@@ -45,6 +45,9 @@ func (l *lockedBuffer) String() string {
 	return l.b.String()
 }
 
+// NoProxy is the address of a proxy that nobody runs.
+const NoProxy = "http://127.0.0.1:1"
+
 // StartDaemon starts a daemon with further arguments args and waits until it
 // answers. When the test ends, its containers are removed, its doctor must find
 // nothing, and it must end by itself when asked to.
@@ -134,6 +137,9 @@ func (d *Daemon) Start(t testing.TB) {
 		"--config-file", "", "-H", "unix://" + d.Socket}, d.args...)
 	d.cmd = exec.Command(d.Program("gantryd"), args...)
 	d.cmd.Stdout, d.cmd.Stderr = d.log, d.log
+	// Whatever a test pulls, nothing leaves the machine: only loopback is
+	// reached without a proxy.
+	d.cmd.Env = append(os.Environ(), "HTTP_PROXY="+NoProxy, "HTTPS_PROXY="+NoProxy, "NO_PROXY=", "http_proxy=", "https_proxy=", "no_proxy=")
 	d.cmd.WaitDelay = time.Second
 	if err := d.cmd.Start(); err != nil {
 		t.Fatal(err)
