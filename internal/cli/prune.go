@@ -217,9 +217,6 @@ func systemPruneCommand(a *App) *cobra.Command {
 			}
 			n, err := pruneOne(cmd.Context(), a, p, &so)
 			if err != nil {
-				if p.path == "/build/prune" && isUnsupported(err) {
-					continue // a daemon without a builder has no cache
-				}
 				return err
 			}
 			total += n

@@ -5,7 +5,6 @@ import (
 	"strconv"
 	"time"
 
-	"gantry/internal/errs"
 	"gantry/internal/filter"
 	"gantry/internal/store"
 	"gantry/internal/wire"
@@ -18,7 +17,7 @@ func (c *Control) Prune(ctx context.Context, f filter.Args) (wire.ContainersPrun
 	if err := f.Check(filter.ContainersPrune); err != nil {
 		return out, err
 	}
-	until, err := parseUntil(f, time.Now())
+	until, err := f.Until(time.Now())
 	if err != nil {
 		return out, err
 	}
@@ -45,32 +44,6 @@ func (c *Control) Prune(ctx context.Context, f filter.Args) (wire.ContainersPrun
 		Attributes: map[string]string{"reclaimed": strconv.FormatUint(out.SpaceReclaimed, 10)},
 	}})
 	return out, nil
-}
-
-// parseUntil reads the moment before which something must have been made: a
-// duration before now, a time, or seconds since 1970.
-func parseUntil(f filter.Args, now time.Time) (time.Time, error) {
-	values := f.Values("until")
-	if len(values) == 0 {
-		return time.Time{}, nil
-	}
-	if len(values) > 1 {
-		return time.Time{}, errs.New(errs.Invalid, "more than one until filter specified")
-	}
-	v := values[0]
-	if d, err := time.ParseDuration(v); err == nil {
-		return now.Add(-d), nil
-	}
-	for _, layout := range []string{time.RFC3339Nano, "2006-01-02T15:04:05", "2006-01-02T15:04", "2006-01-02T15", "2006-01-02Z07:00", "2006-01-02"} {
-		if t, err := time.ParseInLocation(layout, v, time.Local); err == nil {
-			return t, nil
-		}
-	}
-	sec, err := strconv.ParseFloat(v, 64)
-	if err != nil {
-		return time.Time{}, errs.New(errs.Invalid, "failed to parse value as time or duration: invalid seconds %q: invalid syntax", v)
-	}
-	return time.Unix(0, int64(sec*float64(time.Second))), nil
 }
 
 // Owned returns the IDs of the containers that have records, for whoever looks

@@ -94,6 +94,9 @@ func open(ctx context.Context, c *config.Config, log *slog.Logger, level *slog.L
 		return nil, err
 	}
 	d.later("store", func(context.Context) error { return db.Close() })
+	if err := d.bus.Journal(c.Root + "/events.jsonl"); err != nil {
+		return nil, err
+	}
 	d.later("events", func(context.Context) error { d.bus.Close(); return nil })
 	images, err := d.openImages(ctx, c)
 	if err != nil {
@@ -193,7 +196,7 @@ func (d *Daemon) openServer(ctx context.Context, p parts, sys *about, doc *docto
 		Lifecycle: d.engine, States: d.engine, Views: d.engine, Streams: d.engine, Execs: d.engine,
 		Images: imageAPI{p.images}, Archives: imageArchives{p.images}, Registry: d.registries(p.images), Networks: p.networks, Volumes: volumeAPI{p.volumes},
 		System: sys, Events: d.bus, Doctor: examiner{doc},
-		Disk:    disk.New(disk.Options{Containers: d.engine, Images: p.images, Volumes: p.volumes}),
+		Disk:    diskAPI{disk.New(disk.Options{Containers: d.engine, Images: p.images, Volumes: p.volumes, Events: d.bus})},
 		Product: "Docker/" + version.Engine + " (linux)", Driver: driver,
 		Experimental: d.config.Load().Experimental, Log: d.log,
 		Answered: d.answered, Profiler: d.profiler,

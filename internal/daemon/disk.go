@@ -4,7 +4,10 @@ import (
 	"context"
 
 	"gantry/internal/content"
+	"gantry/internal/disk"
 	"gantry/internal/doctor"
+	"gantry/internal/server"
+	"gantry/internal/wire"
 )
 
 // layerSource are directories of image layers that the image stores do not have
@@ -18,4 +21,12 @@ func layerSource(s *content.Store) doctor.Source {
 		}
 		return list, err
 	}, Remove: func(ctx context.Context, _ doctor.Thing) error { return s.Sweep(ctx) }}
+}
+
+// diskAPI is the disk as the API wants it.
+type diskAPI struct{ *disk.Disk }
+
+// PruneCache removes build cache.
+func (d diskAPI) PruneCache(ctx context.Context, o server.CachePrune) (wire.CachePruned, error) {
+	return d.Disk.PruneCache(ctx, disk.CachePrune(o))
 }

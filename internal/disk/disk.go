@@ -11,7 +11,11 @@ package disk
 import (
 	"context"
 	"slices"
+	"strconv"
+	"time"
 
+	"gantry/internal/errs"
+	"gantry/internal/filter"
 	"gantry/internal/keyed"
 	"gantry/internal/wire"
 )
@@ -36,6 +40,16 @@ type Volumes interface {
 // Cache is what the package needs of the builder.
 type Cache interface {
 	Usage(ctx context.Context) ([]wire.CacheRecord, error)
+	Prune(ctx context.Context, o CachePrune) (wire.CachePruned, error)
+}
+
+// CachePrune says what of the build cache to remove.
+type CachePrune struct {
+	All     bool        // what images are made of too
+	Filters filter.Args // description, id, inuse, parent, private, shared, type, until
+	// Bytes to keep of the cache, bytes that it may have at most, and bytes
+	// that shall be free on the disk; 0 for no such rule.
+	Reserved, MaxUsed, MinFree int64
 }
 
 // Options is what a Disk works with.
@@ -44,7 +58,11 @@ type Options struct {
 	Images     Images
 	Volumes    Volumes
 	Cache      Cache // nil: nothing is built
+	Events     Events
 }
+
+// Events is where facts for others go.
+type Events interface{ Publish(wire.Event) }
 
 // A Disk answers what occupies the disk. It is safe for concurrent use.
 type Disk struct {
@@ -147,4 +165,25 @@ func cacheUsage(list []wire.CacheRecord) *wire.CacheDiskUsage {
 		}
 	}
 	return u
+}
+
+// PruneCache removes build cache.
+func (d *Disk) PruneCache(ctx context.Context, o CachePrune) (wire.CachePruned, error) {
+	var out wire.CachePruned
+	err := o.Filters.Check(filter.BuildPrune)
+	if err == nil {
+		if _, e := o.Filters.Until(time.Now()); e != nil {
+			err = errs.New(errs.Invalid, "\"until\" filter expects a duration (e.g., '24h') or a timestamp: %w", e)
+		}
+	}
+	if err == nil && d.o.Cache != nil {
+		out, err = d.o.Cache.Prune(ctx, o)
+	}
+	if err != nil {
+		return out, errs.New(errs.KindOf(err), "failed to prune build cache: %w", err)
+	}
+	d.o.Events.Publish(wire.Event{Type: "builder", Action: "prune", Actor: wire.EventActor{
+		Attributes: map[string]string{"reclaimed": strconv.FormatUint(out.SpaceReclaimed, 10)},
+	}})
+	return out, nil
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"testing"
 
+	"gantry/internal/filter"
 	"gantry/internal/wire"
 )
 
@@ -40,6 +41,31 @@ type fakeCache struct{}
 
 func (fakeCache) Usage(context.Context) ([]wire.CacheRecord, error) {
 	return []wire.CacheRecord{{Size: 4, InUse: true}, {Size: 8, Shared: true}, {Size: 16}}, nil
+}
+
+func (fakeCache) Prune(_ context.Context, o CachePrune) (wire.CachePruned, error) {
+	return wire.CachePruned{CachesDeleted: []string{"x"}, SpaceReclaimed: uint64(o.MinFree)}, nil
+}
+
+type fakeEvents struct{ list []wire.Event }
+
+func (f *fakeEvents) Publish(e wire.Event) { f.list = append(f.list, e) }
+
+func TestPruneCache(t *testing.T) {
+	told := &fakeEvents{}
+	d := New(Options{Cache: fakeCache{}, Events: told})
+	r, err := d.PruneCache(t.Context(), CachePrune{MinFree: 7, Filters: filter.Args{}.With("until", "24h")})
+	if err != nil || r.SpaceReclaimed != 7 || len(told.list) != 1 || told.list[0].Actor.Attributes["reclaimed"] != "7" || told.list[0].Type != "builder" {
+		t.Errorf("%+v %v %+v", r, err, told.list)
+	}
+	for key, want := range map[string]string{
+		"bogus": "failed to prune build cache: invalid filter 'bogus'",
+		"until": `failed to prune build cache: "until" filter expects a duration (e.g., '24h') or a timestamp: failed to parse value as time or duration: invalid seconds "x": invalid syntax`,
+	} {
+		if _, err := d.PruneCache(t.Context(), CachePrune{Filters: filter.Args{}.With(key, "x")}); err == nil || err.Error() != want {
+			t.Errorf("%s: %v", key, err)
+		}
+	}
 }
 
 func TestUsage(t *testing.T) {

@@ -3,7 +3,9 @@
 // checks and the clean-up.
 //
 // A publisher never waits: a listener that does not keep up is cut off and
-// told so by its closed channel. It knows nothing of filters and HTTP.
+// told so by its closed channel; it can go on where it was, as long as the
+// history reaches back that far. It writes one file, the journal, in which the
+// history outlives the process. It knows nothing of filters and HTTP.
 package event
 
 import (
@@ -13,8 +15,8 @@ import (
 	"gantry/internal/wire"
 )
 
-// History is how many past events a bus remembers, as Docker's daemon does.
-const History = 256
+// History is how many past events a bus remembers.
+const History = 1024
 
 // backlog is how many events a listener may be behind before it is cut off.
 const backlog = 1024
@@ -23,9 +25,13 @@ const backlog = 1024
 type Bus struct {
 	mu     sync.Mutex
 	past   []wire.Event // oldest first, at most History
+	lost   int64        // TimeNano of the newest that is not remembered any more
+	last   int64        // TimeNano of the newest
 	subs   map[*Subscription]struct{}
 	closed bool
 	now    func() time.Time
+
+	journal *journal // nil: nothing is written
 }
 
 // New returns an empty bus.
@@ -34,7 +40,7 @@ func New() *Bus {
 }
 
 // Publish stamps e with the present time, if it has none, and hands it to every
-// listener.
+// listener. No two events have the same TimeNano.
 func (b *Bus) Publish(e wire.Event) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -45,20 +51,35 @@ func (b *Bus) Publish(e wire.Event) {
 		now := b.now()
 		e.Time, e.TimeNano = now.Unix(), now.UnixNano()
 	}
+	if e.TimeNano <= b.last {
+		e.TimeNano = b.last + 1
+		e.Time = time.Unix(0, e.TimeNano).Unix()
+	}
+	b.last = e.TimeNano
 	if e.Scope == "" {
 		e.Scope = "local"
 	}
-	if len(b.past) == History {
-		b.past = append(b.past[:0], b.past[1:]...)
+	b.remember(e)
+	if b.journal != nil {
+		b.journal.add(e)
 	}
-	b.past = append(b.past, e)
 	for s := range b.subs {
 		select {
 		case s.ch <- e:
 		default:
+			s.behind = true
 			b.drop(s)
 		}
 	}
+}
+
+// remember adds e to the history. The lock is held.
+func (b *Bus) remember(e wire.Event) {
+	if len(b.past) >= History {
+		b.lost = b.past[0].TimeNano
+		b.past = append(b.past[:0], b.past[1:]...)
+	}
+	b.past = append(b.past, e)
 }
 
 // A Subscription is one listener's view of a bus.
@@ -67,8 +88,9 @@ type Subscription struct {
 	// the subscription closes, and when its reader has fallen too far behind.
 	C <-chan wire.Event
 
-	ch  chan wire.Event
-	bus *Bus
+	ch     chan wire.Event
+	bus    *Bus
+	behind bool // it was cut off
 }
 
 // Subscribe returns the remembered events that are not older than since (none
@@ -78,20 +100,47 @@ func (b *Bus) Subscribe(since time.Time) (past []wire.Event, s *Subscription) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if !since.IsZero() {
-		for _, e := range b.past {
-			if e.TimeNano >= since.UnixNano() {
-				past = append(past, e)
-			}
+		past = b.from(since.UnixNano())
+	}
+	return past, b.subscribe()
+}
+
+// Resume is Subscribe for a listener that was cut off: past begins after the
+// event of that TimeNano. It returns false if events between are forgotten.
+func (b *Bus) Resume(after int64) (past []wire.Event, s *Subscription, whole bool) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.from(after + 1), b.subscribe(), b.lost <= after
+}
+
+// from returns the remembered events from a moment on. The lock is held.
+func (b *Bus) from(nano int64) (past []wire.Event) {
+	for _, e := range b.past {
+		if e.TimeNano >= nano {
+			past = append(past, e)
 		}
 	}
+	return past
+}
+
+// subscribe adds a listener. The lock is held.
+func (b *Bus) subscribe() *Subscription {
 	ch := make(chan wire.Event, backlog)
-	s = &Subscription{C: ch, ch: ch, bus: b}
+	s := &Subscription{C: ch, ch: ch, bus: b}
 	if b.closed {
 		close(ch)
-		return past, s
+		return s
 	}
 	b.subs[s] = struct{}{}
-	return past, s
+	return s
+}
+
+// Behind reports whether the subscription was cut off because its reader fell
+// too far behind. What C still gives is without a gap.
+func (s *Subscription) Behind() bool {
+	s.bus.mu.Lock()
+	defer s.bus.mu.Unlock()
+	return s.behind
 }
 
 // Close ends the subscription. It may be called twice.
@@ -116,12 +165,18 @@ func (b *Bus) Listeners() int {
 	return len(b.subs)
 }
 
-// Close ends every subscription; later events are dropped.
+// Close ends every subscription and writes the journal; later events are
+// dropped. It may be called twice.
 func (b *Bus) Close() {
 	b.mu.Lock()
-	defer b.mu.Unlock()
 	b.closed = true
 	for s := range b.subs {
 		b.drop(s)
+	}
+	j := b.journal
+	b.journal = nil
+	b.mu.Unlock()
+	if j != nil {
+		j.close()
 	}
 }

@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
@@ -251,45 +250,9 @@ func matchesReference(patterns []string, name string) bool {
 // untilOf reads the key until of f: the moment that images must be older than,
 // zero if it was not given.
 func untilOf(f filter.Args, now time.Time) (time.Time, error) {
-	values := f.Values("until")
-	if len(values) == 0 {
-		return time.Time{}, nil
+	t, err := f.Until(now)
+	if err != nil && len(f.Values("until")) == 1 {
+		err = errs.New(errs.Invalid, "invalid value for 'until' filter: %w", err)
 	}
-	if len(values) > 1 {
-		return time.Time{}, errs.New(errs.Invalid, "more than one until filter specified")
-	}
-	t, err := parseUntil(values[0], now)
-	if err != nil {
-		return t, errs.New(errs.Invalid, "invalid value for 'until' filter: failed to parse value as time or duration: %w", err)
-	}
-	return t, nil
-}
-
-// untilForms are the times that users write, the most exact first.
-var untilForms = []string{time.RFC3339Nano, "2006-01-02T15:04:05.999999999", "2006-01-02T15:04", "2006-01-02Z07:00", "2006-01-02"}
-
-// parseUntil reads a duration before now, a time, or seconds since the epoch
-// with an optional fraction.
-func parseUntil(v string, now time.Time) (time.Time, error) {
-	if d, err := time.ParseDuration(v); err == nil {
-		return now.Add(-d), nil
-	}
-	for _, form := range untilForms {
-		if t, err := time.ParseInLocation(form, v, now.Location()); err == nil {
-			return t, nil
-		}
-	}
-	whole, frac, _ := strings.Cut(v, ".")
-	sec, err := strconv.ParseInt(whole, 10, 64)
-	if err != nil {
-		return time.Time{}, errs.New(errs.Invalid, "invalid seconds %q: invalid syntax", whole)
-	}
-	if frac == "" {
-		return time.Unix(sec, 0), nil
-	}
-	nano, err := strconv.ParseInt((frac + "000000000")[:9], 10, 64)
-	if err != nil {
-		return time.Time{}, errs.New(errs.Invalid, "invalid nanoseconds %q: invalid syntax", frac)
-	}
-	return time.Unix(sec, nano), nil
+	return t, err
 }

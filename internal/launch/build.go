@@ -16,6 +16,7 @@ import (
 	"gantry/internal/ociruntime/job"
 	"gantry/internal/plan"
 	"gantry/internal/shim"
+	"gantry/internal/volume"
 )
 
 // build is one launch under way: what its steps have made so far.
@@ -151,7 +152,9 @@ func bindSource(m plan.Mount) error {
 }
 
 func (b *build) mountVolume(ctx context.Context, m plan.Mount) error {
-	v, err := b.l.o.Volumes.Mount(ctx, b.in.ID, m.Name)
+	v, err := b.l.o.Volumes.MountAs(ctx, volume.MountRequest{
+		Container: b.in.ID, Name: m.Name, Destination: m.Target, ReadOnly: m.ReadOnly, Propagation: string(m.Propagation),
+	})
 	if err != nil {
 		return err
 	}

@@ -87,7 +87,7 @@ type Networks interface {
 
 // Volumes is what launch needs of package volume.
 type Volumes interface {
-	Mount(ctx context.Context, containerID, name string) (volume.Mounted, error)
+	MountAs(ctx context.Context, r volume.MountRequest) (volume.Mounted, error)
 	Unmount(ctx context.Context, containerID string) error
 	// MarkUsed notes that a volume has its first content.
 	MarkUsed(ctx context.Context, name string) error

@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"gantry/internal/errs"
+	"gantry/internal/filter"
 	"gantry/internal/server/shape"
 	"gantry/internal/wire"
 )
@@ -14,13 +15,46 @@ import (
 type Disk interface {
 	// Usage tells of the kinds, of all if none is named.
 	Usage(ctx context.Context, kinds ...wire.DiskObject) (wire.DiskUsage, error)
+	PruneCache(ctx context.Context, o CachePrune) (wire.CachePruned, error)
+}
+
+// CachePrune says what of the build cache to remove.
+type CachePrune struct {
+	All                        bool
+	Filters                    filter.Args
+	Reserved, MaxUsed, MinFree int64 // bytes
 }
 
 // disk answers for /system/df.
 type disk struct{ disk Disk }
 
 func (s *disk) routes() []route {
-	return []route{{method: "GET", pattern: "/system/df", serve: s.usage}}
+	return []route{
+		{method: "GET", pattern: "/system/df", serve: s.usage},
+		{method: "POST", pattern: "/build/prune", serve: s.pruneCache},
+	}
+}
+
+func (s *disk) pruneCache(w http.ResponseWriter, r *request) error {
+	o := CachePrune{All: r.flag("all")}
+	for key, to := range map[string]*int64{"reserved-space": &o.Reserved, "keep-storage": &o.Reserved, "max-used-space": &o.MaxUsed, "min-free-space": &o.MinFree} {
+		n, given, err := r.number(key)
+		if err != nil {
+			return errs.New(errs.Invalid, "%s is in bytes and expects an integer, got %s: %w", key, r.query.Get(key), err)
+		}
+		if given {
+			*to = int64(n)
+		}
+	}
+	var err error
+	if o.Filters, err = filter.Parse(r.query.Get("filters")); err != nil {
+		return err
+	}
+	out, err := s.disk.PruneCache(act(r), o)
+	if err != nil {
+		return err
+	}
+	return ok(w, out)
 }
 
 func (s *disk) usage(w http.ResponseWriter, r *request) error {

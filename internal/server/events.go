@@ -1,6 +1,7 @@
 package server
 
 import (
+	"context"
 	"net/http"
 	"strings"
 	"time"
@@ -35,48 +36,82 @@ func (s *events) watch(w http.ResponseWriter, r *request) error {
 	}
 	kind, mark := eventType(r.Header.Get("Accept"), r.v)
 	past, sub := s.bus.Subscribe(since)
-	defer sub.Close()
-
+	defer func() { sub.Close() }()
 	w.Header().Set("Content-Type", kind)
 	w.WriteHeader(http.StatusOK)
 	flush(w)
-	send := func(e wire.Event) error {
-		if !eventMatches(e, f) || !until.IsZero() && e.TimeNano > until.UnixNano() {
-			return nil
-		}
-		if mark != "" {
-			if _, err := w.Write([]byte(mark)); err != nil {
-				return err
-			}
-			flush(w)
-		}
-		err := encode(w, shape.Event(e, int(r.v)))
-		flush(w)
-		return err
+	out := &eventWriter{w: w, f: f, until: until, mark: mark, v: int(r.v), last: since.UnixNano()}
+	if since.IsZero() {
+		out.last = time.Now().UnixNano()
 	}
-	for _, e := range past {
-		if send(e) != nil {
+	for {
+		if !out.follow(r.Context(), past, sub) {
 			return nil
+		}
+		// The client was slow. It goes on where it is, unless what it
+		// misses is forgotten: then it must not take this for all.
+		var whole bool
+		if past, sub, whole = s.bus.Resume(out.last); !whole {
+			panic(http.ErrAbortHandler)
+		}
+	}
+}
+
+// An eventWriter sends the events that a client asked for.
+type eventWriter struct {
+	w     http.ResponseWriter
+	f     filter.Args
+	until time.Time
+	mark  string
+	v     int
+	last  int64 // TimeNano of the last event seen
+}
+
+// follow sends past and what sub brings. It returns true if the subscription
+// was cut off, and false at the end.
+func (o *eventWriter) follow(ctx context.Context, past []wire.Event, sub *event.Subscription) (behind bool) {
+	for _, e := range past {
+		if o.send(e) != nil {
+			return false
 		}
 	}
 	var end <-chan time.Time
-	if !until.IsZero() {
-		timer := time.NewTimer(time.Until(until))
+	if !o.until.IsZero() {
+		timer := time.NewTimer(time.Until(o.until))
 		defer timer.Stop()
 		end = timer.C
 	}
 	for {
 		select {
 		case e, ok := <-sub.C:
-			if !ok || send(e) != nil {
-				return nil
+			if !ok {
+				return sub.Behind()
+			}
+			if o.send(e) != nil {
+				return false
 			}
 		case <-end:
-			return nil
-		case <-r.Context().Done():
-			return nil
+			return false
+		case <-ctx.Done():
+			return false
 		}
 	}
+}
+
+func (o *eventWriter) send(e wire.Event) error {
+	o.last = e.TimeNano
+	if !eventMatches(e, o.f) || !o.until.IsZero() && e.TimeNano > o.until.UnixNano() {
+		return nil
+	}
+	if o.mark != "" {
+		if _, err := o.w.Write([]byte(o.mark)); err != nil {
+			return err
+		}
+		flush(o.w)
+	}
+	err := encode(o.w, shape.Event(e, o.v))
+	flush(o.w)
+	return err
 }
 
 // span reads since and until.

@@ -231,6 +231,10 @@ func (s *Server) rescue(w *response, r *http.Request) {
 	if p == nil {
 		return
 	}
+	if p == http.ErrAbortHandler && w.began {
+		s.Log.Warn("answer cut off", "method", r.Method, "path", r.URL.Path)
+		panic(p)
+	}
 	s.Log.Error("handler panicked", "method", r.Method, "path", r.URL.Path, "panic", p, "stack", string(debug.Stack()))
 	if w.hijacked {
 		return

@@ -25,7 +25,6 @@ func unbuilt() []route {
 		missing("PUT", "/containers/{name}/archive", "container copy"),
 		missing("POST", "/commit", "container commit"),
 		missing("POST", "/build", "image build"),
-		missing("POST", "/build/prune", "build cache prune"),
 		missing("POST", "/build/cancel", "build cancel"),
 		missing("POST", "/session", "build session"),
 		missing("POST", "/grpc", "build session"),

@@ -36,6 +36,7 @@ func (v *Volumes) Claim(ctx context.Context, container string, c Claim) (string,
 		if err != nil {
 			return "", err
 		}
+		v.told.unmount(container, r.Name) // it is not mounted yet: no news
 		if err = claim(v.db, container, r.Name); !errs.Is(err, errs.NotFound) {
 			return r.Name, err
 		}
@@ -70,6 +71,7 @@ func (v *Volumes) Forget(ctx context.Context, container string) (anonymous []str
 	if err := v.Unmount(ctx, container); err != nil {
 		return nil, err
 	}
+	v.told.forget(container)
 	var uses bool
 	err = v.db.View(func(tx *store.Tx) error {
 		uses = claims.Has(tx, container)
@@ -161,6 +163,7 @@ func (v *Volumes) MountAs(ctx context.Context, r MountRequest) (Mounted, error) 
 			return Mounted{}, fmt.Errorf("mount %s: %w", r.Name, err)
 		}
 	}
+	v.told.mount(r.Container, r.Name)
 	v.tell(wire.Event{Action: "mount"}, rec, map[string]string{
 		"container": r.Container, "destination": r.Destination, "propagation": r.Propagation, "read/write": strconv.FormatBool(!r.ReadOnly),
 	})
@@ -252,6 +255,9 @@ func (v *Volumes) unmount(ctx context.Context, container, name string) error {
 		}); err != nil {
 			return err
 		}
+	}
+	if !v.told.unmount(container, name) {
+		return nil
 	}
 	v.tell(wire.Event{Action: "unmount"}, r, map[string]string{"container": container})
 	return nil

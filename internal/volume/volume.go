@@ -57,6 +57,7 @@ type Volumes struct {
 	events *event.Bus
 
 	working keyed.Mutex[string] // one change of a volume's directory at a time
+	told    told
 }
 
 // record is what is decided about a volume.

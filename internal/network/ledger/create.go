@@ -220,7 +220,7 @@ func (b *Book) Unused(f filter.Args, now time.Time) ([]string, error) {
 	if err := f.Check(filter.NetworksPrune); err != nil {
 		return nil, err
 	}
-	before, err := until(f.Values("until"), now)
+	before, err := f.Until(now)
 	if err != nil {
 		return nil, err
 	}
@@ -233,28 +233,4 @@ func (b *Book) Unused(f filter.Args, now time.Time) ([]string, error) {
 		}
 	}
 	return out, nil
-}
-
-// until reads the filter of that name: a duration before now, or a Unix time,
-// with fraction or not. None is the zero time. Pure.
-func until(values []string, now time.Time) (time.Time, error) {
-	if len(values) == 0 {
-		return time.Time{}, nil
-	}
-	if len(values) > 1 {
-		return time.Time{}, errs.New(errs.Invalid, "more than one until filter specified")
-	}
-	if d, err := time.ParseDuration(values[0]); err == nil {
-		return now.Add(-d), nil
-	}
-	sec, frac, _ := strings.Cut(values[0], ".")
-	s, err := strconv.ParseInt(sec, 10, 64)
-	if err != nil {
-		return time.Time{}, errs.New(errs.Invalid, "invalid until filter %q", values[0])
-	}
-	ns, err := strconv.ParseInt((frac + "000000000")[:9], 10, 64)
-	if err != nil {
-		return time.Time{}, errs.New(errs.Invalid, "invalid until filter %q", values[0])
-	}
-	return time.Unix(s, ns), nil
 }
