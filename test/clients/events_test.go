@@ -155,7 +155,7 @@ builder prune (reclaimed=0)`), "\n")
 		t.Errorf("after a restart:\n%s", strings.Join(again, "\n"))
 	}
 	for filter, n := range map[string]int{
-		`{"type":["volume"]}`: 8, `{"event":["exec_create"]}`: 1, `{"container":["c2"],"event":["kill"]}`: 5, `{"volume":["v2"]}`: 2,
+		`{"type":["volume"]}`: 9, `{"event":["exec_create"]}`: 1, `{"container":["c2"],"event":["kill"]}`: 5, `{"volume":["v2"]}`: 2,
 		`{"network":["n1"]}`: 2, `{"type":["builder"]}`: 1, `{"type":["node"]}`: 0, `{"scope":["swarm"]}`: 0, `{"image":["busybox"],"event":["die"]}`: 2,
 		`{"daemon":["x"]}`: 0, `{"plugin":["x"]}`: 0, `{"service":["x"]}`: 0, `{"secret":["x"]}`: 0, `{"config":["x"]}`: 0, `{"label":["x"]}`: 0,
 	} {
