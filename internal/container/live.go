@@ -168,6 +168,9 @@ func (e *edit) carryOut(ctx context.Context) error {
 	if err == nil {
 		err = e.apply(ctx)
 	}
+	if e.a.core.ctx.Err() != nil {
+		return err // the daemon ends: the next one finds Before
+	}
 	if err != nil {
 		e.from, e.to = e.to, e.from // what is to be given up, and what stays
 	}
