@@ -131,6 +131,7 @@ type Options struct {
 	Launcher Launcher
 	Events   Events
 	Prober   Prober
+	Logs     LogShips // nil: no log goes anywhere
 	// Defaults is asked at each create, so that a reloaded configuration holds.
 	Defaults func() plan.Defaults
 	Root     string // data root, absolute

@@ -127,6 +127,9 @@ func (c recovery) run(ctx context.Context) error {
 // resume goes on with what policy wants of a container that is down.
 func (c recovery) resume(a *actor) {
 	s, p := a.view().state, policyOf(a.view().rec.Plan)
+	if !s.Phase.live() {
+		c.shipRest(a.view().rec)
+	}
 	switch {
 	case s.Phase == Restarting:
 		a.post(letter{fact: Fact{Kind: RestartDue, At: time.Now()}})

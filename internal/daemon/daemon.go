@@ -31,6 +31,7 @@ import (
 	"gantry/internal/errs"
 	"gantry/internal/event"
 	"gantry/internal/launch"
+	"gantry/internal/logs/ship"
 	"gantry/internal/network"
 	"gantry/internal/network/ipam"
 	"gantry/internal/plan"
@@ -166,8 +167,10 @@ func (d *Daemon) openEngine(ctx context.Context, c *config.Config, p parts) erro
 	if err != nil {
 		return err
 	}
+	ships := ship.New(ctx, d.log)
+	d.later("logs", func(context.Context) error { ships.Close(); return nil })
 	d.engine, err = container.Open(ctx, container.Options{
-		Store: p.db, Images: p.images, Volumes: p.volumes, Launcher: launcher, Events: d.bus, Prober: probe.Prober{},
+		Store: p.db, Images: p.images, Volumes: p.volumes, Launcher: launcher, Events: d.bus, Prober: probe.Prober{}, Logs: ships,
 		Defaults: func() plan.Defaults { return defaults(d.config.Load(), kernel, seccomp, host.Name) },
 		Root:     c.Root, RunDir: c.Run, Log: d.log,
 	})

@@ -149,6 +149,9 @@ func (b *build) makeProcess(ctx context.Context) error {
 		},
 		OpenStdin: p.Process.OpenStdin, StdinOnce: p.Process.StdinOnce,
 	}
+	if record.Hold {
+		req.Log.Cursor = req.Log.Path + ".cursor" // files.Cursor
+	}
 	if program := b.l.runtime(p); len(program) > 0 {
 		req.Runtime, req.Bundle = withDriver(b.l, program), filepath.Join(dir, "bundle")
 	}

@@ -70,8 +70,9 @@ type Client interface {
 	// read to the end. If the shim has died it returns the exit record, or
 	// errs.NotFound if there is none: the container is lost.
 	Wait(ctx context.Context) (Exit, error)
-	// Facts gives what happens in the meantime: "oom". It is closed with
-	// the connection.
+	// Facts gives what happens in the meantime: "oom"; "log-lost N: why",
+	// the container's log can't be written and N entries are lost so far;
+	// "log-back N", it can be again. It is closed with the connection.
 	Facts() <-chan string
 	// Signal sends sig to the first process, by pidfd.
 	Signal(ctx context.Context, sig int) error

@@ -59,8 +59,18 @@ func (f *file) skipTo(offset int64) error {
 		if _, err := f.f.Seek(to, io.SeekStart); err != nil {
 			return err
 		}
-		f.records = recordReader{r: f.f, form: f.records.form, at: to}
-		return nil
+		form := f.records.form
+		f.records = recordReader{r: f.f, form: form, at: to}
+		st, err := f.f.Stat()
+		if err == nil && to == st.Size() {
+			return nil
+		}
+		if err == nil && f.records.fill() == nil && form.Frame(f.records.buf, 0) >= 0 {
+			return nil
+		}
+		// There is no such place: the log has lost its end in a crash of
+		// the host. Rather give entries twice than none.
+		return f.rewind()
 	}
 	for f.records.at < to {
 		if _, err := f.records.next(); errors.Is(err, io.EOF) {

@@ -88,6 +88,20 @@ func skip(list []*file, offset int64) ([]*file, error) {
 	return list, list[0].skipTo(offset)
 }
 
+// End returns where the log ends now; false if it has no places or no files.
+func (r *Reader) End() (int64, bool) {
+	f, err := openNumbered(r.path, 0, &r.form)
+	if err != nil || r.form.Head == nil {
+		return 0, false
+	}
+	defer f.Close()
+	st, err := f.f.Stat()
+	if err != nil {
+		return 0, false
+	}
+	return f.head.Base + st.Size() - int64(f.head.Len), true
+}
+
 // tail drops and forwards files so that n records are left to read; the files it
 // drops are closed.
 func tail(list []*file, n int) ([]*file, error) {

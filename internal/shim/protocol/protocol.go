@@ -50,6 +50,9 @@ type LogConfig struct {
 	MaxFile  int    // number of files kept, at least 1
 	Compress bool   // gzip rotated files
 	Attrs    map[string]string
+	// Cursor, if not empty, is the file that says how far the daemon has
+	// sent the log elsewhere: what lies behind it is not dropped.
+	Cursor string
 }
 
 // Request is shim.Request with its job in wire form.
@@ -111,7 +114,7 @@ type Op uint8
 const (
 	OpAnswer   Op = iota // good end of a call; what follows depends on it
 	OpFail               // bad end: an error
-	OpFact               // from the shim, call 0: a fact's name
+	OpFact               // from the shim, call 0: a fact, see shim.Client
 	OpStart              // -> u32 pid
 	OpWait               // -> Exit
 	OpSignal             // u32 signal -> nothing

@@ -30,6 +30,7 @@ func (r *Request) Encode() []byte {
 	for k, v := range r.Log.Attrs {
 		b = AppendString(AppendString(b, k), v)
 	}
+	b = AppendString(b, r.Log.Cursor)
 	b = AppendBool(b, r.OpenStdin)
 	b = AppendBool(b, r.StdinOnce)
 	b = AppendU32(b, uint32(len(r.Runtime)))
@@ -54,6 +55,7 @@ func DecodeRequest(b []byte) (*Request, error) {
 			r.Log.Attrs[k] = d.String()
 		}
 	}
+	r.Log.Cursor = d.String()
 	r.OpenStdin, r.StdinOnce = d.Bool(), d.Bool()
 	for range d.count(4) {
 		r.Runtime = append(r.Runtime, d.String())

@@ -138,15 +138,13 @@ func (p *process) pump(stream byte, f *os.File) {
 				break // the end; of a terminal that is EIO
 			}
 			if p.log != nil {
-				// A full disk must not stop the container; the next
-				// line is tried again.
-				p.log.Write(files.Stream(stream-1), buf[frameHeader:frameHeader+n], time.Now())
+				p.s.logged(p.log.Write(files.Stream(stream-1), buf[frameHeader:frameHeader+n], time.Now()))
 			}
 			p.out.write(stream, buf, n)
 			p.s.spare.put(buf)
 		}
 		if p.log != nil {
-			p.log.End(files.Stream(stream-1), time.Now())
+			p.s.logged(p.log.End(files.Stream(stream-1), time.Now()))
 		}
 	})
 }
@@ -277,6 +275,9 @@ func (p *process) reaped(st syscall.WaitStatus) {
 		t.drop() // ends the pipes of one that has never been
 	}
 	p.out.hurry()
+	if p == p.s.main {
+		close(p.s.dying)
+	}
 	p.drain()
 	if p.log != nil {
 		p.log.Close()

@@ -34,8 +34,6 @@ import (
 
 	"gantry/internal/cgroup"
 	"gantry/internal/errs"
-	"gantry/internal/logs/files"
-	"gantry/internal/logs/record"
 	"gantry/internal/ociruntime/job"
 	"gantry/internal/shim/protocol"
 )
@@ -84,6 +82,7 @@ func Main() error {
 		execs:  map[string]*process{},
 		ctls:   map[*control]struct{}{},
 		ended:  make(chan struct{}),
+		dying:  make(chan struct{}),
 	}
 	s.cgroups, s.cgroupsErr = cgroup.Detect()
 	signals := make(chan os.Signal, 8)
@@ -135,6 +134,7 @@ type server struct {
 	trim    trimmer
 	lock    *os.File // listening socket
 	late    sync.WaitGroup
+	dying   chan struct{} // closed when the first process has ended
 	ended   chan struct{} // closed when the shim shall end
 
 	cgroupsErr error
@@ -144,6 +144,7 @@ type server struct {
 	execs    map[string]*process
 	kills    uint64 // by the OOM killer, as far as told
 	lonely   *time.Timer
+	trouble  logTrouble
 	stopping bool
 }
 
@@ -165,7 +166,7 @@ func (s *server) create(r *protocol.Request) (err error) {
 	}
 	s.main = s.newProcess("", &j.Process)
 	s.main.feedOnce = r.StdinOnce
-	if s.main.log, err = openLog(r.Log); err != nil {
+	if s.main.log, err = s.openLog(r.Log); err != nil {
 		return err
 	}
 	s.ownPids = slices.ContainsFunc(j.Namespaces, func(n job.Namespace) bool {
@@ -184,14 +185,6 @@ func (s *server) create(r *protocol.Request) (err error) {
 		return err
 	}
 	return s.listen()
-}
-
-// openLog opens the container's log, or returns nil if it has none.
-func openLog(c protocol.LogConfig) (*files.Writer, error) {
-	if c.Driver == "none" || c.Driver == "" {
-		return nil, nil
-	}
-	return record.Create(c.Driver, c.Path, files.Options{MaxSize: c.MaxSize, MaxFile: c.MaxFile, Compress: c.Compress, Attrs: c.Attrs})
 }
 
 func (s *server) undo() {
@@ -283,6 +276,9 @@ func (s *server) welcome(c *conn) {
 	case err == nil && g.Kind == protocol.Control:
 		k := s.newControl(c)
 		k.send(0, protocol.OpAnswer, protocol.Hello{Pid: s.main.task.Pid()}.Encode())
+		if f := s.logFact(); f != "" {
+			k.send(0, protocol.OpFact, []byte(f))
+		}
 		k.serve()
 		return
 	case err == nil && g.Kind == protocol.Stream:
