@@ -150,13 +150,13 @@ func startCode(err error) int {
 // watch tells the actor of the end of its process, and of what happens until then.
 func (a *actor) watch(r *launch.Running) {
 	ctx := a.core.ctx
-	a.core.shipLog(a.now.rec)
+	shipping{a.core}.begin(a.now.rec)
 	a.core.tasks.Go(func() {
 		for fact := range facts(ctx, r.Client) {
 			if fact == "oom" {
 				a.post(letter{run: func() { a.announce("oom") }})
 			} else {
-				a.post(letter{run: func() { a.logFact(fact) }})
+				a.post(letter{run: func() { logFact(a, fact) }})
 			}
 		}
 	})
@@ -241,7 +241,7 @@ func (a *actor) teardown() {
 	r := a.running
 	a.running = nil
 	a.late.end()
-	a.core.logEnded(a.now.rec)
+	shipping{a.core}.ended(a.now.rec)
 	a.core.tasks.Go(func() {
 		ctx := context.WithoutCancel(a.core.ctx)
 		if r != nil {

@@ -18,8 +18,11 @@ type LogShips interface {
 	Forget(ctx context.Context, id string)
 }
 
-// shipped reports whether a container's log goes elsewhere.
-func (c *core) shipped(rec *Record) bool { return c.o.Logs != nil && rec.Plan.Log.Record().Ship }
+// shipping is what a core does about logs that go elsewhere.
+type shipping struct{ *core }
+
+// wants reports whether a container's log goes elsewhere.
+func (c shipping) wants(rec *Record) bool { return c.o.Logs != nil && rec.Plan.Log.Record().Ship }
 
 func (rec *Record) logInfo() plan.LogInfo {
 	info := rec.Plan.LogInfo(rec.ID, rec.Name)
@@ -27,9 +30,9 @@ func (rec *Record) logInfo() plan.LogInfo {
 	return info
 }
 
-// checkLog fails a start whose log driver could not be used.
-func (c *core) checkLog(rec *Record) error {
-	if !c.shipped(rec) {
+// check fails a start whose log driver could not be used.
+func (c shipping) check(rec *Record) error {
+	if !c.wants(rec) {
 		return nil
 	}
 	if err := c.o.Logs.Check(rec.logInfo()); err != nil {
@@ -38,9 +41,9 @@ func (c *core) checkLog(rec *Record) error {
 	return nil
 }
 
-// shipLog sends the log of a container that runs.
-func (c *core) shipLog(rec *Record) {
-	if !c.shipped(rec) {
+// begin sends the log of a container that runs.
+func (c shipping) begin(rec *Record) {
+	if !c.wants(rec) {
 		return
 	}
 	if err := c.o.Logs.Begin(rec.logInfo(), c.logPath(rec)); err != nil {
@@ -48,9 +51,9 @@ func (c *core) shipLog(rec *Record) {
 	}
 }
 
-// shipRest sends what is left of the log of a container that is down.
-func (c *core) shipRest(rec *Record) {
-	if !c.shipped(rec) {
+// rest sends what is left of the log of a container that is down.
+func (c shipping) rest(rec *Record) {
+	if !c.wants(rec) {
 		return
 	}
 	if err := c.o.Logs.Resume(rec.logInfo(), c.logPath(rec)); err != nil {
@@ -58,22 +61,22 @@ func (c *core) shipRest(rec *Record) {
 	}
 }
 
-// logEnded says that a container's log is complete for now.
-func (c *core) logEnded(rec *Record) {
-	if c.shipped(rec) {
+// ended says that a container's log is complete for now.
+func (c shipping) ended(rec *Record) {
+	if c.wants(rec) {
 		c.o.Logs.Ended(rec.ID)
 	}
 }
 
-// forgetLog gives what is left of a log a last chance to be sent.
-func (c *core) forgetLog(ctx context.Context, rec *Record) {
-	if c.shipped(rec) {
+// forget gives what is left of a log a last chance to be sent.
+func (c shipping) forget(ctx context.Context, rec *Record) {
+	if c.wants(rec) {
 		c.o.Logs.Forget(ctx, rec.ID)
 	}
 }
 
 // logFact deals with what a shim says of its container's log.
-func (a *actor) logFact(fact string) {
+func logFact(a *actor, fact string) {
 	text, lost := strings.CutPrefix(fact, "log-lost ")
 	n, why, _ := strings.Cut(strings.TrimPrefix(text, "log-back "), ": ")
 	if _, err := strconv.Atoi(n); err != nil {

@@ -128,7 +128,7 @@ func (c recovery) run(ctx context.Context) error {
 func (c recovery) resume(a *actor) {
 	s, p := a.view().state, policyOf(a.view().rec.Plan)
 	if !s.Phase.live() {
-		c.shipRest(a.view().rec)
+		shipping{c.core}.rest(a.view().rec)
 	}
 	switch {
 	case s.Phase == Restarting:

@@ -21,7 +21,7 @@ func (c *core) start(ctx context.Context, a *actor, rec *Record) (*launch.Runnin
 	if err != nil {
 		return nil, err
 	}
-	if err := c.checkLog(rec); err != nil {
+	if err := (shipping{c}).check(rec); err != nil {
 		return nil, err
 	}
 	r, err := c.o.Launcher.Prepare(ctx, in)
@@ -101,7 +101,7 @@ func (c *core) removeAll(ctx context.Context, rec *Record, volumes bool) error {
 	if err := c.o.Launcher.Teardown(ctx, rec.ID); err != nil {
 		return err
 	}
-	c.forgetLog(ctx, rec)
+	shipping{c}.forget(ctx, rec)
 	// The files are many and small, the claims are written durably: the one
 	// needs the processor, the other the disk.
 	files := make(chan error, 1)

@@ -3,6 +3,7 @@ package server
 import (
 	"errors"
 	"strconv"
+	"sync"
 	"time"
 
 	"gantry/internal/logs/files"
@@ -11,13 +12,13 @@ import (
 )
 
 // openLog opens the container's log, or returns nil if it has none.
-func (s *server) openLog(c protocol.LogConfig) (*files.Writer, error) {
+func openLog(s *server, c protocol.LogConfig) (*files.Writer, error) {
 	if c.Driver == "none" || c.Driver == "" {
 		return nil, nil
 	}
 	o := files.Options{MaxSize: c.MaxSize, MaxFile: c.MaxFile, Compress: c.Compress, Attrs: c.Attrs}
 	if c.Cursor != "" {
-		o.Hold = func(base int64) bool { return s.hold(c.Cursor, base) }
+		o.Hold = func(base int64) bool { return hold(s, c.Cursor, base) }
 	}
 	return record.Create(c.Driver, c.Path, o)
 }
@@ -33,7 +34,7 @@ const (
 // hold waits until the log has been sent up to base, and with it the container's
 // output. When the container has ended nothing waits any more, and the log may
 // grow by what the pipes still hold.
-func (s *server) hold(cursor string, base int64) bool {
+func hold(s *server, cursor string, base int64) bool {
 	var alone time.Time
 	tick := time.NewTicker(holdPoll)
 	defer tick.Stop()
@@ -60,8 +61,32 @@ func (s *server) hold(cursor string, base int64) bool {
 
 // logTrouble is what a full disk has cost.
 type logTrouble struct {
+	mu   sync.Mutex
 	lost int    // entries
 	why  string // "" while the log can be written
+}
+
+// note takes in how a write to the log went. It returns the fact that the daemon
+// is to be told, "" if it is nothing new: when trouble begins and when it ends.
+// The container goes on: the next write is tried again.
+func (t *logTrouble) note(err error) string {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	was := t.why
+	var lost *files.LostError
+	switch {
+	case err == nil:
+		t.why = ""
+	case errors.As(err, &lost):
+		t.lost += lost.Entries
+		t.why = lost.Err.Error()
+	default:
+		t.why = err.Error()
+	}
+	if (was == "") == (t.why == "") {
+		return ""
+	}
+	return t.fact()
 }
 
 func (t *logTrouble) fact() string {
@@ -72,38 +97,12 @@ func (t *logTrouble) fact() string {
 	return "log-lost " + n + ": " + t.why
 }
 
-// logged notes how a write to the log went. It must not stop the container: the
-// next one is tried again. The daemon is told when that begins and when it ends.
-func (s *server) logged(err error) {
-	var lost *files.LostError
-	s.mu.Lock()
-	was := s.trouble.why
-	switch {
-	case err == nil && was == "":
-		s.mu.Unlock()
-		return
-	case err == nil:
-		s.trouble.why = ""
-	case errors.As(err, &lost):
-		s.trouble.lost += lost.Entries
-		s.trouble.why = lost.Err.Error()
-	default:
-		s.trouble.why = err.Error()
-	}
-	tell := (was == "") != (s.trouble.why == "")
-	fact := s.trouble.fact()
-	s.mu.Unlock()
-	if tell {
-		s.fact(fact)
-	}
-}
-
-// logFact is what a client that comes later has to know of the log; "" for nothing.
-func (s *server) logFact() string {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.trouble.why == "" {
+// now returns what a client that comes later has to know; "" for nothing.
+func (t *logTrouble) now() string {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.why == "" {
 		return ""
 	}
-	return s.trouble.fact()
+	return t.fact()
 }

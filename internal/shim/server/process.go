@@ -138,15 +138,22 @@ func (p *process) pump(stream byte, f *os.File) {
 				break // the end; of a terminal that is EIO
 			}
 			if p.log != nil {
-				p.s.logged(p.log.Write(files.Stream(stream-1), buf[frameHeader:frameHeader+n], time.Now()))
+				p.logged(p.log.Write(files.Stream(stream-1), buf[frameHeader:frameHeader+n], time.Now()))
 			}
 			p.out.write(stream, buf, n)
 			p.s.spare.put(buf)
 		}
 		if p.log != nil {
-			p.s.logged(p.log.End(files.Stream(stream-1), time.Now()))
+			p.logged(p.log.End(files.Stream(stream-1), time.Now()))
 		}
 	})
+}
+
+// logged tells the daemon when the log can't be written, and when it can again.
+func (p *process) logged(err error) {
+	if f := p.s.trouble.note(err); f != "" {
+		p.s.fact(f)
+	}
 }
 
 // prepare has create make the process with the streams that want asks for, and

@@ -134,6 +134,7 @@ type server struct {
 	trim    trimmer
 	lock    *os.File // listening socket
 	late    sync.WaitGroup
+	trouble logTrouble
 	dying   chan struct{} // closed when the first process has ended
 	ended   chan struct{} // closed when the shim shall end
 
@@ -144,7 +145,6 @@ type server struct {
 	execs    map[string]*process
 	kills    uint64 // by the OOM killer, as far as told
 	lonely   *time.Timer
-	trouble  logTrouble
 	stopping bool
 }
 
@@ -166,7 +166,7 @@ func (s *server) create(r *protocol.Request) (err error) {
 	}
 	s.main = s.newProcess("", &j.Process)
 	s.main.feedOnce = r.StdinOnce
-	if s.main.log, err = s.openLog(r.Log); err != nil {
+	if s.main.log, err = openLog(s, r.Log); err != nil {
 		return err
 	}
 	s.ownPids = slices.ContainsFunc(j.Namespaces, func(n job.Namespace) bool {
@@ -276,7 +276,7 @@ func (s *server) welcome(c *conn) {
 	case err == nil && g.Kind == protocol.Control:
 		k := s.newControl(c)
 		k.send(0, protocol.OpAnswer, protocol.Hello{Pid: s.main.task.Pid()}.Encode())
-		if f := s.logFact(); f != "" {
+		if f := s.trouble.now(); f != "" {
 			k.send(0, protocol.OpFact, []byte(f))
 		}
 		k.serve()
