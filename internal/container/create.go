@@ -30,6 +30,7 @@ func (c *Control) Create(ctx context.Context, o CreateOptions) (wire.CreateRespo
 	if err != nil {
 		return none, err
 	}
+	p = p.WithBindRoots(o.BindRoots)
 	name, err := c.nameFor(o.Name)
 	if err != nil {
 		return none, err

@@ -14,6 +14,9 @@ type CreateOptions struct {
 	Platform string // "os/arch[/variant]", empty for the host's
 	Request  wire.CreateRequest
 	Extra    wire.CreateExtra
+	// BindRoots are, by the targets of bind mounts, the host directories
+	// that their sources must be found beneath at every start.
+	BindRoots map[string]string
 }
 
 // StopOptions says how to stop a container.

@@ -14,6 +14,7 @@ import (
 	"gantry/internal/config"
 	"gantry/internal/daemon/listen"
 	"gantry/internal/daemon/telemetry"
+	"gantry/internal/server"
 )
 
 // A door is a socket that the daemon serves something on.
@@ -21,6 +22,9 @@ type door struct {
 	what  string // "API", "debug", "metrics"
 	l     net.Listener
 	serve func(net.Listener) error
+	// Of a scoped socket: who answers, and where its policy is.
+	scoped *server.Scoped
+	policy string
 }
 
 // doors are all of them.
@@ -31,9 +35,6 @@ func (ds doors) close() {
 		o.l.Close()
 	}
 }
-
-// reloadPolicies reads the policies of the scoped sockets again.
-func (ds doors) reloadPolicies() error { return nil }
 
 // openDoors opens every socket of the configuration.
 func (d *Daemon) openDoors(ctx context.Context, c *config.Config, inherited []net.Listener) (_ doors, err error) {
@@ -55,7 +56,12 @@ func (d *Daemon) openDoors(ctx context.Context, c *config.Config, inherited []ne
 			return nil, err
 		}
 		for _, l := range ls {
-			d.doors = append(d.doors, door{"API", l, func(l net.Listener) error { return d.server.Serve(l) }})
+			d.doors = append(d.doors, door{what: "API", l: l, serve: func(l net.Listener) error { return d.server.Serve(l) }})
+		}
+	}
+	for _, a := range c.APISockets {
+		if err := d.openScoped(ctx, c, a); err != nil {
+			return nil, err
 		}
 	}
 	if c.DebugSocket != "" {
@@ -75,7 +81,7 @@ func (d *Daemon) openPage(ctx context.Context, what, host string, h http.Handler
 		return fmt.Errorf("%s socket: %w", what, err)
 	}
 	srv := &http.Server{Handler: h, ReadHeaderTimeout: 30 * time.Second, IdleTimeout: 5 * time.Minute}
-	d.doors = append(d.doors, door{what, ls[0], func(l net.Listener) error {
+	d.doors = append(d.doors, door{what: what, l: ls[0], serve: func(l net.Listener) error {
 		if err := srv.Serve(l); !errors.Is(err, http.ErrServerClosed) {
 			return fmt.Errorf("%s socket: %w", what, err)
 		}

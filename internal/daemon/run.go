@@ -32,6 +32,11 @@ func Run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 		_, err := fmt.Fprintf(stdout, "Gantry version %s, build %s (Docker Engine %s)\n", version.Version, version.Commit, version.Engine)
 		return err
 	case config.Validate:
+		for _, a := range c.APISockets {
+			if _, err := readPolicy(a.Policy); err != nil {
+				return err
+			}
+		}
 		_, err := fmt.Fprintln(stdout, "configuration OK")
 		return err
 	}

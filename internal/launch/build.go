@@ -136,6 +136,9 @@ func (b *build) mountVolumes(ctx context.Context) error {
 
 // bindSource makes sure that the source of a bind mount exists.
 func bindSource(m plan.Mount) error {
+	if m.Within != "" {
+		return boundedSource(m)
+	}
 	_, err := os.Stat(m.Source)
 	switch {
 	case err == nil:
@@ -147,6 +150,33 @@ func bindSource(m plan.Mount) error {
 	}
 	if err := os.MkdirAll(m.Source, 0o755); err != nil {
 		return fmt.Errorf("error while creating mount source path '%s': %w", m.Source, err)
+	}
+	return nil
+}
+
+// boundedSource is bindSource for a source that must be beneath a directory:
+// no link leads out of that, now or when the source is opened (src-beneath).
+func boundedSource(m plan.Mount) error {
+	rel, err := filepath.Rel(m.Within, m.Source)
+	if err != nil || !filepath.IsLocal(rel) {
+		return errs.New(errs.Denied, "mount source path '%s' is not beneath %s", m.Source, m.Within)
+	}
+	root, err := os.OpenRoot(m.Within)
+	if err != nil {
+		return fmt.Errorf("error while checking mount source path '%s': %w", m.Source, err)
+	}
+	defer root.Close()
+	_, err = root.Stat(rel)
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, fs.ErrNotExist) && m.CreateSource:
+		err = root.MkdirAll(rel, 0o755)
+	case errors.Is(err, fs.ErrNotExist):
+		return plan.SourceMissing(m.Source)
+	}
+	if err != nil {
+		return fmt.Errorf("mount source path '%s' must be found beneath %s: %w", m.Source, m.Within, err)
 	}
 	return nil
 }

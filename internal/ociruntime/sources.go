@@ -2,6 +2,7 @@ package ociruntime
 
 import (
 	"fmt"
+	"path/filepath"
 
 	"golang.org/x/sys/unix"
 
@@ -71,8 +72,13 @@ func (l *launch) openBind(m *job.Mount, pid int) (_ int, err error) {
 	if m.SourceNoFollow {
 		flags |= unix.AT_SYMLINK_NOFOLLOW
 	}
-	fd, err := openTree(unix.AT_FDCWD, m.Source, flags)
-	if other, path, ok := foreignSource(m.Source); ok && err == unix.EINVAL {
+	var fd int
+	if m.SourceBeneath != "" {
+		fd, err = openBeneath(m.SourceBeneath, m.Source, flags)
+	} else {
+		fd, err = openTree(unix.AT_FDCWD, m.Source, flags)
+	}
+	if other, path, ok := foreignSource(m.Source); ok && err == unix.EINVAL && m.SourceBeneath == "" {
 		if err = l.openProcfs(); err == nil {
 			fd, err = openForeign(l.procfs, other, path, flags)
 		}
@@ -94,6 +100,26 @@ func (l *launch) openBind(m *job.Mount, pid int) (_ int, err error) {
 		return -1, fmt.Errorf("mount %s at %s: set its attributes: %w", m.Source, m.Target, err)
 	}
 	return fd, nil
+}
+
+// openBeneath opens a source that no link may lead out of dir.
+func openBeneath(dir, source string, flags uint) (int, error) {
+	rel, err := filepath.Rel(dir, source)
+	if err != nil || !filepath.IsLocal(rel) {
+		return -1, fmt.Errorf("it is not beneath %s", dir)
+	}
+	top, err := unix.Open(dir, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return -1, err
+	}
+	defer unix.Close(top)
+	how := unix.OpenHow{Flags: unix.O_PATH | unix.O_CLOEXEC, Resolve: unix.RESOLVE_BENEATH | unix.RESOLVE_NO_MAGICLINKS}
+	at, err := unix.Openat2(top, rel, &how)
+	if err != nil {
+		return -1, fmt.Errorf("find it beneath %s: %w", dir, err)
+	}
+	defer unix.Close(at)
+	return openTree(at, "", flags|unix.AT_EMPTY_PATH)
 }
 
 // setAttributes applies what mount_setattr(2) can do to a bind mount: first to

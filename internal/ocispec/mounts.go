@@ -133,6 +133,9 @@ func Mount(m plan.Mount, in Inputs) (specs.Mount, error) {
 	if prop == "" {
 		prop = "rprivate"
 	}
+	if m.Within != "" {
+		opts = append(opts, "src-beneath="+m.Within)
+	}
 	return specs.Mount{Destination: m.Target, Type: "bind", Source: source, Options: append(opts, prop)}, nil
 }
 

@@ -23,8 +23,9 @@ const (
 // localDriver is the volume driver that nobody needs to name.
 const localDriver = "local"
 
-// planMounts brings Binds, Mounts, Tmpfs and Volumes together.
-func planMounts(cfg *wire.ContainerConfig, hc *wire.HostConfig) ([]Mount, error) {
+// Mounts brings Binds, Mounts, Tmpfs and Volumes of a request together, as New
+// does.
+func Mounts(cfg *wire.ContainerConfig, hc *wire.HostConfig) ([]Mount, error) {
 	var list []Mount
 	taken := map[string]bool{}
 	for dest := range hc.Tmpfs {

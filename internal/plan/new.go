@@ -82,7 +82,7 @@ func (w warnings) list() []string {
 
 // assemble makes the plan from values that have been checked and completed.
 func assemble(cfg wire.ContainerConfig, hc wire.HostConfig, nc *wire.NetworkingConfig, d Defaults) (*Plan, error) {
-	mounts, err := planMounts(&cfg, &hc)
+	mounts, err := Mounts(&cfg, &hc)
 	if err != nil {
 		return nil, err
 	}

@@ -181,6 +181,9 @@ type Mount struct {
 	// CreateSource says that a missing Source shall be made, as a
 	// directory; without it a missing one is SourceMissing.
 	CreateSource bool `json:",omitempty"`
+	// Within is the host directory beneath which Source must be found when
+	// the mount is made, whatever links lead there; empty for anywhere.
+	Within string `json:",omitempty"`
 
 	Options string `json:",omitempty"` // of tmpfs, comma separated, not yet checked
 	Mode    string `json:",omitempty"` // the third field of a -v, as inspect shows it

@@ -92,6 +92,21 @@ func (p *Plan) WithExtra(e wire.CreateExtra) (*Plan, error) {
 	return q, err
 }
 
+// WithBindRoots returns a copy of p in which the sources of bind mounts must be
+// found beneath the directories given by their targets.
+func (p *Plan) WithBindRoots(byTarget map[string]string) *Plan {
+	if len(byTarget) == 0 {
+		return p
+	}
+	q := p.clone()
+	for i, m := range q.Mounts {
+		if m.Type == typeBind {
+			q.Mounts[i].Within = byTarget[m.Target]
+		}
+	}
+	return q
+}
+
 // Inherit returns a copy of p that has also the mounts of another container,
 // the one named by ref. What the user asked for himself stays; a volume that
 // only the image asked for, or that came from a container named earlier, gives

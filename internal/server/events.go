@@ -17,7 +17,10 @@ import (
 const jsonlSince version = 1052
 
 // events answers for /events.
-type events struct{ bus *event.Bus }
+type events struct {
+	bus     *event.Bus
+	visible func(wire.Event) bool // nil: every event is
+}
 
 func (s *events) routes() []route {
 	return []route{{method: "GET", pattern: "/events", serve: s.watch}}
@@ -40,7 +43,7 @@ func (s *events) watch(w http.ResponseWriter, r *request) error {
 	w.Header().Set("Content-Type", kind)
 	w.WriteHeader(http.StatusOK)
 	flush(w)
-	out := &eventWriter{w: w, f: f, until: until, mark: mark, v: int(r.v), last: since.UnixNano()}
+	out := &eventWriter{w: w, f: f, visible: s.visible, until: until, mark: mark, v: int(r.v), last: since.UnixNano()}
 	if since.IsZero() {
 		out.last = time.Now().UnixNano()
 	}
@@ -65,6 +68,8 @@ type eventWriter struct {
 	mark  string
 	v     int
 	last  int64 // TimeNano of the last event seen
+	// visible says which events the client may see; nil: all.
+	visible func(wire.Event) bool
 }
 
 // follow sends past and what sub brings. It returns true if the subscription
@@ -100,6 +105,9 @@ func (o *eventWriter) follow(ctx context.Context, past []wire.Event, sub *event.
 
 func (o *eventWriter) send(e wire.Event) error {
 	o.last = e.TimeNano
+	if o.visible != nil && !o.visible(e) {
+		return nil
+	}
 	if !eventMatches(e, o.f) || !o.until.IsZero() && e.TimeNano > o.until.UnixNano() {
 		return nil
 	}

@@ -27,6 +27,7 @@ import (
 
 	"gantry/internal/errs"
 	"gantry/internal/event"
+	"gantry/internal/wire"
 )
 
 // Limits for clients that mean harm.
@@ -68,6 +69,8 @@ type Options struct {
 type Server struct {
 	Options
 	routes table
+	scope  *scope  // of a scoped socket; nil for the full API
+	parent *Server // of a scoped one, which closes it
 
 	ctx    context.Context // ends when the server closes
 	cancel context.CancelFunc
@@ -81,13 +84,21 @@ type Server struct {
 func New(ctx context.Context, o Options) *Server {
 	s := &Server{Options: o}
 	s.ctx, s.cancel = context.WithCancel(ctx)
+	s.route(nil)
+	return s
+}
+
+// route makes the table of routes. visible says which events clients see; nil
+// for all.
+func (s *Server) route(visible func(wire.Event) bool) {
+	o := s.Options
 	remote := &registries{o.Registry}
 	s.routes = newTable(slices.Concat(
 		unbuilt(), // its patterns are the more particular ones
 		(&containers{o.Lifecycle, o.States, o.Views, o.Streams}).routes(),
 		(&streams{o.Streams, s.ctx}).routes(),
 		(&execs{o.Execs, s.ctx}).routes(),
-		(&events{o.Events}).routes(),
+		(&events{o.Events, visible}).routes(),
 		(&images{o.Images, o.Archives, o.Driver, remote}).routes(),
 		remote.routes(),
 		(&networks{o.Networks}).routes(),
@@ -96,7 +107,6 @@ func New(ctx context.Context, o Options) *Server {
 		debugging(o.Profiler),
 		(&disk{o.Disk}).routes(),
 	))
-	return s
 }
 
 // Serve answers on l until Shutdown. A listener that is not a unix socket gets
@@ -123,17 +133,26 @@ func (s *Server) Serve(l net.Listener, hosts ...string) error {
 	if !unix {
 		srv.IdleTimeout = idleTime
 	}
-	s.mu.Lock()
-	if s.closed {
-		s.mu.Unlock()
+	if !s.keep(srv) {
 		return errors.Join(http.ErrServerClosed, l.Close())
 	}
-	s.servers = append(s.servers, srv)
-	s.mu.Unlock()
 	if err := srv.Serve(l); !errors.Is(err, http.ErrServerClosed) {
 		return fmt.Errorf("serve %s: %w", l.Addr(), err)
 	}
 	return nil
+}
+
+// keep remembers what Shutdown has to close; false if it has been called.
+func (s *Server) keep(srv *http.Server) bool {
+	if s.parent != nil {
+		return s.parent.keep(srv)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.closed {
+		s.servers = append(s.servers, srv)
+	}
+	return !s.closed
 }
 
 // Shutdown stops listening, ends the streams, waits for the other requests as
@@ -195,7 +214,14 @@ func (s *Server) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
 		writeError(w, errs.With(errs.Invalid, err))
 		return
 	}
-	s.answer(w, &request{Request: r, v: v, name: name, sub: sub, query: query}, route)
+	req := &request{Request: r, v: v, name: name, sub: sub, query: query}
+	if s.scope != nil {
+		if err := s.scope.admit(req, route); err != nil {
+			writeError(w, err)
+			return
+		}
+	}
+	s.answer(w, req, route)
 }
 
 // answer runs a handler and turns its error into the answer.

@@ -200,6 +200,10 @@ type Mount struct {
 	// if it is a symbolic link (src-nofollow, dest-nofollow).
 	SourceNoFollow bool
 	TargetNoFollow bool
+	// SourceBeneath is a directory of the host that Source is beneath: no
+	// symbolic link on the way may lead out of it (src-beneath=dir, an option
+	// of our own). Empty for a source anywhere.
+	SourceBeneath string
 }
 
 // A Device is a device node below the container's /dev.

@@ -118,6 +118,10 @@ func (m *Mount) option(o string) {
 		m.Flags = m.Flags&^f.clear | f.set
 		return
 	}
+	if dir, ok := strings.CutPrefix(o, "src-beneath="); ok {
+		m.SourceBeneath = dir
+		return
+	}
 	switch o {
 	case "bind":
 		m.Type = "bind"

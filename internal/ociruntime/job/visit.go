@@ -122,6 +122,7 @@ func visitMount(c *coder, m *Mount) {
 	list(c, &m.UIDMap, visitIDMap)
 	list(c, &m.GIDMap, visitIDMap)
 	c.flag(&m.SourceNoFollow)
+	c.str(&m.SourceBeneath)
 	c.flag(&m.TargetNoFollow)
 }
 
