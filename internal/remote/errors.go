@@ -30,6 +30,10 @@ func statusOf(err error) int {
 // translate gives an error of the transport its kind, and its text the form in
 // which Docker's clients know it: what the registry says, not how it was asked.
 func translate(err error) error {
+	var limit *limitError
+	if errors.As(err, &limit) {
+		return errs.With(errs.Unavailable, limit)
+	}
 	if err == nil || errs.KindOf(err) != errs.Unknown {
 		return err
 	}
@@ -37,8 +41,6 @@ func translate(err error) error {
 	if errors.As(err, &s) {
 		text := registryText(s.Body)
 		switch {
-		case s.StatusCode == http.StatusTooManyRequests:
-			return errs.New(errs.Unavailable, "toomanyrequests: %s", orElse(strings.TrimPrefix(text, "toomanyrequests: "), "the registry limits how often it is asked"))
 		case text != "":
 			return errs.With(kindOfStatus(s.StatusCode), errors.New(text))
 		}
@@ -51,13 +53,6 @@ func translate(err error) error {
 		return errs.With(errs.Invalid, err)
 	}
 	return err
-}
-
-func orElse(s, other string) string {
-	if s == "" {
-		return other
-	}
-	return s
 }
 
 func kindOfStatus(status int) errs.Kind {
@@ -136,7 +131,7 @@ func pullError(name reference.Named, err error) error {
 		return errs.New(errs.NotFound, "failed to resolve reference %q: %s: not found", name.String(), name.String())
 	case statusOf(err) == http.StatusUnauthorized, statusOf(err) == http.StatusForbidden:
 		return errs.New(errs.KindOf(t), "pull access denied for %s, repository does not exist or may require 'docker login': %w", reference.FamiliarName(name), t)
-	case errs.KindOf(t) == errs.Invalid, errs.Is(t, errs.Denied), statusOf(err) == http.StatusTooManyRequests:
+	case errs.Is(t, errs.Invalid), errs.Is(t, errs.Denied), errs.Is(t, errs.Unavailable):
 		return t
 	}
 	return fmt.Errorf("failed to resolve reference %q: %w", name.String(), t)

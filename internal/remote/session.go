@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"time"
 
 	"github.com/containerd/containerd/v2/core/remotes"
 	"github.com/containerd/containerd/v2/core/remotes/docker"
@@ -192,17 +191,6 @@ func (s *session) get(ctx context.Context, path string) (*http.Response, []byte,
 		}
 		return resp, data, nil
 	}
-}
-
-// retryAfter is how long a registry wants to be left alone, at most most.
-func retryAfter(h http.Header, most time.Duration) time.Duration {
-	if d, err := time.ParseDuration(h.Get("Retry-After") + "s"); err == nil && d > 0 {
-		return min(d, most)
-	}
-	if t, err := http.ParseTime(h.Get("Retry-After")); err == nil {
-		return min(max(time.Until(t), 0), most)
-	}
-	return 0
 }
 
 // validDigest refuses digests of algorithms that are not compiled in.

@@ -38,8 +38,9 @@ type wire struct {
 	base  *http.Transport
 	name  string // repository as in the image's name; what the endpoint calls it may differ
 	agent string
-	plain atomic.Bool // the endpoint was found to speak plain HTTP
-	bad   atomic.Bool // it can't be reached, or sends what it should not
+	plain atomic.Bool  // the endpoint was found to speak plain HTTP
+	bad   atomic.Bool  // it can't be reached, or sends what it should not
+	calm  atomic.Int32 // how often it has asked for a pause
 }
 
 func newWire(e endpoint, name string, c Config, agent string) (*wire, error) {
@@ -146,6 +147,9 @@ func (w *wire) RoundTrip(r *http.Request) (*http.Response, error) {
 	if err != nil {
 		return nil, err
 	}
+	if resp.StatusCode == http.StatusTooManyRequests {
+		return w.pause(r.Context(), resp)
+	}
 	switch {
 	case blob != nil && r.Method == http.MethodGet && resp.StatusCode < 300:
 		if enc := resp.Header.Get("Content-Encoding"); enc != "" && enc != "identity" {
@@ -159,6 +163,56 @@ func (w *wire) RoundTrip(r *http.Request) (*http.Response, error) {
 		resp.Body = bounded(resp.Body)
 	}
 	return resp, nil
+}
+
+// How often, and how long, a registry can ask for a pause.
+const (
+	maxPauses = 3
+	maxPause  = 30 * time.Second
+)
+
+// A limitError is a registry that is asked too often.
+type limitError struct{ text string }
+
+func (e *limitError) Error() string { return "toomanyrequests: " + e.text }
+
+// pause waits as long as an answer of 429 asks for, so that the request can be
+// made again; or, if it is too long or too often, makes an error of it.
+func (w *wire) pause(ctx context.Context, resp *http.Response) (*http.Response, error) {
+	wait := retryAfter(resp.Header)
+	if w.calm.Add(1) <= maxPauses && wait <= maxPause {
+		if wait == 0 {
+			wait = backoff
+		}
+		if err := sleep(ctx, wait); err != nil {
+			resp.Body.Close()
+			return nil, err
+		}
+		resp.Body = bounded(resp.Body)
+		return resp, nil
+	}
+	data, _ := io.ReadAll(io.LimitReader(resp.Body, 64<<10))
+	resp.Body.Close()
+	text := strings.TrimPrefix(registryText(data), "toomanyrequests: ")
+	if text == "" {
+		text = w.host + " limits how often it is asked"
+	}
+	if wait > 0 {
+		text += fmt.Sprintf(" (it asks to try again in %s)", wait.Round(time.Second))
+	}
+	return nil, errs.With(errs.Unavailable, &limitError{text})
+}
+
+// retryAfter is how long a registry wants to be left alone: seconds or a date.
+func retryAfter(h http.Header) time.Duration {
+	v := h.Get("Retry-After")
+	if n, err := strconv.Atoi(v); err == nil && n > 0 {
+		return time.Duration(min(n, 1<<20)) * time.Second
+	}
+	if t, err := http.ParseTime(v); err == nil {
+		return max(time.Until(t), 0)
+	}
+	return 0
 }
 
 // setRange completes a range that is open to its end.
