@@ -180,6 +180,8 @@ type core struct {
 	// claim serialises creation, renaming and removal where a name changes
 	// hands, so that table and store agree.
 	claim sync.Mutex
+	// hosts serialises changes of running containers' hosts files.
+	hosts sync.Mutex
 }
 
 // Open brings the engine up: it finds the containers of the store, adopts those

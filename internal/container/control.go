@@ -139,7 +139,7 @@ func (c *Control) Remove(ctx context.Context, ref string, o RemoveOptions) error
 		return err
 	}
 	if o.Link {
-		return errs.New(errs.Unknown, "Conflict, cannot remove the default link name of the container")
+		return c.removeLink(ctx, ref)
 	}
 	err = a.ask(ctx, Fact{Kind: AskRemove, Force: o.Force, Volumes: o.Volumes})
 	if errs.Is(err, errs.Conflict) && !strings.HasPrefix(err.Error(), "removal of") {

@@ -104,10 +104,8 @@ func (c *Control) named(ctx context.Context, p *plan.Plan, platform string) (*pl
 	if err != nil {
 		return nil, err
 	}
-	for _, l := range p.Links {
-		if _, err := c.table.find(l.Container); err != nil {
-			return nil, errs.New(errs.Invalid, "could not get container for %s: %w", l.Container, err)
-		}
+	if p, err = (links{c.core}).resolve(p); err != nil {
+		return nil, err
 	}
 	ids := map[string]string{}
 	for _, n := range []struct {

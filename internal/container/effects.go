@@ -135,6 +135,9 @@ func (a *actor) launch(how EffectKind) {
 			return
 		}
 		a.post(letter{fact: Fact{Kind: Launched, At: at}, running: r})
+		if r.Sandbox != nil {
+			links{a.core}.follow(rec, r.Sandbox)
+		}
 	})
 }
 

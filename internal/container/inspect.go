@@ -19,6 +19,7 @@ func (c *Query) Inspect(ctx context.Context, ref string, o InspectOptions) (wire
 	s := a.view()
 	rec, p := s.rec, s.rec.Plan
 	cfg, hc := p.InspectConfig(rec.ID), p.HostConfig
+	hc.Links = links{c.core}.shown(rec)
 	w := wire.ContainerJSON{Gantry: order{c.core}.extra(s), InspectResponse: wire.InspectResponse{
 		ID: rec.ID, Created: stamp(rec.CreatedAt), Args: []string{}, State: s.wireState(), Image: rec.Image.ID,
 		Name: "/" + rec.Name, RestartCount: s.state.Restarts, Driver: "overlayfs", Platform: rec.Image.Platform,

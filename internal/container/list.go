@@ -22,12 +22,13 @@ func (c *Query) List(ctx context.Context, o ListOptions) ([]wire.ContainerSummar
 		views = append(views, a.view())
 	}
 	slices.SortFunc(views, newestFirst)
-	out, now := []wire.ContainerSummary{}, time.Now()
+	out, now, linked := []wire.ContainerSummary{}, time.Now(), links{c.core}.byTarget()
 	for _, s := range views {
 		if !sel.matches(s) {
 			continue
 		}
 		out = append(out, c.summary(ctx, s, now))
+		out[len(out)-1].Names = links{c.core}.names(s.rec, linked)
 		if o.Size {
 			last := &out[len(out)-1]
 			last.SizeRw, last.SizeRootFs = c.sizes(ctx, s.rec)

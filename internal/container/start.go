@@ -50,6 +50,10 @@ func (c *core) input(rec *Record) (launch.Input, error) {
 		// The configuration has changed since the create.
 		return in, errs.New(errs.Invalid, "unknown or invalid runtime name: %s", rec.Plan.Runtime)
 	}
+	var err error
+	if in.Linked, in.LinkEnv, err = (links{c}).linked(rec, c.o.Defaults().LinkEnv); err != nil {
+		return in, err
+	}
 	ns := rec.Plan.Namespaces
 	if ns.Network.Mode == plan.Container {
 		a, err := c.joined(ns.Network.Container, "network")

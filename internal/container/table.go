@@ -31,6 +31,9 @@ func (t *table) find(ref string) (*actor, error) {
 	if a := t.byName[strings.TrimPrefix(ref, "/")]; a != nil {
 		return a, nil
 	}
+	if a := t.linked(ref); a != nil {
+		return a, nil
+	}
 	var found *actor
 	if id.ValidPrefix(ref) {
 		for full, a := range t.byID {
@@ -47,6 +50,21 @@ func (t *table) find(ref string) (*actor, error) {
 		return nil, errs.New(errs.NotFound, "No such container: %s", ref)
 	}
 	return found, nil
+}
+
+// linked returns the container that a link's name, "web/mydb", stands for, or nil.
+// The lock is held.
+func (t *table) linked(ref string) *actor {
+	parent, alias, ok := strings.Cut(strings.TrimPrefix(ref, "/"), "/")
+	if !ok || t.byName[parent] == nil {
+		return nil
+	}
+	for _, l := range t.byName[parent].view().rec.Plan.Links {
+		if l.Alias == alias {
+			return t.byID[l.Container]
+		}
+	}
+	return nil
 }
 
 // named returns the container that has a name, or nil.

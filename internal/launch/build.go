@@ -285,6 +285,9 @@ func (b *build) writeFiles(context.Context) error {
 	if content["hosts"], content["resolv.conf"], err = b.l.o.Networks.Files(&b.half.Sandbox, f); err != nil {
 		return err
 	}
+	for _, r := range b.in.Linked {
+		content["hosts"] = append(content["hosts"], r.String()+"\n"...)
+	}
 	for _, name := range files {
 		if err := keepOrWrite(filepath.Join(b.l.dir(b.in.ID), name), content[name]); err != nil {
 			return fmt.Errorf("file /etc/%s: %w", name, err)

@@ -64,7 +64,7 @@ func (b *build) inputs() (ocispec.Inputs, error) {
 	in := ocispec.Inputs{
 		ID: b.in.ID, Hostname: b.hostname(), RootPath: "rootfs",
 		CgroupPath: b.l.cgroupPath(b.in.ID, p), CgroupV2: b.l.o.Cgroups.Mode == cgroup.V2,
-		Sources:   b.sources,
+		Sources: b.sources, LinkEnv: b.in.LinkEnv,
 		HostsPath: filepath.Join(dir, "hosts"), HostnamePath: filepath.Join(dir, "hostname"), ResolvConfPath: filepath.Join(dir, "resolv.conf"),
 		RecursiveReadOnly: true,
 	}

@@ -15,7 +15,9 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/netip"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"gantry/internal/cgroup"
@@ -38,7 +40,20 @@ type Input struct {
 	// Lower are the read-only directories of the image, topmost first.
 	Lower []string
 	Joins Joins
+	// Linked are further lines for its /etc/hosts, LinkEnv variables that it
+	// gets unless it has its own of that name.
+	Linked  []HostRecord
+	LinkEnv []string
 }
+
+// HostRecord is a line of /etc/hosts.
+type HostRecord struct {
+	Addr  netip.Addr
+	Names []string
+}
+
+// String returns the line, without its end.
+func (r HostRecord) String() string { return r.Addr.String() + "\t" + strings.Join(r.Names, " ") }
 
 // Joins names the other containers whose namespaces the plan asks to join, and
 // the host pids of their first processes.

@@ -28,7 +28,8 @@ type Defaults struct {
 	CgroupnsMode string // "" is "private" on cgroup v2, "host" on v1
 	CgroupParent string // used when a container names none; "" is launch's own
 	Init         bool
-	StopTimeout  int // seconds; 0 is 10
+	LinkEnv      bool // links set variables too
+	StopTimeout  int  // seconds; 0 is 10
 
 	DNS        []netip.Addr
 	DNSSearch  []string

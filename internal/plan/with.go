@@ -149,6 +149,24 @@ func (p *Plan) WithJoined(ids map[string]string) *Plan {
 	return q
 }
 
+// WithLinked returns a copy of p in which the linked containers are known by
+// their IDs, given in the order of Links.
+func (p *Plan) WithLinked(ids []string) *Plan {
+	q := p.clone()
+	q.Links = slices.Clone(p.Links)
+	for i, full := range ids {
+		q.Links[i].Container = full
+	}
+	return q
+}
+
+// WithoutLink returns a copy of p without the links of that alias.
+func (p *Plan) WithoutLink(alias string) *Plan {
+	q := p.clone()
+	q.Links = slices.DeleteFunc(slices.Clone(p.Links), func(l Link) bool { return l.Alias == alias })
+	return q
+}
+
 // withResources returns a copy of p with other limits and restart policy.
 func (p *Plan) withResources(r wire.Resources, restart wire.RestartPolicy) *Plan {
 	q := p.clone()

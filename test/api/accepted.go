@@ -49,7 +49,6 @@ var accepted = []acceptance{
 	{path: "*", request: "/networks/n2", section: "61-*", reason: "its creation names an address that has to be generated"},
 	{path: "status", request: "/networks/create", section: "61-*", reason: "it overlaps, or has the bridge of, a network with a name that has to be generated"},
 	{path: "body.message", request: "name=e133", reason: "Docker names the networks in no order"},
-	{path: "status", request: "/web/mydb?link=1", reason: "legacy links come with the rest of networking"},
 	{path: "status", request: "/containers/5/json", reason: "another run has other IDs"},
 	{path: "body.ExitCode", section: "38-*", reason: "the recorded client has started the exec and left it, which a replay does not; it goes on then, and has not ended with 126"},
 	{path: "status", section: "38-*", request: "/exec/", reason: "the same: an exec that never ran is forgotten with its container's end"},
