@@ -316,7 +316,7 @@ func kernelCodes(t *testing.T, r *real) {
 		{"nosuch", 127, errs.Invalid, `exec: "nosuch": executable file not found in $PATH`},
 		{"/nosuch", 127, errs.Invalid, `exec: "/nosuch": stat /nosuch: no such file or directory`},
 		{"/etc", 126, errs.Invalid, `exec: "/etc": is a directory: permission denied`},
-		{"/etc/passwd", 126, errs.Invalid, `exec: "/etc/passwd": permission denied`},
+		{"/etc/passwd", 126, errs.Invalid, `exec: "/etc/passwd": permission denied: the file is not executable (mode 0644, see chmod +x)`},
 	} {
 		id := create(t, e, "", net("none"), func(r *wire.CreateRequest) { r.Config.Cmd = []string{c.cmd} })
 		err := e.Start(t.Context(), id)

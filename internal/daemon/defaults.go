@@ -35,7 +35,7 @@ func defaults(c *config.Config, k plan.Kernel, seccomp, hostname string) plan.De
 		// As in Docker, where they are off since they tell one container the
 		// secrets of another.
 		LinkEnv: os.Getenv("DOCKER_KEEP_DEPRECATED_LEGACY_LINKS_ENV_VARS") == "1",
-		DNS: c.DNS, DNSSearch: c.DNSSearch, DNSOptions: c.DNSOptions,
+		DNS:     c.DNS, DNSSearch: c.DNSSearch, DNSOptions: c.DNSOptions,
 		Seccomp: seccomp, NoNewPrivileges: c.NoNewPrivs,
 		SystemdCgroup: c.CgroupDriver == "systemd", HostHostname: hostname,
 		UsernsRemap: remaps(c),

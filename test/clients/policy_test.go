@@ -130,6 +130,7 @@ func TestHealthStories(t *testing.T) {
 		s.eventually("it falls ill", func() bool { return s.health("hcmd") == "unhealthy" })
 		s.ok("exec", "hcmd", "touch", "/ok")
 		s.eventually("it recovers", func() bool { return s.health("hcmd") == "healthy" })
+		time.Sleep(time.Second) // docker's --until knows whole seconds
 		events := s.ok("events", "--since", "1m", "--until", "0s", "--filter", "container="+strings.TrimSpace(s.ok("inspect", "-f", "{{.Id}}", "hcmd")), "--filter", "event=health_status", "--format", "{{.Action}}")
 		if events != "health_status: healthy\nhealth_status: unhealthy\nhealth_status: healthy\n" {
 			s.Errorf("events %q", events)
