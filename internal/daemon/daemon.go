@@ -36,6 +36,7 @@ import (
 	"gantry/internal/network/ipam"
 	"gantry/internal/plan"
 	"gantry/internal/probe"
+	"gantry/internal/quota"
 	"gantry/internal/server"
 	"gantry/internal/shim"
 	"gantry/internal/store"
@@ -155,8 +156,8 @@ func (d *Daemon) openEngine(ctx context.Context, c *config.Config, p parts) erro
 		return err
 	}
 	launcher := launch.New(launch.Options{
-		Users: users,
-		Root:  c.Root, RunDir: c.Run, Networks: launchNetworks{p.networks}, Volumes: p.volumes, Shims: shims,
+		Users: users, Quota: quota.New(c.Root),
+		Root: c.Root, RunDir: c.Run, Networks: launchNetworks{p.networks}, Volumes: p.volumes, Shims: shims,
 		Cgroups: cgroups, CgroupParent: parent, Systemd: c.CgroupDriver == "systemd", ScopePrefix: scopePrefix(c), Runtime: d.runtime, Log: d.log,
 		Launched: d.launched,
 	})

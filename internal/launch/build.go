@@ -105,6 +105,11 @@ func (b *build) makeRootfs(context.Context) error {
 	if err := rootfs.MakeUpper(upper, b.in.Lower[0]); err != nil {
 		return fmt.Errorf("root file system: %w", err)
 	}
+	if size := b.in.Plan.RootSize; size > 0 && b.l.o.Quota != nil {
+		if err := b.l.o.Quota.Set(b.in.ID, uint64(size), upper, filepath.Join(dir, "work")); err != nil {
+			return fmt.Errorf("root file system: %w", err)
+		}
+	}
 	view, err := rootfs.Open(upper, b.in.Lower)
 	if err != nil {
 		return fmt.Errorf("root file system: %w", err)

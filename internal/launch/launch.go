@@ -108,6 +108,16 @@ type Volumes interface {
 	MarkUsed(ctx context.Context, name string) error
 }
 
+// Quota bounds what directories hold.
+type Quota interface {
+	// Supported says why nothing can be bounded.
+	Supported() error
+	// Set bounds directories, together, to so many bytes.
+	Set(owner string, size uint64, dirs ...string) error
+	// Release takes the bound off a directory that is to be removed.
+	Release(dir string) error
+}
+
 // UserNamespaces makes user namespaces, and knows whether containers get one
 // unasked.
 type UserNamespaces interface {
@@ -133,6 +143,7 @@ type Options struct {
 	Networks Networks
 	Volumes  Volumes
 	Users    UserNamespaces // nil if there are none
+	Quota    Quota          // nil if there is none
 	Shims    Shims
 	Cgroups  *cgroup.Host
 	// CgroupParent is the path below which containers get their groups;
@@ -184,6 +195,14 @@ func (l *Launcher) runDir(id string) string { return filepath.Join(l.o.RunDir, "
 // Check finds, before a container is made, what its image and its plan say
 // against each other.
 func (l *Launcher) Check(in Input) error {
+	if in.Plan.RootSize > 0 {
+		if l.o.Quota == nil {
+			return errs.New(errs.Invalid, noQuota)
+		}
+		if err := l.o.Quota.Supported(); err != nil {
+			return errs.New(errs.Invalid, noQuota+": %w", err)
+		}
+	}
 	dir := in.Plan.Process.Dir
 	if dir == "" || dir == "/" || len(in.Lower) == 0 {
 		return nil
@@ -251,6 +270,9 @@ func (l *Launcher) fail(point string) error {
 	}
 	return l.o.Fail(point)
 }
+
+// noQuota is what Docker's users read; what is missing follows.
+const noQuota = "--storage-opt is supported only for overlay over xfs with 'pquota' mount option"
 
 // Texts that begin what Docker's clients read when the runtime fails.
 const (

@@ -112,6 +112,10 @@ func (l *Launcher) Destroy(_ context.Context, id string) error {
 	if err := l.fail("destroy"); err != nil {
 		return err
 	}
+	if l.o.Quota != nil {
+		// A limit that stays is no harm: its number is free without files.
+		_ = l.o.Quota.Release(filepath.Join(l.dir(id), "upper"))
+	}
 	if err := os.RemoveAll(l.dir(id)); err != nil {
 		return fmt.Errorf("remove the files of %s: %w", id, err)
 	}

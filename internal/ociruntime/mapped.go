@@ -18,7 +18,7 @@ import (
 
 // mountOverlay mounts the root file system.
 func mountOverlay(l *launch, o *job.Overlay, pid int) (int, error) {
-	layers := overlay.Layers{Lower: o.Lower, Upper: o.Upper, Work: o.Work, Options: o.Options}
+	layers := overlay.Layers{Lower: o.Lower, Upper: o.Upper, Work: o.Work, Options: o.Options, Bounded: o.Bounded}
 	if o.Mapped {
 		ns, err := ownUserNamespace(l, pid)
 		if err != nil {

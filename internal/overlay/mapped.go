@@ -35,7 +35,7 @@ func mountMapped(l Layers, attrs uint64, detached bool) (int, error) { //nolint:
 			if err := l.attachMapped(); err != nil {
 				return -1, err
 			}
-			if err := l.Mapped.write(); err != nil {
+			if err := l.Mapped.write(l.Bounded); err != nil {
 				return -1, err
 			}
 			return l.mountHere()
@@ -51,7 +51,7 @@ func mountMapped(l Layers, attrs uint64, detached bool) (int, error) { //nolint:
 		if err != nil {
 			return -1, err
 		}
-		if err := l.Mapped.write(); err != nil {
+		if err := l.Mapped.write(l.Bounded); err != nil {
 			return -1, err
 		}
 		return mountNew(named, attrs)
@@ -130,23 +130,58 @@ func (m *Mapped) clone(dir string) (int, error) {
 	return -1, fmt.Errorf("mount overlay: map the ids of layer %s: %w", dir, err)
 }
 
-// write makes the calling thread write files as the root of the maps, with all
-// of its capabilities, for good.
-func (m *Mapped) write() error {
+// mountBounded mounts an overlay with fewer capabilities.
+func mountBounded(l Layers, attrs uint64, layers bool) (int, error) { //nolint:revive // layers is what the kernel takes
+	bound := func() error { return withCapabilities(true, func() error { return nil }) }
+	if layers {
+		return OnThread(func() (int, error) {
+			if err := bound(); err != nil {
+				return -1, err
+			}
+			return mountNew(l, attrs)
+		})
+	}
+	return mountOld(l, attrs, func() (int, error) {
+		if err := bound(); err != nil {
+			return -1, err
+		}
+		return l.mountHere()
+	})
+}
+
+// write makes the calling thread write files as the root of the maps, with its
+// capabilities, for good.
+func (m *Mapped) write(bounded bool) error { //nolint:revive // as Layers.Bounded
+	return withCapabilities(bounded, m.become)
+}
+
+// withCapabilities calls f and gives the thread back the capabilities that it had
+// before, without CAP_SYS_RESOURCE if it is to be bounded.
+func withCapabilities(bounded bool, f func() error) error { //nolint:revive // as Layers.Bounded
 	hdr := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
 	var data [2]unix.CapUserData
 	if err := unix.Capget(&hdr, &data[0]); err != nil {
 		return fmt.Errorf("mount overlay: capabilities: %w", err)
 	}
+	if err := f(); err != nil {
+		return err
+	}
+	if bounded {
+		data[0].Effective &^= 1 << unix.CAP_SYS_RESOURCE
+	}
+	if err := unix.Capset(&hdr, &data[0]); err != nil {
+		return fmt.Errorf("mount overlay: capabilities: %w", err)
+	}
+	return nil
+}
+
+// become gives the thread the ids. That takes capabilities for files away.
+func (m *Mapped) become() error {
 	// These report no error but leave the id as it is (setfsuid(2)).
 	unix.Setfsgid(m.GID)
 	unix.Setfsuid(m.UID)
 	if got, err := unix.SetfsuidRetUid(-1); err != nil || got != m.UID {
 		return fmt.Errorf("mount overlay: write as user %d: it stays %d: %w", m.UID, got, unix.EPERM)
-	}
-	// The change took those for files away.
-	if err := unix.Capset(&hdr, &data[0]); err != nil {
-		return fmt.Errorf("mount overlay: capabilities: %w", err)
 	}
 	return nil
 }

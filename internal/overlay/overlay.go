@@ -26,6 +26,9 @@ type Layers struct {
 	Work  string   // scratch directory on Upper's file system
 	// Options are further mount options, such as "index=off".
 	Options []string
+	// Bounded has the overlay write without CAP_SYS_RESOURCE, with which
+	// project quotas of ext4 do not bind: it always writes as who mounts it.
+	Bounded bool
 	// Mapped, if set, shows the layers' owners through id maps (mapped.go).
 	Mapped *Mapped
 }
@@ -40,6 +43,9 @@ func Mount(l Layers, attrs uint64) (int, error) {
 	release := unix.ByteSliceToString(u.Release[:])
 	if l.Mapped != nil {
 		return mountMapped(l, attrs, atLeast(release, 6, 15))
+	}
+	if l.Bounded {
+		return mountBounded(l, attrs, takesLayers(release))
 	}
 	// Asking the kernel instead would make an old one log a line for each try.
 	if takesLayers(release) {

@@ -141,6 +141,9 @@ func assemble(cfg wire.ContainerConfig, hc wire.HostConfig, nc *wire.NetworkingC
 		VolumesFrom: from, AutoRemove: hc.AutoRemove,
 		Labels: cfg.Labels, Annotations: maps.Clone(hc.Annotations), StorageOpt: maps.Clone(hc.StorageOpt),
 	}
+	if p.RootSize, err = rootSize(hc.StorageOpt); err != nil {
+		return nil, err
+	}
 	p.fillDNS(d)
 	if p.Namespaces.Network.Mode != Network {
 		p.Ports, p.PublishAll = nil, false // nothing to publish, or nobody's own

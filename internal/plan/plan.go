@@ -90,6 +90,8 @@ type Plan struct {
 	Labels      map[string]string
 	Annotations map[string]string
 	StorageOpt  map[string]string
+	// RootSize bounds the container's own layer, in bytes; 0 for no bound.
+	RootSize int64 `json:",omitempty"`
 }
 
 // Process is a process to run, first or further.

@@ -189,7 +189,7 @@ func (v *Volumes) mount(r MountRequest) (record, error) {
 		}
 	}
 	if len(rec.Options) == 0 {
-		return rec, v.local.Create(r.Name)
+		return rec, v.local.Create(r.Name, rec.Options)
 	}
 	// Written first: after a crash Unmount still knows of it.
 	rec, err = v.change(r.Name, func(rec *record) bool {

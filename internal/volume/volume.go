@@ -168,6 +168,9 @@ func (v *Volumes) create(ctx context.Context, c wire.VolumeCreate) (record, erro
 	if err := local.Check(c.DriverOpts); err != nil {
 		return record{}, fmt.Errorf("create %s: %w", c.Name, err)
 	}
+	if err := v.local.CanLimit(c.DriverOpts); err != nil {
+		return record{}, fmt.Errorf("create %s: %w", c.Name, err)
+	}
 	r := record{Name: c.Name, Driver: c.Driver, Labels: labels, Created: time.Now()}
 	if len(c.DriverOpts) > 0 {
 		r.Options = maps.Clone(c.DriverOpts)
@@ -176,7 +179,7 @@ func (v *Volumes) create(ctx context.Context, c wire.VolumeCreate) (record, erro
 	// Mount makes the directory of a record without one.
 	err = v.db.Update(func(tx *store.Tx) error { return volumes.Put(tx, r.Name, r) })
 	if err == nil {
-		err = v.local.Create(c.Name)
+		err = v.local.Create(c.Name, r.Options)
 		if err != nil {
 			err = errors.Join(err, v.db.Update(func(tx *store.Tx) error { return volumes.Delete(tx, r.Name) }))
 		}

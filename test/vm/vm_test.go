@@ -24,11 +24,11 @@ const kernelDir = "/var/cache/gantry-test/kernel"
 // kernel, is left out.
 var packages = []struct{ path, args string }{
 	{"cgroup", ""}, {"overlay", ""}, {"ociruntime", ""}, {"shim", "-test.skip '^Test(Client.*|RotationUnderLoad|ManyExecs|ExecLeavesAChild|SlowClient|HalfClose.*|UnreadInput.*)$'"},
-	{"shim/ocicli", ""}, {"content", ""}, {"volume", ""}, {"launch", ""}, {"launch/rootfs", ""}, {"network", ""}, {"container", "-test.run ^TestKernel$"},
+	{"shim/ocicli", ""}, {"content", ""}, {"volume", ""}, {"quota", "-test.v"}, {"launch", ""}, {"launch/rootfs", ""}, {"network", ""}, {"container", "-test.run ^TestKernel$"},
 }
 
 // modules are the kernel modules that containers and their networks need.
-var modules = []string{"loop", "overlay", "nf_tables", "nft_chain_nat", "nft_masq", "nft_nat", "nft_ct", "nft_fib_inet", "nft_reject_inet", "bridge", "veth", "macvlan", "ipvlan", "nf_conntrack_netlink", "br_netfilter", "dummy"}
+var modules = []string{"loop", "quota_v2", "overlay", "nf_tables", "nft_chain_nat", "nft_masq", "nft_nat", "nft_ct", "nft_fib_inet", "nft_reject_inet", "bridge", "veth", "macvlan", "ipvlan", "nf_conntrack_netlink", "br_netfilter", "dummy"}
 
 func kernel(t *testing.T) *vm.Kernel {
 	t.Helper()
@@ -95,6 +95,7 @@ func TestPackagesOnCgroupV2(t *testing.T) {
 		t.Fatal(err)
 	}
 	files["/test/gantry-shim"] = shim
+	files["/test/quota/prjquota.img"] = limited(t, "16M")
 	var script strings.Builder
 	script.WriteString("rc=0\nuname -r\ncat /sys/fs/cgroup/cgroup.controllers\nexport " + testkit.ShimEnv + "=/test/gantry-shim GANTRY_RACE_STARTS=10\n")
 	for _, p := range packages {
@@ -104,6 +105,16 @@ func TestPackagesOnCgroupV2(t *testing.T) {
 	}
 	script.WriteString("find /sys/fs/cgroup -mindepth 1 -type d -name '*gantry*'\nexit $rc\n")
 	boot(t, "", files, script.String())
+}
+
+// limited makes the image of an ext4 with project quotas.
+func limited(t *testing.T, size string) string {
+	t.Helper()
+	image := filepath.Join(t.TempDir(), "prjquota.img")
+	if msg, err := exec.Command("mkfs.ext4", "-q", "-O", "quota,project", "-E", "quotatype=prjquota", image, size).CombinedOutput(); err != nil {
+		t.Fatalf("mkfs.ext4: %v: %s", err, msg)
+	}
+	return image
 }
 
 // program adds a program of this machine, and the libraries that it needs, to a
@@ -144,7 +155,7 @@ func busyboxTar(t *testing.T) string {
 // what the containers see.
 func TestEngineOnCgroupV2(t *testing.T) {
 	kernel(t)
-	files := map[string]string{"/test/busybox.tar": busyboxTar(t), "/test/engine.sh": "testdata/engine.sh"}
+	files := map[string]string{"/test/busybox.tar": busyboxTar(t), "/test/engine.sh": "testdata/engine.sh", "/test/prjquota.img": limited(t, "48M")}
 	for _, p := range []string{"gantry", "gantryd"} {
 		files["/bin/"+p] = testkit.Bin(t, p)
 	}

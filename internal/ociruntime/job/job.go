@@ -24,6 +24,8 @@ type Overlay struct {
 	// Mapped shows the layers' owners through the maps of the job's user
 	// namespace; without, they are the host's.
 	Mapped bool
+	// Bounded has the overlay write within project quotas.
+	Bounded bool
 }
 
 // A Job is a container's first process and everything that isolates it. A nil

@@ -98,6 +98,7 @@ func visitRoot(c *coder, r *Root) {
 		c.str(&o.Work)
 		c.strs(&o.Options)
 		c.flag(&o.Mapped)
+		c.flag(&o.Bounded)
 	})
 	c.str(&r.Path)
 	c.flag(&r.Readonly)

@@ -39,7 +39,7 @@ func (f *foreign) mountRoot() error {
 		return fmt.Errorf("mount namespace for the runtime: %w", err)
 	}
 	o := f.root
-	fd, err := overlay.Mount(overlay.Layers{Lower: o.Lower, Upper: o.Upper, Work: o.Work, Options: o.Options}, 0)
+	fd, err := overlay.Mount(overlay.Layers{Lower: o.Lower, Upper: o.Upper, Work: o.Work, Options: o.Options, Bounded: o.Bounded}, 0)
 	if err != nil {
 		return err
 	}

@@ -19,6 +19,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"gantry/internal/id"
+	"gantry/internal/quota"
 )
 
 // removed begins the names of directories that are being removed; no volume's
@@ -26,7 +27,10 @@ import (
 const removed = ".removed-"
 
 // Driver is the directory of all local volumes.
-type Driver struct{ dir string }
+type Driver struct {
+	dir   string
+	quota *quota.Control
+}
 
 // Open makes the directory if need be and finishes interrupted removals.
 func Open(dir string) (*Driver, error) {
@@ -42,14 +46,15 @@ func Open(dir string) (*Driver, error) {
 			return nil, err
 		}
 	}
-	return &Driver{dir}, nil
+	return &Driver{dir, quota.New(dir)}, nil
 }
 
 // Path returns the directory of a volume's content.
 func (d *Driver) Path(name string) string { return filepath.Join(d.dir, name, "_data") }
 
-// Create makes the directories; those that exist are no error.
-func (d *Driver) Create(name string) error {
+// Create makes the directories, bounded if the options say so; those that exist
+// are no error.
+func (d *Driver) Create(name string, opts map[string]string) error {
 	root := filepath.Join(d.dir, name)
 	for _, p := range []struct {
 		path string
@@ -66,7 +71,7 @@ func (d *Driver) Create(name string) error {
 			return fmt.Errorf("error while creating volume root path '%s': %w", root, err)
 		}
 	}
-	return nil
+	return d.limit(name, opts)
 }
 
 // Remove removes a volume's directories. The name is free at once and for good:
@@ -75,6 +80,8 @@ func (d *Driver) Remove(name string) error {
 	if err := d.Unmount(name); err != nil {
 		return err
 	}
+	// A bound that stays is no harm: without files its number is free.
+	_ = d.quota.Release(d.Path(name))
 	grave := filepath.Join(d.dir, removed+id.New())
 	err := os.Rename(filepath.Join(d.dir, name), grave)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -149,8 +156,11 @@ func (d *Driver) Existing() ([]string, error) {
 
 // Mount mounts the device that opts name on the volume's directory, once.
 func (d *Driver) Mount(name string, opts map[string]string) error {
-	if err := d.Create(name); err != nil {
+	if err := d.Create(name, opts); err != nil {
 		return err
+	}
+	if opts["device"] == "" {
+		return nil
 	}
 	at := d.Path(name)
 	if mounted, err := isMount(at); err != nil || mounted {

@@ -28,8 +28,8 @@ func Check(opts map[string]string) error {
 			return errs.New(errs.Invalid, "invalid option: %q", k)
 		}
 	}
-	if _, ok := opts["size"]; ok {
-		return errs.New(errs.Unsupported, "quota size requested but no quota support")
+	if _, err := size(opts); err != nil {
+		return err
 	}
 	for _, k := range slices.Sorted(maps.Keys(opts)) {
 		for _, n := range needs[k] {

@@ -32,12 +32,37 @@ gantry run --name oom -m 16m --memory-swap 16m busybox sh -c 'head -c 64m /dev/z
 check "out of memory" true "$(gantry inspect -f '{{.State.OOMKilled}}' oom)"
 check "device refused" 1 "$(gantry run --rm --cap-add ALL busybox sh -c 'mknod /tmp/d c 1 1 && dd if=/tmp/d of=/dev/null bs=1 count=1' >/dev/null 2>&1; echo $?)"
 check "device allowed" "0" "$(gantry run --rm --device /dev/kmsg --cap-add SYSLOG busybox sh -c 'test -c /dev/kmsg && exec 3</dev/kmsg'; echo $?)"
+check "device read-only" "0 1" "$(gantry run --rm --device /dev/null:/dev/ro:r busybox sh -c 'cat /dev/ro; r=$?; echo x 2>/dev/null >/dev/ro; echo $r $?')"
+check "device rule" "0" "$(gantry run --rm --cap-add MKNOD --device-cgroup-rule 'c 1:11 rw' busybox sh -c 'mknod /tmp/k c 1 11 && exec 3>/tmp/k; echo $?')"
 kill -9 $daemon
 gantryd --data-root /tmp/lib --exec-root /run/gantry --pidfile /run/gantryd.pid --config-file "" -H $GANTRY_HOST >>/tmp/log 2>&1 &
 daemon=$!
 until gantry version >/dev/null 2>&1; do sleep 0.1; done
 check "adopted" alive "$(gantry exec box echo alive)"
 gantry rm -f box oom >/dev/null
+gantry doctor || fail=1
+kill $daemon
+wait $daemon
+# Ids that are mapped, and limits of the disk, on an ext4 that has project quotas.
+mkdir /q && mount -o loop,prjquota /test/prjquota.img /q || fail=1
+printf 'dockremap:100000:65536\n' | tee /etc/subuid >/etc/subgid
+gantryd --data-root /q/lib --exec-root /run/gantry --pidfile /run/gantryd.pid --config-file "" -H $GANTRY_HOST --userns-remap default >>/tmp/log 2>&1 &
+daemon=$!
+until gantry version >/dev/null 2>&1; do sleep 0.1; done
+gantry load -q -i /test/busybox.tar
+check "mapped" "0 100000 65536" "$(gantry run --rm busybox sh -c 'echo $(cat /proc/self/uid_map)')"
+check "not mapped" "0 0 4294967295" "$(gantry run --rm --userns host --privileged busybox sh -c 'echo $(cat /proc/self/uid_map)')"
+for ns in "" host; do
+	check "root limited, userns=$ns" "1 1024" "$(gantry run --rm --userns "$ns" --cap-add SYS_RESOURCE --storage-opt size=1m busybox sh -c 'dd if=/dev/zero of=/f bs=64k count=32 2>/dev/null; echo $? $(df -k / | tail -1 | awk "{print \$2}")')"
+	check "root not limited, userns=$ns" 0 "$(gantry run --rm --userns "$ns" busybox sh -c 'dd if=/dev/zero of=/f bs=64k count=32 2>/dev/null; echo $?')"
+done
+gantry volume create -o size=1m small >/dev/null
+check "volume limited" "1" "$(gantry run --rm -v small:/v busybox sh -c 'dd if=/dev/zero of=/v/f bs=64k count=32 2>/dev/null; echo $?')"
+gantry create --name kept --storage-opt size=1m busybox sh -c 'dd if=/dev/zero of=/f bs=64k count=32 2>/dev/null; echo $?' >/dev/null
+gantry start -a kept >/dev/null
+check "limited at the second start" 1 "$(gantry start -a kept)"
+gantry rm kept >/dev/null
+gantry volume rm small >/dev/null
 gantry doctor || fail=1
 kill $daemon
 wait $daemon
