@@ -32,7 +32,8 @@ gantry run --name oom -m 16m --memory-swap 16m busybox sh -c 'head -c 64m /dev/z
 check "out of memory" true "$(gantry inspect -f '{{.State.OOMKilled}}' oom)"
 check "device refused" 1 "$(gantry run --rm --cap-add ALL busybox sh -c 'mknod /tmp/d c 1 1 && dd if=/tmp/d of=/dev/null bs=1 count=1' >/dev/null 2>&1; echo $?)"
 check "device allowed" "0" "$(gantry run --rm --device /dev/kmsg --cap-add SYSLOG busybox sh -c 'test -c /dev/kmsg && exec 3</dev/kmsg'; echo $?)"
-check "device read-only" "0 1" "$(gantry run --rm --device /dev/null:/dev/ro:r busybox sh -c 'cat /dev/ro; r=$?; echo x 2>/dev/null >/dev/ro; echo $r $?')"
+check "device write-only" "w" "$(gantry run --rm --cap-add SYSLOG --device /dev/kmsg:/dev/k:w busybox sh -c '(exec 3</dev/k) 2>/dev/null && echo r; (exec 3>/dev/k) && echo w')"
+check "device read-only" "r" "$(gantry run --rm --cap-add SYSLOG --device /dev/kmsg:/dev/k:r busybox sh -c '(exec 3</dev/k) && echo r; (exec 3>/dev/k) 2>/dev/null && echo w')"
 check "device rule" "0" "$(gantry run --rm --cap-add MKNOD --device-cgroup-rule 'c 1:11 rw' busybox sh -c 'mknod /tmp/k c 1 11 && exec 3>/tmp/k; echo $?')"
 kill -9 $daemon
 gantryd --data-root /tmp/lib --exec-root /run/gantry --pidfile /run/gantryd.pid --config-file "" -H $GANTRY_HOST >>/tmp/log 2>&1 &
