@@ -2,8 +2,6 @@ package cli
 
 import (
 	"context"
-	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -59,22 +57,7 @@ func followEvents(ctx context.Context, a *App, since, until, format string, filt
 		return err
 	}
 	defer res.Body.Close()
-	dec := json.NewDecoder(res.Body)
-	for {
-		var e wire.Event
-		if err := dec.Decode(&e); err != nil {
-			if errors.Is(err, io.EOF) {
-				return nil
-			}
-			if ctx.Err() != nil {
-				return context.Cause(ctx)
-			}
-			return err
-		}
-		if err := printEvent(a, tmpl, e); err != nil {
-			return err
-		}
-	}
+	return eachJSON(ctx, res.Body, func(e wire.Event) error { return printEvent(a, tmpl, e) })
 }
 
 func printEvent(a *App, tmpl *template.Template, e wire.Event) error {

@@ -13,6 +13,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"gantry/internal/cli/opt"
+	"gantry/internal/wire"
 )
 
 // pruned is any prune's answer.
@@ -24,6 +25,7 @@ type pruned struct {
 
 type pruneOptions struct {
 	force, all, volumes bool
+	background          bool
 	filter              opt.Filter
 }
 
@@ -205,6 +207,9 @@ func systemPruneCommand(a *App) *cobra.Command {
 				return err
 			}
 		}
+		if o.background {
+			return startJob(cmd.Context(), a, wire.JobRequest{Kind: "prune", Prune: o.request()})
+		}
 		steps := []pruner{containerPruner(), networkPruner()}
 		if o.volumes {
 			steps = append(steps, volumePruner())
@@ -227,8 +232,27 @@ func systemPruneCommand(a *App) *cobra.Command {
 	cmd.Flags().BoolVarP(&o.force, "force", "f", false, "Do not prompt for confirmation")
 	cmd.Flags().BoolVarP(&o.all, "all", "a", false, "Remove all unused images not just dangling ones")
 	cmd.Flags().BoolVar(&o.volumes, "volumes", false, "Prune anonymous volumes")
+	cmd.Flags().BoolVar(&o.background, "background", false, "Have the daemon do it as a job, and print the job's ID")
 	cmd.Flags().Var(&o.filter, "filter", `Provide filter values (e.g. "label=<key>=<value>")`)
 	return cmd
+}
+
+// request is what `system prune` asks a job to do.
+func (o pruneOptions) request() *wire.PruneRequest {
+	r := &wire.PruneRequest{All: o.all}
+	if o.volumes {
+		r.Kinds = []string{"container", "network", "volume", "image", "build-cache"}
+	}
+	if len(o.filter) > 0 {
+		r.Filters = map[string]map[string]bool{}
+		for k, vs := range o.filter {
+			r.Filters[k] = map[string]bool{}
+			for v := range vs {
+				r.Filters[k][v] = true
+			}
+		}
+	}
+	return r
 }
 
 func systemPruneWarning(o pruneOptions) string {

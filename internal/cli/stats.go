@@ -2,7 +2,6 @@ package cli
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -182,17 +181,14 @@ func followStats(ctx context.Context, a *App, t *statsTable, name string) error 
 		return err
 	}
 	defer res.Body.Close()
-	dec := json.NewDecoder(res.Body)
-	for {
-		var s wire.Stats
-		if err := dec.Decode(&s); err != nil {
-			if errors.Is(err, io.EOF) {
-				return nil
-			}
-			return fmt.Errorf("reading stats: %w", err)
-		}
+	err = eachJSON(ctx, res.Body, func(s wire.Stats) error {
 		t.set(name, formatter.NewSample(name, &s))
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("reading stats: %w", err)
 	}
+	return nil
 }
 
 // followStarts follows containers that start while stats runs.
@@ -203,14 +199,7 @@ func followStarts(ctx context.Context, a *App, follow func(string)) {
 		return
 	}
 	defer res.Body.Close()
-	dec := json.NewDecoder(res.Body)
-	for {
-		var e wire.Event
-		if dec.Decode(&e) != nil {
-			return
-		}
-		follow(e.Actor.ID)
-	}
+	_ = eachJSON(ctx, res.Body, func(e wire.Event) error { follow(e.Actor.ID); return nil })
 }
 
 func sortedNames[V any](m map[string]V) []string {

@@ -32,7 +32,7 @@ type group struct{ name, short string }
 
 func groups() []group {
 	return []group{
-		{"builder", "Manage builds"}, {"container", "Manage containers"}, {"context", "Manage contexts"}, {"image", "Manage images"},
+		{"builder", "Manage builds"}, {"container", "Manage containers"}, {"context", "Manage contexts"}, {"image", "Manage images"}, {"jobs", "Manage background jobs"},
 		{"network", "Manage networks"}, {"system", "Manage the daemon and its disk space"}, {"volume", "Manage volumes"},
 	}
 }
@@ -111,6 +111,9 @@ func otherEntries() []entry {
 		{group: "volume", name: "prune", build: volumePruneCommand},
 		{group: "volume", name: "rm", aliases: []string{"remove"}, build: volumeRmCommand},
 		{group: "system", name: "df", build: dfCommand},
+		{group: "jobs", name: "ls", aliases: []string{"list"}, build: jobsCommand},
+		{group: "jobs", name: "wait", build: jobWaitCommand},
+		{group: "jobs", name: "cancel", build: jobCancelCommand},
 		{group: "system", name: "dial-stdio", hidden: true, build: dialStdioCommand},
 		{group: "system", name: "events", top: "events", build: eventsCommand},
 		{group: "system", name: "prune", build: systemPruneCommand},

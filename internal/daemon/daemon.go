@@ -26,7 +26,6 @@ import (
 	"gantry/internal/daemon/listen"
 	"gantry/internal/daemon/shimbin"
 	"gantry/internal/daemon/telemetry"
-	"gantry/internal/disk"
 	"gantry/internal/doctor"
 	"gantry/internal/errs"
 	"gantry/internal/event"
@@ -196,11 +195,12 @@ func (d *Daemon) openEngine(ctx context.Context, c *config.Config, p parts) erro
 
 // openServer makes the server; it listens nowhere yet.
 func (d *Daemon) openServer(ctx context.Context, p parts, sys *about, doc *doctor.Doctor) {
+	du, jobs := d.openDisk(ctx, p)
 	d.server = server.New(ctx, server.Options{
 		Lifecycle: d.engine, States: d.engine, Views: d.engine, Streams: d.engine, Execs: d.engine,
 		Images: imageAPI{p.images}, Archives: imageArchives{p.images}, Registry: d.registries(p.images), Networks: p.networks, Volumes: volumeAPI{p.volumes},
 		System: sys, Events: d.bus, Doctor: examiner{doc},
-		Disk:    diskAPI{disk.New(disk.Options{Containers: d.engine, Images: p.images, Volumes: p.volumes, Events: d.bus})},
+		Disk: du, Jobs: jobs,
 		Product: "Docker/" + version.Engine + " (linux)", Driver: driver,
 		Experimental: d.config.Load().Experimental, Log: d.log,
 		Answered: d.answered, Profiler: d.profiler,

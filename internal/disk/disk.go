@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"gantry/internal/errs"
+	"gantry/internal/event"
 	"gantry/internal/filter"
 	"gantry/internal/keyed"
 	"gantry/internal/wire"
@@ -24,17 +25,25 @@ import (
 type Containers interface {
 	// Usage returns all containers with SizeRw and SizeRootFs.
 	Usage(ctx context.Context) ([]wire.ContainerSummary, error)
+	Prune(ctx context.Context, f filter.Args) (wire.ContainersPruned, error)
 }
 
-// Images is what the package needs of the images to tell their usage.
+// Images is what the package needs of the images.
 type Images interface {
 	Usage(ctx context.Context) (wire.ImageDiskUsage, error)
+	Prune(ctx context.Context, f filter.Args) (wire.ImagesPruned, error)
+}
+
+// Networks is what the package needs of the networks.
+type Networks interface {
+	Prune(ctx context.Context, f filter.Args) (wire.NetworksPruned, error)
 }
 
 // Volumes is what the package needs of the volumes.
 type Volumes interface {
 	// Usage returns all volumes with UsageData.
 	Usage(ctx context.Context) ([]wire.Volume, error)
+	Prune(ctx context.Context, f filter.Args) (wire.VolumesPruned, error)
 }
 
 // Cache is what the package needs of the builder.
@@ -57,12 +66,10 @@ type Options struct {
 	Containers Containers
 	Images     Images
 	Volumes    Volumes
+	Networks   Networks
 	Cache      Cache // nil: nothing is built
-	Events     Events
+	Events     *event.Bus
 }
-
-// Events is where facts for others go.
-type Events interface{ Publish(wire.Event) }
 
 // A Disk answers what occupies the disk. It is safe for concurrent use.
 type Disk struct {

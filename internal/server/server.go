@@ -53,6 +53,7 @@ type Options struct {
 	Events    *event.Bus
 	Doctor    Doctor
 	Disk      Disk
+	Jobs      Jobs
 	// Product is the Server header, for example "Docker/29.7.0 (linux)".
 	Product      string
 	Driver       string // of image layers, as images name it
@@ -106,6 +107,7 @@ func (s *Server) route(visible func(wire.Event) bool) {
 		(&system{o.System, o.Doctor}).routes(),
 		debugging(o.Profiler),
 		(&disk{o.Disk}).routes(),
+		(&jobs{o.Jobs}).routes(),
 	))
 }
 
