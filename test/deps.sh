@@ -26,3 +26,23 @@ if ! ls "$cache"/kernel/lib/modules/*/modules.dep >/dev/null 2>&1 && [ "$(dpkg -
 	(cd "$cache" && apt-get download -qq "$package" 2>/dev/null && dpkg-deb -x "$package"_*.deb kernel && rm -f "$package"_*.deb)
 	depmod -b "$cache/kernel" "$(ls "$cache/kernel/lib/modules")"
 fi
+# Debian's docker.io, to compare with: unpacked, never installed, so that no
+# service starts and no program of the machine is replaced.
+if [ ! -x "$cache/docker.io/bin/iptables" ]; then
+	rm -rf "$cache/docker.io"
+	mkdir -p "$cache/docker.io/bin"
+	(
+		cd "$cache/docker.io"
+		apt-cache show docker.io >/dev/null 2>&1 || apt-get update -qq
+		apt-get download -qq docker.io containerd tini iptables libip4tc2 libip6tc2 libxtables12 libnetfilter-conntrack3 libnfnetlink0 libnftnl11 libmnl0 2>/dev/null
+		for deb in *.deb; do dpkg-deb -x "$deb" .; done
+		rm -f ./*.deb
+		# The libraries are beside the programs, not in the machine's search path.
+		for name in ip6tables ip6tables-save ip6tables-restore iptables-save iptables-restore iptables; do
+			printf '#!/bin/sh\nLD_LIBRARY_PATH=%s/usr/lib/x86_64-linux-gnu XTABLES_LIBDIR=%s/usr/lib/x86_64-linux-gnu/xtables exec %s/usr/sbin/xtables-nft-multi %s "$@"\n' \
+				"$cache/docker.io" "$cache/docker.io" "$cache/docker.io" "$name" >"bin/$name.new"
+			chmod +x "bin/$name.new"
+			mv "bin/$name.new" "bin/$name"
+		done
+	)
+fi

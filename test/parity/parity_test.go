@@ -59,8 +59,15 @@ func newPlayer(t *testing.T, program string) *player {
 	if program == "" {
 		program = d.Program("gantry")
 	}
+	return settle(t, program, Places{Root: d.Root, Socket: d.Socket})
+}
+
+// settle makes the directory for a daemon that runs, and gives it the image.
+func settle(t *testing.T, program string, places Places) *player {
+	t.Helper()
 	dir := t.TempDir()
-	p := &player{places: Places{Root: d.Root, Home: filepath.Join(dir, "home"), Cwd: filepath.Join(dir, "work"), Socket: d.Socket}}
+	places.Home, places.Cwd = filepath.Join(dir, "home"), filepath.Join(dir, "work")
+	p := &player{places: places}
 	bin := filepath.Join(dir, "bin")
 	for _, sub := range []string{bin, p.places.Home, filepath.Join(p.places.Cwd, "d", "sub")} {
 		if err := os.MkdirAll(sub, 0o755); err != nil {
@@ -75,7 +82,7 @@ func newPlayer(t *testing.T, program string) *player {
 			t.Fatal(err)
 		}
 	}
-	p.env = []string{"PATH=" + bin + ":" + os.Getenv("PATH"), "HOME=" + p.places.Home, "DOCKER_HOST=unix://" + d.Socket}
+	p.env = []string{"PATH=" + bin + ":" + os.Getenv("PATH"), "HOME=" + p.places.Home, "DOCKER_HOST=unix://" + places.Socket}
 	if out := p.play(t, "docker import - busybox:latest", bytes.NewReader(rootfs(t))); out.Code != 0 {
 		t.Fatalf("import busybox: %+v", out)
 	}
