@@ -60,4 +60,3 @@ func playPeer(t *testing.T, commands []string) (steps []Step, program string) {
 	}
 	return steps, program
 }
-
