@@ -34,7 +34,7 @@ type operation struct {
 
 // limit is how long an operation may take: the longest stop waits for one
 // second, everything else is a matter of a loaded machine.
-const limit = 30 * time.Second
+const limit = 20 * time.Second
 
 // call sends a request and reads the answer.
 func (w *worker) call(ctx context.Context, method, path string, body any) (int, string, error) {
