@@ -3,6 +3,8 @@ package container
 import (
 	"context"
 	"errors"
+	"io/fs"
+	"slices"
 	"strconv"
 	"syscall"
 	"time"
@@ -233,10 +235,14 @@ func (a *actor) freezer(what EffectKind, l letter) {
 	if what == ThawQuietly {
 		return
 	}
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENODEV) {
+		err = refuse(NotRunning, a.view()) // it has ended, and nobody has said so yet
+	}
 	if err != nil {
 		next.Text = err.Error()
 	}
-	a.follow = append(a.follow, letter{fact: next, reply: l.reply, err: err})
+	// Before all that waits: it was decided on the state that this follows from.
+	a.follow = slices.Insert(a.follow, 0, letter{fact: next, reply: l.reply, err: err})
 }
 
 // teardown undoes in a child what the container used.

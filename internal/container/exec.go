@@ -256,11 +256,15 @@ func (c *Execs) run(ctx context.Context, x *execution, want shim.Streams) (shim.
 	if err == nil {
 		if err = proc.Start(ctx); err != nil {
 			proc.Close()
-			var s *shim.StartError
-			if errors.As(err, &s) {
-				err = errs.New(errs.Invalid, "OCI runtime exec failed: exec failed: unable to start container process: %w", err)
-			}
 		}
+	}
+	var failed *shim.StartError
+	switch {
+	case err == nil:
+	case errors.As(err, &failed):
+		err = errs.New(errs.Invalid, "OCI runtime exec failed: exec failed: unable to start container process: %w", err)
+	case ctx.Err() == nil && x.actor.late.over(ctx):
+		err = refuse(NotRunning, x.actor.view())
 	}
 	if err != nil {
 		x.finish(startCode(err), 0)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"io"
 	"sync"
+	"time"
 
 	"gantry/internal/errs"
 	"gantry/internal/shim"
@@ -40,6 +41,22 @@ func (g *gate) process() shim.Client {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	return g.client
+}
+
+// settle is how long after something has failed the process's end may take to
+// become known.
+const settle = 100 * time.Millisecond
+
+// over reports whether the process has ended, also if nobody has said so yet.
+func (g *gate) over(ctx context.Context) bool {
+	c := g.process()
+	if c == nil {
+		return true
+	}
+	ctx, cancel := context.WithTimeout(ctx, settle)
+	defer cancel()
+	_, err := c.Wait(ctx)
+	return ctx.Err() == nil && (err == nil || errs.Is(err, errs.Unavailable) || errs.Is(err, errs.NotFound))
 }
 
 // open connects those who wait, and lets the others through from now on. The

@@ -143,6 +143,7 @@ func tell(s State, f Fact) (State, []Effect) {
 
 // kill ends what runs at once, frozen or not.
 func kill(s State) (State, []Effect) {
+	s.Dying = true
 	effects := []Effect{{Do: Signal, Signal: int(syscall.SIGKILL)}}
 	if s.Frozen {
 		s.Frozen = false
@@ -227,6 +228,9 @@ func nextFreezer(s State, f Fact) (State, []Effect) {
 	case AskPause:
 		switch s.Phase {
 		case Running:
+			if s.Dying { // frozen it could not die
+				return s, refused(NotRunning)
+			}
 			return s, []Effect{{Do: Freeze}}
 		case Paused:
 			return s, refused(AlreadyPaused)
@@ -243,6 +247,9 @@ func nextFreezer(s State, f Fact) (State, []Effect) {
 		if s.Phase == Running && f.Text == "" {
 			s.Phase, s.Frozen = Paused, true
 			return s, []Effect{{Do: Save}, {Do: EndHealth}, {Do: Event, Action: "pause"}, {Do: Reply}}
+		}
+		if s.Phase.live() && s.Phase != Paused { // what is half frozen, or on its way out, must not stay so
+			return s, []Effect{{Do: Reply, Text: f.Text}, {Do: ThawQuietly}}
 		}
 	case Thawed:
 		if s.Phase == Paused && f.Text == "" {
@@ -296,7 +303,7 @@ func nextLaunched(s State, f Fact) (State, []Effect) {
 		return s, nil
 	}
 	again := s.Again
-	s.Phase, s.Ran, s.Again, s.Told, s.Sick = Running, true, false, false, false
+	s.Phase, s.Ran, s.Again, s.Told, s.Sick, s.Dying = Running, true, false, false, false, false
 	s.StartedAt = f.At
 	s.ExitCode, s.OOMKilled, s.Error = 0, false, ""
 	effects := []Effect{{Do: Save}, {Do: Event, Action: "start"}, {Do: Watch}}
@@ -340,7 +347,7 @@ func nextExited(s State, f Fact) (State, []Effect) {
 	if !s.Phase.live() {
 		return s, nil
 	}
-	s.Phase, s.Frozen = Ending, false
+	s.Phase, s.Frozen, s.Dying = Ending, false, false
 	s.FinishedAt, s.ExitCode, s.OOMKilled = f.At, f.Code, f.OOM
 	return s, []Effect{{Do: CancelTimers}, {Do: EndHealth}, {Do: Teardown}}
 }

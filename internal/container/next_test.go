@@ -95,7 +95,7 @@ func describe(s State) string {
 	for _, f := range []struct {
 		on   bool
 		name string
-	}{{s.Ran, "ran"}, {s.Frozen, "frozen"}, {s.StopAsked, "stop-asked"}, {s.Told, "told"}, {s.Sick, "sick"}, {s.Again, "again"}, {s.Gone, "gone"}, {s.GoneVolumes, "gone-volumes"}} {
+	}{{s.Ran, "ran"}, {s.Frozen, "frozen"}, {s.StopAsked, "stop-asked"}, {s.Told, "told"}, {s.Dying, "dying"}, {s.Sick, "sick"}, {s.Again, "again"}, {s.Gone, "gone"}, {s.GoneVolumes, "gone-volumes"}} {
 		if f.on {
 			out += "+" + f.name
 		}

@@ -70,6 +70,8 @@ type State struct {
 	// StopAsked says that the user wants it down: no restart by policy. It
 	// is the one part that is stored durably as a decision.
 	StopAsked bool
+	// Dying says that it has been sent SIGKILL.
+	Dying bool
 	// Told says that it is ending because of stop or restart, not of itself.
 	Told bool
 	// Sick says that it is ending because it was found unhealthy.

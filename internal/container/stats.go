@@ -2,12 +2,15 @@ package container
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io/fs"
 	"iter"
 	"math"
 	"os"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 
 	"gantry/internal/errs"
@@ -73,7 +76,7 @@ func (c *core) sample(a *actor) (*wire.Stats, error) {
 	}
 	s, err := c.o.Launcher.Cgroup(a.id, v.rec.Plan).Stats()
 	if err != nil {
-		if !a.view().state.Phase.live() {
+		if !a.view().state.Phase.live() || errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENODEV) {
 			return w, nil // it ended in between
 		}
 		return nil, err

@@ -116,7 +116,16 @@ func (l *Launcher) Destroy(_ context.Context, id string) error {
 		// A limit that stays is no harm: its number is free without files.
 		_ = l.o.Quota.Release(filepath.Join(l.dir(id), "upper"))
 	}
-	if err := os.RemoveAll(l.dir(id)); err != nil {
+	// Whoever reads or writes the files of a container that is going, a copy
+	// for example, may make one more meanwhile.
+	var err error
+	for range 20 {
+		if err = os.RemoveAll(l.dir(id)); !errors.Is(err, syscall.ENOTEMPTY) {
+			break
+		}
+		time.Sleep(5 * time.Millisecond)
+	}
+	if err != nil {
 		return fmt.Errorf("remove the files of %s: %w", id, err)
 	}
 	return nil

@@ -16,11 +16,8 @@ import (
 // behind them the sync socket.
 func reaperMain() int {
 	runtime.GOMAXPROCS(1)
-	sock := 3
-	for openFd(sock + 1) {
-		sock++
-	}
-	if len(os.Args) < 3 || os.Args[1] != "--" || !openFd(sock) {
+	sock := syncSocket()
+	if len(os.Args) < 3 || os.Args[1] != "--" || sock < 0 {
 		return 125 // not started by us
 	}
 	unix.CloseOnExec(sock)
@@ -47,9 +44,17 @@ func reaperMain() int {
 	}
 }
 
-func openFd(fd int) bool {
-	_, err := unix.FcntlInt(uintptr(fd), unix.F_GETFD, 0)
-	return err == nil
+// syncSocket finds the last socket among the descriptors: behind it there may be
+// what the Go runtime has opened to poll standard streams that do not block.
+func syncSocket() int {
+	sock := -1
+	var st unix.Stat_t
+	for fd := 3; unix.Fstat(fd, &st) == nil; fd++ {
+		if st.Mode&unix.S_IFMT == unix.S_IFSOCK {
+			sock = fd
+		}
+	}
+	return sock
 }
 
 // startReaped starts the program in a process group of its own, which gets the
