@@ -96,11 +96,40 @@ func (s *Images) History(ctx context.Context, ref string, p *ocispec.Platform) (
 		}
 		list = append(list, item)
 	}
-	slices.Reverse(list)
-	if len(list) > 0 {
-		list[0].ID, list[0].Tags = i.ID.String(), g.names()
+	if n := len(list); n > 0 {
+		list[n-1].ID, list[n-1].Tags = i.ID.String(), g.names()
 	}
+	s.nameParents(ctx, i, list)
+	slices.Reverse(list)
 	return list, nil
+}
+
+// nameParents says, in a history whose first step comes first, which steps are
+// images of their own that are still here.
+func (s *Images) nameParents(ctx context.Context, i *Image, list []wire.ImageHistory) {
+	for end := len(list); ; {
+		id := s.parentOf(ctx, i)
+		q, err := parseQuery(id)
+		if id == "" || err != nil {
+			return
+		}
+		g, _, err := s.lookup(ctx, q)
+		if err != nil {
+			return
+		}
+		if g, err = s.whole(ctx, g); err != nil {
+			return
+		}
+		if i, err = s.pick(ctx, g, nil, id); err != nil {
+			return
+		}
+		n := len(i.Config.History)
+		if n == 0 || n >= end {
+			return
+		}
+		end = n
+		list[n-1].ID, list[n-1].Tags = id, g.names()
+	}
 }
 
 // Usage tells what all images occupy, for `system df`. Items are those of List
