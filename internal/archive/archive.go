@@ -277,6 +277,11 @@ func fileMode(m uint32) fs.FileMode {
 	return mode
 }
 
+// ReadFile returns the content of a regular file of at most limit bytes.
+func (t *Tree) ReadFile(name string, limit int64) ([]byte, error) {
+	return t.root.ReadFile(name, limit)
+}
+
 // A Point is a directory that something is to be extracted into.
 type Point struct {
 	IsDir    bool

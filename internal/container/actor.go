@@ -26,11 +26,12 @@ type snapshot struct {
 // is something to do, and none otherwise, so that a stopped container costs
 // its record and nothing else.
 type actor struct {
-	core *core
-	id   string
-	snap atomic.Pointer[snapshot]
-	late gate // attached clients that wait for the process
-	exit waiters
+	core  *core
+	id    string
+	snap  atomic.Pointer[snapshot]
+	late  gate // attached clients that wait for the process
+	exit  waiters
+	files access
 	// editing holds a token while somebody changes the container.
 	editing chan struct{}
 

@@ -42,6 +42,14 @@
 //	ExecStart(ctx, id string, ExecStartOptions) (*Attached, error) // nil if detached; *StreamError
 //	ExecInspect(ctx, id string) (wire.ExecInspect, error)
 //	ExecResize(ctx, id string, height, width uint16) error
+//
+//	// Files: of containers, whatever they do
+//	ArchiveStat(ctx, ref, path string) (wire.PathStat, error)
+//	ArchiveGet(ctx, ref, path string, begin func(wire.PathStat) io.Writer) error
+//	ArchivePut(ctx, ref, path string, io.Reader, ExtractOptions) error
+//	Export(ctx, ref string, begin func() io.Writer) error
+//	Changes(ctx, ref string) ([]wire.FilesystemChange, error)
+//	Commit(ctx, ref string, CommitOptions) (imageID string, error)
 package container
 
 import (
@@ -102,6 +110,7 @@ type Launcher interface {
 	Process(ctx context.Context, in launch.Input, pid int, p *plan.ExecPlan) (*launch.ExecProcess, error)
 	Cgroup(id string, p *plan.Plan) *launch.Group
 	Limit(ctx context.Context, id string, p *plan.Plan) error
+	Files(ctx context.Context, in launch.Input, o launch.FilesOptions) (*launch.FileTree, error)
 	Changer
 }
 
@@ -132,6 +141,8 @@ type Options struct {
 	Events   Events
 	Prober   Prober
 	Logs     LogShips // nil: no log goes anywhere
+	// Committer makes images of containers.
+	Committer Committer
 	// Defaults is asked at each create, so that a reloaded configuration holds.
 	Defaults func() plan.Defaults
 	Root     string // data root, absolute
@@ -144,12 +155,13 @@ type Options struct {
 
 // Engine runs containers. Its methods are those of its parts: Control changes
 // containers, Query observes them, Streams carries their bytes, Execs runs
-// further processes in them.
+// further processes in them, Files copies their files.
 type Engine struct {
 	*Control
 	*Query
 	*Streams
 	*Execs
+	*Files
 	core *core
 }
 
@@ -163,6 +175,8 @@ type (
 	Streams struct{ *core }
 	// Execs runs further processes in containers.
 	Execs struct{ *core }
+	// Files copies files of containers, and makes images of them.
+	Files struct{ *core }
 )
 
 // core is what the parts share.
@@ -205,7 +219,7 @@ func Open(ctx context.Context, o Options) (*Engine, error) {
 		c.tasks.Close()
 		return nil, fmt.Errorf("open engine: %w", err)
 	}
-	return &Engine{&Control{c}, &Query{c}, &Streams{c}, &Execs{c}, c}, nil
+	return &Engine{&Control{c}, &Query{c}, &Streams{c}, &Execs{c}, &Files{c}, c}, nil
 }
 
 // Close ends the engine and waits for its goroutines. The containers and their

@@ -251,6 +251,7 @@ func (a *actor) teardown() {
 	a.running = nil
 	a.late.end()
 	shipping{a.core}.ended(a.now.rec)
+	a.files.ended(errs.New(errs.Conflict, "container %s has stopped while files were copied into it", a.id))
 	a.core.tasks.Go(func() {
 		ctx := context.WithoutCancel(a.core.ctx)
 		if r != nil {
@@ -270,7 +271,13 @@ func (a *actor) teardown() {
 // remove removes the container in a child.
 func (a *actor) remove() {
 	rec, volumes := a.now.rec, a.now.state.GoneVolumes
+	a.files.ended(errs.New(errs.Conflict, "container %s is being removed", a.id))
 	a.core.tasks.Go(func() {
+		wait, cancel := context.WithTimeout(a.core.ctx, writerWait)
+		if unlock, err := a.files.claim(wait); err == nil {
+			defer unlock()
+		}
+		cancel()
 		err := a.core.removeAll(context.WithoutCancel(a.core.ctx), rec, volumes)
 		if err != nil {
 			err = errs.New(errs.KindOf(err), "cannot remove container %q: %w", rec.Name, err)

@@ -344,6 +344,10 @@ func (l *fakeLauncher) Process(_ context.Context, _ launch.Input, _ int, p *plan
 	return &launch.ExecProcess{}, nil
 }
 
+func (l *fakeLauncher) Files(context.Context, launch.Input, launch.FilesOptions) (*launch.FileTree, error) {
+	return nil, errs.New(errs.Unsupported, "no files")
+}
+
 func (l *fakeLauncher) Cgroup(id string, _ *plan.Plan) *launch.Group {
 	return (&cgroup.Host{V1: map[string]string{}}).Group("/test/" + id)
 }

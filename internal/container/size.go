@@ -2,11 +2,10 @@ package container
 
 import (
 	"context"
-	"io/fs"
 	"path/filepath"
 	"sync"
-	"syscall"
 
+	"gantry/internal/launch"
 	"gantry/internal/wire"
 )
 
@@ -19,7 +18,7 @@ type sizeCache struct {
 // sizes returns the disk space in bytes that a container's own layer takes,
 // and that with its image.
 func (c *core) sizes(ctx context.Context, rec *Record) (rw, root int64) {
-	rw = diskUsage(ctx, filepath.Join(c.dir(rec.ID), "upper"))
+	rw = launch.DiskUsage(ctx, filepath.Join(c.dir(rec.ID), "upper"))
 	root = rw
 	for _, dir := range rec.Image.Lower {
 		root += c.layers.of(ctx, dir)
@@ -43,9 +42,9 @@ func (s *sizeCache) of(ctx context.Context, dir string) int64 {
 	if ok {
 		return n
 	}
-	n = diskUsage(ctx, dir)
+	n = launch.DiskUsage(ctx, dir)
 	if ctx.Err() != nil {
-		return n
+		return n // not all of it
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -54,38 +53,4 @@ func (s *sizeCache) of(ctx context.Context, dir string) int64 {
 	}
 	s.m[dir] = n
 	return n
-}
-
-// diskUsage adds up the blocks of all files below dir, each file once. What
-// can't be read, or vanishes meanwhile, counts nothing; when ctx ends, the rest
-// does not either.
-func diskUsage(ctx context.Context, dir string) (total int64) {
-	type file struct{ dev, ino uint64 }
-	seen := map[file]bool{}
-	_ = filepath.WalkDir(dir, func(_ string, d fs.DirEntry, err error) error {
-		if ctx.Err() != nil {
-			return fs.SkipAll
-		}
-		if err != nil {
-			return nil
-		}
-		info, err := d.Info()
-		if err != nil {
-			return nil
-		}
-		st, ok := info.Sys().(*syscall.Stat_t)
-		if !ok {
-			return nil
-		}
-		if st.Nlink > 1 && !d.IsDir() {
-			f := file{st.Dev, st.Ino}
-			if seen[f] {
-				return nil
-			}
-			seen[f] = true
-		}
-		total += st.Blocks * 512
-		return nil
-	})
-	return total
 }

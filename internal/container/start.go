@@ -24,7 +24,12 @@ func (c *core) start(ctx context.Context, a *actor, rec *Record) (*launch.Runnin
 	if err := (shipping{c}).check(rec); err != nil {
 		return nil, err
 	}
+	unlock, err := a.files.claim(ctx)
+	if err != nil {
+		return nil, err
+	}
 	r, err := c.o.Launcher.Prepare(ctx, in)
+	unlock()
 	if err != nil {
 		return nil, err
 	}

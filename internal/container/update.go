@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"gantry/internal/filter"
+	"gantry/internal/launch"
 	"gantry/internal/store"
 	"gantry/internal/wire"
 )
@@ -29,7 +30,7 @@ func (c *Control) Prune(ctx context.Context, f filter.Args) (wire.ContainersPrun
 		if !until.IsZero() && !s.rec.CreatedAt.Before(until) {
 			continue
 		}
-		size := diskUsage(ctx, c.dir(a.id)+"/upper")
+		size := launch.DiskUsage(ctx, c.dir(a.id)+"/upper")
 		if err := a.ask(ctx, Fact{Kind: AskRemove}); err != nil {
 			if err := context.Cause(ctx); err != nil {
 				return out, err

@@ -170,7 +170,7 @@ func (d *Daemon) openEngine(ctx context.Context, c *config.Config, p parts) erro
 	ships := ship.New(ctx, d.log)
 	d.later("logs", func(context.Context) error { ships.Close(); return nil })
 	d.engine, err = container.Open(ctx, container.Options{
-		Store: p.db, Images: p.images, Volumes: p.volumes, Launcher: launcher, Events: d.bus, Prober: probe.Prober{}, Logs: ships,
+		Store: p.db, Images: p.images, Volumes: p.volumes, Launcher: launcher, Events: d.bus, Prober: probe.Prober{}, Logs: ships, Committer: p.images,
 		Defaults: func() plan.Defaults { return defaults(d.config.Load(), kernel, seccomp, host.Name) },
 		Root:     c.Root, RunDir: c.Run, Log: d.log,
 	})
@@ -197,7 +197,7 @@ func (d *Daemon) openEngine(ctx context.Context, c *config.Config, p parts) erro
 func (d *Daemon) openServer(ctx context.Context, p parts, sys *about, doc *doctor.Doctor) {
 	du, jobs := d.openDisk(ctx, p)
 	d.server = server.New(ctx, server.Options{
-		Lifecycle: d.engine, States: d.engine, Views: d.engine, Streams: d.engine, Execs: d.engine,
+		Lifecycle: d.engine, States: d.engine, Views: d.engine, Streams: d.engine, Execs: d.engine, Files: d.engine, Changes: d.engine,
 		Images: imageAPI{p.images}, Archives: imageArchives{p.images}, Registry: d.registries(p.images), Networks: p.networks, Volumes: volumeAPI{p.volumes},
 		System: sys, Events: d.bus, Doctor: examiner{doc},
 		Disk: du, Jobs: jobs,

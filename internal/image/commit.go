@@ -36,6 +36,12 @@ type CommitOptions struct {
 // parentLabel on a manifest's blob is the id of the image it was made of.
 const parentLabel = "gantry.image/parent"
 
+// CheckName finds what is wrong with the name of a new image.
+func CheckName(repo, tag string) error {
+	_, err := newName(repo, tag)
+	return err
+}
+
 // Commit makes an image of another one and a layer of changes. It returns the
 // new image's id, and its short name if it got one. An error leaves nothing
 // behind. What is wrong with the name is found first.
@@ -207,4 +213,3 @@ func imageConfig(c wire.ContainerConfig) dockerspec.DockerOCIImageConfig {
 	i.Healthcheck, i.OnBuild, i.Shell = c.Healthcheck, c.OnBuild, c.Shell
 	return i
 }
-

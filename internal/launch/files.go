@@ -11,7 +11,9 @@ import (
 	"golang.org/x/sys/unix"
 
 	"gantry/internal/errs"
+	"gantry/internal/launch/lookup"
 	"gantry/internal/launch/rootfs"
+	"gantry/internal/plan"
 )
 
 // FilesOptions say how a container's files are wanted.
@@ -30,36 +32,47 @@ type FilesOptions struct {
 // container. Nothing in it runs or opens devices. For a container that does not
 // run, fresh volumes are filled as a start would. errs.Conflict: the process is
 // not the container's any more.
-func (l *Launcher) Files(ctx context.Context, in Input, o FilesOptions) (*os.File, error) {
-	var fd int
-	var err error
+func (l *Launcher) Files(ctx context.Context, in Input, o FilesOptions) (*FileTree, error) {
 	if o.Pid > 0 {
-		fd, err = liveFiles(l, in, o)
-	} else {
-		fd, err = downFiles(ctx, l, in, o)
+		return liveFiles(l, in, o)
 	}
+	fd, err := downFiles(ctx, l, in, o)
 	if err != nil {
 		return nil, err
 	}
-	return os.NewFile(uintptr(fd), "root of "+in.ID), nil
+	return rootfs.NewTree(fd), nil
+}
+
+// DiskUsage is the disk space in bytes of what is below dir.
+func DiskUsage(ctx context.Context, dir string) int64 { return rootfs.Usage(ctx, dir) }
+
+// CleanPath makes a path in a container absolute and clean, but keeps a last
+// "/" or "/.".
+func CleanPath(p string) string { return rootfs.CleanPath(p) }
+
+// OwnerOf returns the user and group that a user's name, or a pair of a user's
+// and a group's, is by the container's own files.
+func OwnerOf(user string, t *FileTree) (uid, gid int, err error) {
+	u, err := lookup.User(plan.Process{User: user}, t)
+	return int(u.UID), int(u.GID), err
 }
 
 // liveFiles copies the mounts of a process that is proven to be the container's:
 // it was in its control group after it was pinned, and it is still there after
 // its mounts were copied.
-func liveFiles(l *Launcher, in Input, o FilesOptions) (int, error) {
+func liveFiles(l *Launcher, in Input, o FilesOptions) (*FileTree, error) {
 	gone := errs.New(errs.Conflict, "container %s is not running", in.ID)
 	pidfd, err := unix.PidfdOpen(o.Pid, 0)
 	if errors.Is(err, unix.ESRCH) {
-		return -1, gone
+		return nil, gone
 	}
 	if err != nil {
-		return -1, fmt.Errorf("container %s: process %d: %w", in.ID, o.Pid, err)
+		return nil, fmt.Errorf("container %s: process %d: %w", in.ID, o.Pid, err)
 	}
 	defer unix.Close(pidfd)
 	procs, err := l.Cgroup(in.ID, in.Plan).Procs()
 	if err != nil || !slices.Contains(procs, o.Pid) {
-		return -1, gone
+		return nil, gone
 	}
 	extent, attrs := rootfs.Everything, uint64(0)
 	if o.Bare {
@@ -69,13 +82,17 @@ func liveFiles(l *Launcher, in Input, o FilesOptions) (int, error) {
 		attrs = unix.MOUNT_ATTR_RDONLY
 	}
 	fd, err := rootfs.Copy(pidfd, extent, attrs)
+	var t *FileTree
+	if err == nil {
+		t, err = rootfs.LiveTree(fd, o.Pid)
+	}
 	if alive := unix.PidfdSendSignal(pidfd, 0, nil, 0); alive != nil {
 		if err == nil {
-			unix.Close(fd)
+			err = t.Close()
 		}
-		return -1, gone
+		return nil, errors.Join(gone, err)
 	}
-	return fd, err
+	return t, err
 }
 
 // downFiles assembles the root of a container that does not run.

@@ -78,6 +78,10 @@ type (
 	Usage       = cgroup.Stats
 	UsageIO     = cgroup.IOEntry
 	ExecProcess = job.Process
+	FileTree    = rootfs.Tree
+	FilesUpper  = rootfs.Upper
+	FileChange  = rootfs.Change
+	Extraction  = rootfs.ExtractOptions
 	// UserNamespace is an open user namespace.
 	UserNamespace = ocispec.UserNamespace
 )

@@ -149,6 +149,10 @@ func mountBounded(l Layers, attrs uint64, layers bool) (int, error) { //nolint:r
 	})
 }
 
+// Act makes the calling thread read and write files as the root of the maps,
+// with all of its capabilities, for good: the thread must end with its work.
+func (m *Mapped) Act() error { return m.write(false) }
+
 // write makes the calling thread write files as the root of the maps, with its
 // capabilities, for good.
 func (m *Mapped) write(bounded bool) error { //nolint:revive // as Layers.Bounded

@@ -44,6 +44,8 @@ type Options struct {
 	Views     Views
 	Streams   Streams
 	Execs     Execs
+	Files     Files
+	Changes   Changes
 	Images    Images
 	Archives  Archives
 	Registry  Registries
@@ -99,6 +101,7 @@ func (s *Server) route(visible func(wire.Event) bool) {
 		(&containers{o.Lifecycle, o.States, o.Views, o.Streams}).routes(),
 		(&streams{o.Streams, s.ctx}).routes(),
 		(&execs{o.Execs, s.ctx}).routes(),
+		(&files{o.Files, o.Changes}).routes(),
 		(&events{o.Events, visible}).routes(),
 		(&images{o.Images, o.Archives, o.Driver, remote}).routes(),
 		remote.routes(),

@@ -81,7 +81,7 @@ func TestAnswers(t *testing.T) {
 		"GET /containers/c1/logs?stdout=1&since=10m HTTP/1.1\nHost: x":                                                         refusal("400 Bad Request", `invalid value for \"since\": invalid timestamp \"10m\": invalid seconds \"10m\": invalid syntax`),
 		"GET /containers/c1/logs?stdout=1 HTTP/1.1\nHost: x":                                                                   refusal("501 Not Implemented", "configured logging driver does not support reading"),
 		"GET /v1.54/images/busybox/attestations HTTP/1.1\nHost: x":                                                             refusal("400 Bad Request", "GET /images/{name:.*}/attestations requires minimum API version 1.55"),
-		"POST /commit HTTP/1.1\nHost: x\nContent-Length: 0":                                                                    refusal("501 Not Implemented", "container commit: not supported by this version of Gantry"),
+		"POST /commit HTTP/1.1\nHost: x\nContent-Length: 0":                                                                    refusal("400 Bad Request", `invalid name or ID supplied: \"\"`),
 		"GET /nodes HTTP/1.1\nHost: x":                     refusal("503 Service Unavailable", `This node is not a swarm manager. Use \"docker swarm init\" or \"docker swarm join\" to connect this node to swarm and try again.`),
 		"GET /containers/c1/checkpoints HTTP/1.1\nHost: x": refusal("501 Not Implemented", "This experimental feature is disabled by default. Start the Docker daemon in experimental mode in order to enable it."),
 		"GET /events?since=5&until=1 HTTP/1.1\nHost: x":    refusal("400 Bad Request", "`since` time (5) cannot be after `until` time (1)"),

@@ -18,12 +18,6 @@ func unbuilt() []route {
 		}}
 	}
 	list := []route{
-		missing("GET", "/containers/{name}/changes", "container diff"),
-		missing("GET", "/containers/{name}/export", "container export"),
-		missing("HEAD", "/containers/{name}/archive", "container copy"),
-		missing("GET", "/containers/{name}/archive", "container copy"),
-		missing("PUT", "/containers/{name}/archive", "container copy"),
-		missing("POST", "/commit", "container commit"),
 		missing("POST", "/build", "image build"),
 		missing("POST", "/build/cancel", "build cancel"),
 		missing("POST", "/session", "build session"),

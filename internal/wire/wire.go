@@ -52,8 +52,12 @@ type (
 	ExecStart        = container.ExecStartRequest
 	ExecInspect      = container.ExecInspectResponse
 	ContainersPruned = container.PruneReport
+	CommitResponse   = container.CommitResponse
 	PathStat         = container.PathStat
-	ErrorResponse    = common.ErrorResponse
+	FilesystemChange = container.FilesystemChange
+	// FilesystemChangeKind is 0 for modified, 1 for added, 2 for deleted.
+	FilesystemChangeKind = container.ChangeType
+	ErrorResponse        = common.ErrorResponse
 	// Progress is one message of a stream about work that takes time.
 	Progress      = jsonstream.Message
 	ProgressError = jsonstream.Error
