@@ -30,6 +30,8 @@ var guarded = map[string][]string{
 	"Views":     {"Inspect", "List", "Prune", "Stats", "Top"},
 	"Streams":   {"Attach", "Logs", "Resize", "Wait"},
 	"Execs":     {"ExecCreate", "ExecInspect", "ExecResize", "ExecStart"},
+	"Files":     {"ArchiveGet", "ArchivePut", "ArchiveStat"},
+	"Changes":   {"Changes", "Commit", "Export"}, // a commit's image is in the query: scope.content
 	"Images":    {"History", "Inspect", "List", "Remove", "Tag"},
 	"Archives":  {"Import", "Load", "Prune", "Save"},
 	"Networks":  {"Create", "Inspect", "List", "Prune", "Remove"},
