@@ -140,4 +140,9 @@ func matches(want, have ocispec.Platform) bool {
 	return platforms.Only(want).Match(platforms.Normalize(have))
 }
 
+// better reports whether a suits want more than b does; both match it.
+func better(want, a, b ocispec.Platform) bool {
+	return platforms.Only(want).Less(platforms.Normalize(a), platforms.Normalize(b))
+}
+
 var errNoManifest = errors.New("no manifest of it is here")

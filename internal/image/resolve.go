@@ -172,7 +172,7 @@ func (s *catalog) pick(ctx context.Context, g group, p *ocispec.Platform, ref st
 	if p != nil {
 		want = *p
 	}
-	var best *parts
+	var best, other *parts
 	for _, m := range list {
 		c, err := s.read(ctx, m)
 		switch {
@@ -181,11 +181,17 @@ func (s *catalog) pick(ctx context.Context, g group, p *ocispec.Platform, ref st
 		case err != nil:
 			return nil, fmt.Errorf("image %s: %w", ref, err)
 		case matches(want, c.platform):
-			return g.image(c), nil
-		case best == nil:
-			best = c
+			if best == nil || better(want, c.platform, best.platform) {
+				best = c
+			}
+		case other == nil:
+			other = c
 		}
 	}
+	if best != nil {
+		return g.image(best), nil
+	}
+	best = other
 	if best == nil && len(list) > 0 && p == nil {
 		return nil, errs.New(errs.NotFound, "image %s: %w", ref, errNoManifest)
 	}

@@ -132,10 +132,10 @@ func (s *session) lead(ctx context.Context, d ocispec.Descriptor) error {
 		return err
 	}
 	defer func() { in.Close() }()
-	wait, wrong := backoff, 0
+	wait, wrong, gave := backoff, 0, map[*wire]bool{}
 	for attempt := 1; ; attempt++ {
 		before := in.Offset()
-		err := s.attempt(ctx, in, d, f)
+		err := s.attempt(ctx, in, d, f, gave)
 		if err == nil {
 			return nil
 		}
@@ -201,9 +201,10 @@ func sleep(ctx context.Context, d time.Duration) error {
 var errDigest = errors.New("content has another digest than it shall have")
 
 // attempt tries each endpoint in turn from where in is, and commits it.
-// Endpoints that can't be reached, or send something else, are not asked again
-// as long as there is another one.
-func (s *session) attempt(ctx context.Context, in *content.Ingest, d ocispec.Descriptor, f *flow) (err error) {
+// Endpoints that can't be reached, or may have sent something else, are not asked
+// again as long as there is another one. gave are those that what has arrived is
+// from.
+func (s *session) attempt(ctx context.Context, in *content.Ingest, d ocispec.Descriptor, f *flow, gave map[*wire]bool) (err error) {
 	for host, w := range s.wires {
 		if w.bad.Load() && host < len(s.wires)-1 {
 			continue
@@ -212,10 +213,16 @@ func (s *session) attempt(ctx context.Context, in *content.Ingest, d ocispec.Des
 		f.done.Store(began)
 		f.state.Store(phaseFetching)
 		err = s.receive(ctx, host, in, d, f)
+		if in.Offset() > began {
+			gave[w] = true
+		}
 		if err == nil {
 			f.state.Store(phaseVerifying)
 			if err = in.Commit(); errs.Is(err, errs.Invalid) {
-				w.bad.Store(began == 0)
+				for g := range gave {
+					g.bad.Store(true)
+				}
+				clear(gave)
 				return fmt.Errorf("%w: %w", errDigest, err)
 			}
 			return err
@@ -240,7 +247,7 @@ func (s *session) receive(ctx context.Context, host int, in *content.Ingest, d o
 	}
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	stop := watch(ctx, cancel, &f.done)
+	stop := watch(ctx, s.cfg.Stall, cancel, &f.done)
 	defer stop()
 	r, err := s.stream(ctx, host, d, in.Offset())
 	if err != nil {
@@ -271,8 +278,8 @@ func stalledOr(ctx context.Context, err error) error {
 }
 
 // watch ends a fetch that does not get on.
-func watch(ctx context.Context, cancel context.CancelCauseFunc, done *atomic.Int64) (stop func()) {
-	t := time.NewTicker(stallWindow)
+func watch(ctx context.Context, window time.Duration, cancel context.CancelCauseFunc, done *atomic.Int64) (stop func()) {
+	t := time.NewTicker(window)
 	end := make(chan struct{})
 	go func() {
 		defer t.Stop()

@@ -8,6 +8,8 @@ import (
 	"sync"
 	"testing"
 
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
 	"gantry/internal/content"
 	"gantry/internal/image"
 	"gantry/internal/layer"
@@ -133,7 +135,12 @@ func (h *host) push(name string, o remote.PushOptions) (string, error) {
 // file reads a file of an image's uppermost layer that has it.
 func (h *host) file(name, path string) string {
 	h.t.Helper()
-	img, err := h.images.Resolve(h.t.Context(), name, nil)
+	return h.fileFor(name, path, nil)
+}
+
+func (h *host) fileFor(name, path string, p *ocispec.Platform) string {
+	h.t.Helper()
+	img, err := h.images.Resolve(h.t.Context(), name, p)
 	if err != nil {
 		h.t.Fatal(err)
 	}

@@ -71,6 +71,9 @@ func (s *session) ping(ctx context.Context) (*http.Response, error) {
 		return nil, translate(err)
 	}
 	at := h.Scheme + "://" + h.Host + w.path + "/"
+	if w.plain.Load() {
+		at = "http" + strings.TrimPrefix(at, h.Scheme)
+	}
 	if resp != nil {
 		at = resp.Request.URL.String()
 	}

@@ -83,15 +83,9 @@ func TestPullPlatforms(t *testing.T) {
 			t.Errorf("%s: %v\n%s", platform, err, out)
 			continue
 		}
-		i, err := h.images.Resolve(t.Context(), r.Host+"/multi:1", p)
-		if err != nil {
-			t.Errorf("%s: %v", platform, err)
-			continue
+		if got := h.fileFor(r.Host+"/multi:1", "text", p); got != want {
+			t.Errorf("%s: text is %q, not %q", platform, got, want)
 		}
-		if i.Manifest.Platform == nil || strings.TrimSuffix(i.Platform.Architecture+i.Platform.Variant, "v8") == "" {
-			t.Errorf("%s: %+v", platform, i.Platform)
-		}
-		_ = want
 	}
 	for _, q := range r.Requests() {
 		if strings.Contains(q.Path, attested.Digest.String()) {

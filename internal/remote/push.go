@@ -8,6 +8,7 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	blobs "github.com/containerd/containerd/v2/core/content"
 	"github.com/containerd/containerd/v2/core/remotes"
@@ -314,7 +315,7 @@ func (p *push) send(ctx context.Context, d ocispec.Descriptor, id string) (statu
 			p.t.step(id, "Pushing", apiwire.ProgressDetail{Current: r.n.Load(), Total: d.Size})
 		})()
 	}
-	defer watchPush(ctx, cancel, r, d.Size)()
+	defer watchPush(ctx, p.cfg.Stall, cancel, r, d.Size)()
 	if err := blobs.Copy(ctx, w, r, d.Size, d.Digest); err != nil {
 		return "", stalledOr(ctx, err)
 	}
@@ -323,9 +324,9 @@ func (p *push) send(ctx context.Context, d ocispec.Descriptor, id string) (statu
 
 // watchPush ends a push that does not get on. When all is sent, the registry has
 // the time of the transport to answer.
-func watchPush(ctx context.Context, cancel context.CancelCauseFunc, r *countedReader, size int64) (stop func()) {
+func watchPush(ctx context.Context, window time.Duration, cancel context.CancelCauseFunc, r *countedReader, size int64) (stop func()) {
 	last := int64(-1)
-	return every(ctx, stallWindow, func() {
+	return every(ctx, window, func() {
 		now := r.n.Load()
 		if now == last && now < size {
 			cancel(errStalled)

@@ -19,6 +19,7 @@ package remote
 import (
 	"context"
 	"log/slog"
+	"time"
 
 	"github.com/distribution/reference"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -59,6 +60,8 @@ type Config struct {
 	Downloads  int // connections that fetch blobs at once; default 3
 	Uploads    int // blobs that a push sends at once; default 5
 	Attempts   int // of each blob; default 5
+	// Stall is how long a connection may bring nothing; default 30 s.
+	Stall time.Duration
 }
 
 // A Registry is how images whose names begin alike are reached.
@@ -104,6 +107,9 @@ func (c *Client) config() Config {
 		if *d.at <= 0 {
 			*d.at = d.n
 		}
+	}
+	if cfg.Stall <= 0 {
+		cfg.Stall = stallWindow
 	}
 	c.slots.resize(cfg.Downloads)
 	return cfg
