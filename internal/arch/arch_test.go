@@ -15,10 +15,8 @@ import (
 // goes down, facts come up as values.
 var layers = [][]string{
 	{"errs", "durable", "keyed", "id", "version"},
-	{"wire", "event", "plan", "filter"},
-	{"store", "content", "layer", "image", "remote", "ocispec", "cgroup", "seccomp", "ociruntime", "rootpath", "archive", "overlay", "userns", "quota", "cdi", "logs", "shim", "network", "volume", "probe"},
 	{"wire", "event", "plan", "filter", "job"},
-	{"store", "content", "layer", "image", "remote", "ocispec", "cgroup", "seccomp", "ociruntime", "rootpath", "archive", "overlay", "userns", "logs", "shim", "network", "volume", "probe"},
+	{"store", "content", "layer", "image", "remote", "ocispec", "cgroup", "seccomp", "ociruntime", "rootpath", "archive", "overlay", "userns", "quota", "cdi", "logs", "shim", "network", "volume", "probe"},
 	{"launch", "container", "build", "disk"},
 	{"doctor", "server", "client", "cli", "compose", "config"},
 	{"daemon"},
