@@ -206,6 +206,9 @@ func (s *names) pruneOne(ctx context.Context, g group) ([]wire.ImageDeleted, err
 // prunable reports whether the labels and the age of g satisfy f.
 func (s *names) prunable(ctx context.Context, g group, f filter.Args, until time.Time) bool {
 	i, err := s.pick(ctx, g, nil, "")
+	if g.pinned(i) {
+		return false
+	}
 	if err != nil {
 		return !f.Has("label") && !f.Has("label!") && until.IsZero() // broken: nothing is lost
 	}
