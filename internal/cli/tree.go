@@ -115,6 +115,7 @@ func otherEntries() []entry {
 		{group: "jobs", name: "wait", build: jobWaitCommand},
 		{group: "jobs", name: "cancel", build: jobCancelCommand},
 		{group: "system", name: "dial-stdio", hidden: true, build: dialStdioCommand},
+		{group: "system", name: "upgrade", build: upgradeCommand},
 		{group: "system", name: "events", top: "events", build: eventsCommand},
 		{group: "system", name: "prune", build: systemPruneCommand},
 		{top: "inspect", build: inspectCommand},

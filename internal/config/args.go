@@ -23,6 +23,8 @@ func parseArgs(opts []Option, args []string) (given []givenFlag, cmd Command, er
 		switch {
 		case arg == "--validate":
 			cmd = Validate
+		case arg == "--upgrade-check": // asked by the daemon that this program shall replace
+			cmd = UpgradeCheck
 		case arg == "--version" || arg == "-v":
 			return nil, Version, nil
 		case arg == "--help" || arg == "-h":

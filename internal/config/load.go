@@ -19,10 +19,11 @@ type Command uint8
 
 // What a daemon can be asked for.
 const (
-	Serve    Command = iota
-	Validate         // check the configuration and end
-	Version          // print the version and end
-	Help             // print the flags and end
+	Serve        Command = iota
+	Validate             // check the configuration and end
+	Version              // print the version and end
+	Help                 // print the flags and end
+	UpgradeCheck         // say whether this program can take over from a running one, and end
 )
 
 // Load reads the command line (without the program's name) and the file that it

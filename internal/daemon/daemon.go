@@ -22,11 +22,13 @@ import (
 	"gantry/internal/cgroup"
 	"gantry/internal/config"
 	"gantry/internal/container"
+	"gantry/internal/daemon/handover"
 	"gantry/internal/daemon/hostinfo"
 	"gantry/internal/daemon/listen"
 	"gantry/internal/daemon/shimbin"
 	"gantry/internal/daemon/telemetry"
 	"gantry/internal/doctor"
+	"gantry/internal/durable"
 	"gantry/internal/errs"
 	"gantry/internal/event"
 	"gantry/internal/launch"
@@ -45,38 +47,54 @@ import (
 
 // A Daemon is everything that is open.
 type Daemon struct {
-	config  atomic.Pointer[config.Config]
-	log     *slog.Logger
-	level   *slog.LevelVar
-	bus     *event.Bus
-	engine  *container.Engine
-	server  *server.Server
-	doors   doors
-	about   *about
-	id      string
-	tls     *listen.TLS // of the TCP sockets; nil without
-	metrics *telemetry.Metrics
-	tracer  *telemetry.Tracer
-	closers []closer // in the order of opening
+	config atomic.Pointer[config.Config]
+	log    *slog.Logger
+	level  *slog.LevelVar
+	bus    *event.Bus
+	engine *container.Engine
+	server *server.Server
+	doors  doors
+	locks  map[string]*durable.Lock
+	handed *handover.State // what the program before left; nil if there was none
+	// next gives the program that shall take over; upgrading says that one is
+	// about to.
+	next      chan string
+	upgrading bool
+	files     []*os.File  // of an upgrade: closed if nobody referred to them
+	alarm     *time.Timer // for a new program that does not come up
+	args      []string
+	about     *about
+	id        string
+	tls       *listen.TLS // of the TCP sockets; nil without
+	metrics   *telemetry.Metrics
+	tracer    *telemetry.Tracer
+	closers   []closer // in the order of opening
 }
 
 // A closer undoes one step of open.
 type closer struct {
 	what  string
 	close func(context.Context) error
+	stays bool // at an upgrade: the next program takes it over
 }
 
 // later has a part closed at the end.
 func (d *Daemon) later(what string, f func(context.Context) error) {
-	d.closers = append(d.closers, closer{what, f})
+	d.closers = append(d.closers, closer{what: what, close: f})
+}
+
+// last is later for what the next program of an upgrade takes over as it is.
+func (d *Daemon) last(what string, f func(context.Context) error) {
+	d.closers = append(d.closers, closer{what, f, true})
 }
 
 // open opens every part. What was opened before an error is closed again.
-func open(ctx context.Context, c *config.Config, log *slog.Logger, level *slog.LevelVar) (_ *Daemon, err error) {
-	d := &Daemon{log: log, level: level, bus: event.New(), metrics: telemetry.New(), tracer: &telemetry.Tracer{}}
+func open(ctx context.Context, c *config.Config, d *Daemon) (_ *Daemon, err error) {
+	d.bus, d.metrics, d.tracer = event.New(), telemetry.New(), &telemetry.Tracer{}
 	d.config.Store(c)
 	defer func() {
 		if err != nil {
+			d.upgrading = d.handed != nil // which is given back
 			err = errors.Join(err, d.close(context.WithoutCancel(ctx)))
 		}
 	}()
@@ -107,7 +125,9 @@ func open(ctx context.Context, c *config.Config, log *slog.Logger, level *slog.L
 	if err != nil {
 		return nil, err
 	}
-	d.later("networks", func(ctx context.Context) error { return networks.Close(ctx, network.CloseOptions{Remove: true}) })
+	d.later("networks", func(ctx context.Context) error {
+		return networks.Close(ctx, network.CloseOptions{Remove: !d.upgrading})
+	})
 	volumes, err := volume.Open(volume.Options{Store: db, Dir: c.Root + "/volumes", Events: d.bus})
 	if err != nil {
 		return nil, err
@@ -148,7 +168,7 @@ func (d *Daemon) openEngine(ctx context.Context, c *config.Config, p parts) erro
 			return errs.New(errs.Unsupported, "exec-opt native.cgroupdriver=systemd: systemd does not run on this host (there is no /run/systemd/system); use cgroupfs")
 		}
 	} else {
-		d.later("control groups", func(context.Context) error { removeParent(cgroups, parent); return nil })
+		d.last("control groups", func(context.Context) error { removeParent(cgroups, parent); return nil })
 	}
 	users, err := userNamespaces(c)
 	if err != nil {
@@ -203,7 +223,7 @@ func (d *Daemon) openServer(ctx context.Context, p parts, sys *about, doc *docto
 		Disk: du, Jobs: jobs,
 		Product: "Docker/" + version.Engine + " (linux)", Driver: driver,
 		Experimental: d.config.Load().Experimental, Log: d.log,
-		Answered: d.answered, Profiler: d.profiler,
+		Answered: d.answered, Profiler: d.profiler, Upgrades: upgrades{d},
 	})
 	d.later("server", func(ctx context.Context) error { return d.server.Shutdown(ctx) })
 }
@@ -212,6 +232,9 @@ func (d *Daemon) openServer(ctx context.Context, p parts, sys *about, doc *docto
 func (d *Daemon) close(ctx context.Context) error {
 	var all []error
 	for i := len(d.closers) - 1; i >= 0; i-- {
+		if d.upgrading && d.closers[i].stays {
+			continue
+		}
 		began := time.Now()
 		if err := d.closers[i].close(ctx); err != nil {
 			all = append(all, fmt.Errorf("close %s: %w", d.closers[i].what, err))

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"gantry/internal/config"
+	"gantry/internal/daemon/handover"
 	"gantry/internal/daemon/listen"
 	"gantry/internal/daemon/telemetry"
 	"gantry/internal/server"
@@ -22,6 +23,8 @@ type door struct {
 	what  string // "API", "debug", "metrics"
 	l     net.Listener
 	serve func(net.Listener) error
+	key   string       // tells the sockets apart that the next program takes over; empty: it opens its own
+	kept  *listen.Kept // what it takes over
 	// Of a scoped socket: who answers, and where its policy is.
 	scoped *server.Scoped
 	policy string
@@ -51,12 +54,9 @@ func (d *Daemon) openDoors(ctx context.Context, c *config.Config, inherited []ne
 		conf = d.tls.Config()
 	}
 	for _, h := range c.Hosts {
-		ls, err := listen.Open(ctx, h, listen.Options{Group: c.Group, Inherited: inherited, TLS: conf})
-		if err != nil {
+		o := listen.Options{Group: c.Group, Inherited: inherited, TLS: conf}
+		if err := d.openAPI(ctx, h, o, door{what: "API", key: h, serve: func(l net.Listener) error { return d.server.Serve(l) }}); err != nil {
 			return nil, err
-		}
-		for _, l := range ls {
-			d.doors = append(d.doors, door{what: "API", l: l, serve: func(l net.Listener) error { return d.server.Serve(l) }})
 		}
 	}
 	for _, a := range c.APISockets {
@@ -71,6 +71,43 @@ func (d *Daemon) openDoors(ctx context.Context, c *config.Config, inherited []ne
 		err = d.openPage(ctx, "metrics", "tcp://"+c.MetricsAddr, telemetry.Show(d.metrics))
 	}
 	return d.doors, err
+}
+
+// openAPI opens a socket of the API, or takes it over, as a door like like. A
+// host can stand for several sockets.
+func (d *Daemon) openAPI(ctx context.Context, host string, o listen.Options, like door) error {
+	var kept []*listen.Kept
+	o.Keep = func(k *listen.Kept) { kept = append(kept, k) }
+	var all []net.Listener
+	for n := 0; d.handed != nil; n++ {
+		left, ok := d.handed.Doors[fmt.Sprintf("%s#%d", like.key, n)]
+		if !ok {
+			break
+		}
+		o.Handed, o.Conns = handover.File(left.Listener), nil
+		for _, fd := range left.Conns {
+			if f := handover.File(fd); f != nil {
+				o.Conns = append(o.Conns, f)
+			}
+		}
+		ls, err := listen.Open(ctx, host, o)
+		if err != nil {
+			return err
+		}
+		all = append(all, ls...)
+	}
+	if len(all) == 0 {
+		var err error
+		if all, err = listen.Open(ctx, host, o); err != nil {
+			return err
+		}
+	}
+	for i, l := range all {
+		one := like
+		one.l, one.kept, one.key = l, kept[i], fmt.Sprintf("%s#%d", like.key, i)
+		d.doors = append(d.doors, one)
+	}
+	return nil
 }
 
 // openPage opens a socket, for root alone if it is a unix one, on which h

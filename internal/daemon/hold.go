@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"gantry/internal/config"
+	"gantry/internal/daemon/handover"
 	"gantry/internal/durable"
 	"gantry/internal/errs"
 )
@@ -15,15 +16,17 @@ import (
 // hold takes the daemon's directories and writes the pid file. What another
 // daemon holds is refused before anything of it has been touched.
 func (d *Daemon) hold(c *config.Config) error {
+	d.locks = map[string]*durable.Lock{}
 	for _, dir := range []string{c.Root, c.Run} {
-		lock, err := durable.LockDir(dir)
+		lock, err := d.lock(dir)
 		if errs.Is(err, errs.Conflict) {
 			return errs.New(errs.Conflict, "another daemon uses %s: each daemon of a host needs a --data-root, an --exec-root and a --pidfile of its own", dir)
 		}
 		if err != nil {
 			return err
 		}
-		d.later("lock of "+dir, func(context.Context) error { return lock.Close() })
+		d.last("lock of "+dir, func(context.Context) error { return lock.Close() })
+		d.locks[dir] = lock
 	}
 	if c.PidFile == "" {
 		return nil
@@ -34,8 +37,20 @@ func (d *Daemon) hold(c *config.Config) error {
 	if err := durable.Replace(c.PidFile, []byte(strconv.Itoa(os.Getpid())), 0o644); err != nil {
 		return fmt.Errorf("pid file: %w", err)
 	}
-	d.later("pid file", func(context.Context) error { return os.Remove(c.PidFile) })
+	d.last("pid file", func(context.Context) error { return os.Remove(c.PidFile) })
 	return nil
+}
+
+// lock takes a directory, or takes it over from the program before.
+func (d *Daemon) lock(dir string) (*durable.Lock, error) {
+	if d.handed != nil {
+		if fd, ok := d.handed.Locks[dir]; ok {
+			if f := handover.File(fd); f != nil {
+				return durable.InheritLock(f), nil
+			}
+		}
+	}
+	return durable.LockDir(dir)
 }
 
 // livingDaemon returns the process that a pid file names, if that runs the

@@ -3,12 +3,12 @@ package daemon
 import (
 	"context"
 	"net/http"
-	"slices"
 	"strings"
 	"time"
 
 	"gantry/internal/daemon/telemetry"
 	"gantry/internal/launch"
+	"gantry/internal/server"
 	"gantry/internal/version"
 )
 
@@ -80,16 +80,13 @@ var dockersActions = map[string]string{
 	"container.create": "create", "container.start": "start", "container.remove": "delete", "container.commit": "commit", "container.diff": "changes",
 }
 
-// endless are the operations that last as long as the client wants.
-var endless = []string{"container.attach", "container.logs", "container.wait", "container.stats", "system.events", "exec.start", "build.session", "build.grpc"}
-
 // answered notes how long an operation took.
 func (d *Daemon) answered(operation string, err error, took time.Duration) {
 	result := "ok"
 	if err != nil {
 		result = "error"
 	}
-	if slices.Contains(endless, operation) {
+	if server.Endless(operation) {
 		took = 0
 	}
 	d.metrics.Time(requests, telemetry.Labels(operation, result), took)

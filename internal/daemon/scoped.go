@@ -53,12 +53,13 @@ func (d *Daemon) openScoped(ctx context.Context, c *config.Config, a config.APIS
 	if o.Group == "" {
 		o.Group = c.Group
 	}
-	ls, err := listen.Open(ctx, "unix://"+a.Path, o)
+	s := d.server.Scoped(p)
+	err = d.openAPI(ctx, "unix://"+a.Path, o, door{
+		what: "API, policy " + a.Policy, key: "scoped " + a.Path, serve: func(l net.Listener) error { return s.Serve(l) }, scoped: s, policy: a.Policy,
+	})
 	if err != nil {
 		return fmt.Errorf("api-socket: %w", err)
 	}
-	s := d.server.Scoped(p)
-	d.doors = append(d.doors, door{what: "API, policy " + a.Policy, l: ls[0], serve: func(l net.Listener) error { return s.Serve(l) }, scoped: s, policy: a.Policy})
 	return nil
 }
 

@@ -103,5 +103,12 @@ func LockDir(dir string) (*Lock, error) {
 	return &Lock{f}, nil
 }
 
+// InheritLock makes a Lock of the descriptor of one that another program held
+// before it was replaced by this one (File).
+func InheritLock(f *os.File) *Lock { return &Lock{f} }
+
+// File returns the file that holds the lock.
+func (l *Lock) File() *os.File { return l.f }
+
 // Close gives the directory up.
 func (l *Lock) Close() error { return l.f.Close() }

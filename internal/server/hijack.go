@@ -46,6 +46,9 @@ func hijack(w http.ResponseWriter, head string) (*hijacked, error) {
 	if err != nil {
 		return nil, fmt.Errorf("take over the connection: %w", err)
 	}
+	if kept, ok := conn.(interface{ Release() net.Conn }); ok {
+		conn = kept.Release()
+	}
 	if r, ok := w.(*response); ok {
 		r.began, r.hijacked = true, true
 	}

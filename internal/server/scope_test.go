@@ -38,6 +38,7 @@ var guarded = map[string][]string{
 	"Volumes":   {"Create", "Inspect", "List", "Prune", "Remove"},
 	"System":    {"Info", "Version"},
 	"Doctor":    {"Examine", "Mend"},
+	"Upgrades":  {"State", "Upgrade"},
 	"Disk":      {"PruneCache", "Usage"},
 	"Registry":  {"Login", "Lookup", "Pull", "Push", "Search"}, // what they are handed is in path and query: scope.content
 }

@@ -23,6 +23,7 @@ import (
 	"runtime/debug"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"gantry/internal/errs"
@@ -64,6 +65,7 @@ type Options struct {
 	// Answered is told of each operation that was answered, and how long that
 	// took; nil for nobody.
 	Answered func(operation string, err error, took time.Duration)
+	Upgrades Upgrades
 	// Profiler gives what serves /debug, nil if it is off.
 	Profiler func() http.Handler
 }
@@ -77,6 +79,8 @@ type Server struct {
 
 	ctx    context.Context // ends when the server closes
 	cancel context.CancelFunc
+
+	short atomic.Int64 // requests under way that end by themselves
 
 	mu      sync.Mutex
 	servers []*http.Server
@@ -108,6 +112,7 @@ func (s *Server) route(visible func(wire.Event) bool) {
 		(&networks{o.Networks}).routes(),
 		(&volumes{o.Volumes}).routes(),
 		(&system{o.System, o.Doctor}).routes(),
+		upgradeRoutes(o.Upgrades),
 		debugging(o.Profiler),
 		(&disk{o.Disk}).routes(),
 		(&jobs{o.Jobs}).routes(),
@@ -133,6 +138,7 @@ func (s *Server) Serve(l net.Listener, hosts ...string) error {
 		ReadHeaderTimeout: headerTime,
 		MaxHeaderBytes:    maxHeader,
 		BaseContext:       func(net.Listener) context.Context { return s.ctx },
+		ConnState:         tellState,
 		ErrorLog:          slog.NewLogLogger(s.Log.Handler(), slog.LevelDebug),
 	}
 	if !unix {
@@ -232,8 +238,10 @@ func (s *Server) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
 // answer runs a handler and turns its error into the answer.
 func (s *Server) answer(w *response, r *request, h *compiled) {
 	began := time.Now()
+	op, _ := operationOf(h.method, h.pattern)
+	defer s.begin(op.name)()
 	err := h.serve(w, r)
-	if op, ok := operationOf(h.method, h.pattern); ok && s.Answered != nil {
+	if s.Answered != nil && op.name != "" {
 		s.Answered(op.name, err, time.Since(began))
 	}
 	s.Log.Debug("request", "method", r.Method, "path", r.URL.Path, "took", time.Since(began), "err", err)

@@ -32,31 +32,70 @@ type Options struct {
 	TLS   *tls.Config
 	// Inherited are the sockets that systemd passed (see Inherited).
 	Inherited []net.Listener
+	// Keep is given each listener, so that it can be handed over; nil for no
+	// interest.
+	Keep func(*Kept)
+	// Handed is, instead of a new socket, one that another program handed
+	// over, with connections; nil for a new one.
+	Handed *os.File
+	Conns  []*os.File
 }
 
 // Open opens the sockets that host (unix://path, tcp://address, fd://name)
 // stands for.
 func Open(ctx context.Context, host string, o Options) ([]net.Listener, error) {
 	proto, addr, _ := strings.Cut(host, "://")
+	var all []net.Listener
+	var early []net.Conn
 	var l net.Listener
 	var err error
-	switch proto {
-	case "unix":
-		l, err = openUnix(ctx, addr, o)
-	case "tcp":
-		l, err = (&net.ListenConfig{}).Listen(ctx, "tcp", addr)
-		if err == nil && o.TLS != nil {
-			l = tls.NewListener(l, o.TLS)
+	switch {
+	case o.Handed != nil:
+		if l, early, err = restore(o.Handed, o.Conns); err == nil && proto == "unix" {
+			l, err = named(l, addr)
 		}
-	case "fd":
-		return pick(o.Inherited, addr)
+	case proto == "unix":
+		l, err = openUnix(ctx, addr, o)
+	case proto == "tcp":
+		l, err = (&net.ListenConfig{}).Listen(ctx, "tcp", addr)
+	case proto == "fd":
+		if all, err = pick(o.Inherited, addr); err != nil {
+			return nil, err
+		}
 	default:
 		err = errs.New(errs.Invalid, "unknown protocol %q", proto)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("listen on %s: %w", host, err)
 	}
-	return []net.Listener{l}, nil
+	if l != nil {
+		all = append(all, l)
+	}
+	for i, l := range all {
+		k := keep(l, early)
+		if o.Keep != nil {
+			o.Keep(k)
+		}
+		all[i] = k
+		if proto == "tcp" && o.TLS != nil {
+			all[i] = tls.NewListener(k, o.TLS)
+		}
+	}
+	return all, nil
+}
+
+// named gives a unix socket that was handed over its file again, to remove it
+// at the end.
+func named(l net.Listener, path string) (net.Listener, error) {
+	ul, ok := l.(*net.UnixListener)
+	if !ok {
+		return nil, fmt.Errorf("%s was handed over as a %T", path, l)
+	}
+	dir, err := os.Open(filepath.Dir(path))
+	if err != nil {
+		return nil, err
+	}
+	return unixSocket{ul, dir, filepath.Base(path)}, nil
 }
 
 // pick returns all inherited sockets, or the one with a descriptor's number.
@@ -65,13 +104,13 @@ func pick(all []net.Listener, addr string) ([]net.Listener, error) {
 		return nil, errs.New(errs.Invalid, "listen on fd://%s: no sockets were passed by systemd (socket activation)", addr)
 	}
 	if addr == "" || addr == "*" {
-		return all, nil
+		return append([]net.Listener{}, all...), nil
 	}
 	n, err := strconv.Atoi(addr)
 	if err != nil || n < firstFD || n >= firstFD+len(all) {
 		return nil, errs.New(errs.Invalid, "listen on fd://%s: no such socket was passed by systemd", addr)
 	}
-	return all[n-firstFD : n-firstFD+1], nil
+	return []net.Listener{all[n-firstFD]}, nil
 }
 
 // A unixSocket removes its file when it is closed.
