@@ -74,18 +74,18 @@ func (d *Daemon) run(ctx context.Context, c *config.Config) error {
 	}
 	// Nothing of ours is for others to read unless a mode says so.
 	syscall.Umask(0o022)
-	defer d.comeUp()()
+	defer upgrades{d}.comeUp()()
 	began := time.Now()
 	var sockets doors
 	if _, err = open(ctx, c, d); err == nil {
 		sockets, err = d.openDoors(ctx, c, inherited)
 	}
 	if err != nil {
-		return d.giveBack(ctx, err)
+		return upgrades{d}.giveBack(ctx, err)
 	}
 	program, err := d.serve(ctx, sockets, signals, began)
 	if program != "" {
-		return d.handOver(ctx, program)
+		return upgrades{d}.handOver(ctx, program)
 	}
 	end, cancel := context.WithTimeout(context.WithoutCancel(ctx), shutdownTime(d.config.Load()))
 	defer cancel()
@@ -110,7 +110,7 @@ func (d *Daemon) serve(ctx context.Context, doors doors, signals <-chan os.Signa
 	}
 	// What bringing everything up took is not needed again.
 	debug.FreeOSMemory()
-	d.isUp()
+	upgrades{d}.isUp()
 	d.log.Info("ready", "version", version.Version, "name", c.String(), "root", c.Root, "took", time.Since(began))
 	if err := listen.Notify("READY=1"); err != nil {
 		d.log.Warn("systemd was not told", "err", err)
@@ -131,7 +131,7 @@ func (d *Daemon) serve(ctx context.Context, doors doors, signals <-chan os.Signa
 			case syscall.SIGUSR1:
 				_ = pprof.Lookup("goroutine").WriteTo(os.Stderr, 2)
 			case syscall.SIGUSR2:
-				go d.upgradeBySignal(ctx)
+				go upgrades{d}.upgradeBySignal(ctx)
 			default:
 				_ = listen.Notify("STOPPING=1")
 				d.stopContainers(ctx, s.String())

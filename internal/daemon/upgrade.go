@@ -37,7 +37,7 @@ const (
 )
 
 // upgrades is what the API asks about upgrades.
-type upgrades struct{ d *Daemon }
+type upgrades struct{ *Daemon }
 
 // Upgrade has the program at path, the running one's path if empty, take over
 // once the request is answered. It returns what the state is before.
@@ -49,12 +49,12 @@ func (u upgrades) Upgrade(ctx context.Context, path string) (server.UpgradeState
 	if !strings.HasPrefix(path, "/") {
 		return now, errs.New(errs.Invalid, "the path of the new program must be absolute: %q", path)
 	}
-	if err := handover.Ask(ctx, path, u.d.args); err != nil {
-		u.d.log.Error("no upgrade", "program", path, "err", err)
+	if err := handover.Ask(ctx, path, u.args); err != nil {
+		u.log.Error("no upgrade", "program", path, "err", err)
 		return now, err
 	}
 	select {
-	case u.d.next <- path:
+	case u.next <- path:
 		return now, nil
 	default:
 		return now, errs.New(errs.Conflict, "an upgrade is under way")
@@ -64,7 +64,7 @@ func (u upgrades) Upgrade(ctx context.Context, path string) (server.UpgradeState
 // State says which program serves, and how the last upgrade ended.
 func (u upgrades) State(context.Context) server.UpgradeState {
 	s := server.UpgradeState{Version: version.Version, Commit: version.Commit, Program: ownProgram()}
-	if h := u.d.handed; h != nil {
+	if h := u.handed; h != nil {
 		s.Attempt, s.Error = h.Attempt, h.Failed
 	}
 	return s
@@ -80,59 +80,59 @@ func ownProgram() string {
 }
 
 // upgradeBySignal is the upgrade to the program at the running one's path.
-func (d *Daemon) upgradeBySignal(ctx context.Context) {
-	if _, err := (upgrades{d}).Upgrade(ctx, ""); err != nil {
-		d.log.Error("the upgrade was refused", "err", err)
+func (u upgrades) upgradeBySignal(ctx context.Context) {
+	if _, err := u.Upgrade(ctx, ""); err != nil {
+		u.log.Error("the upgrade was refused", "err", err)
 	}
 }
 
 // handOver lets go of everything and executes program. It returns only if
 // neither that nor this program again can be executed.
-func (d *Daemon) handOver(ctx context.Context, program string) error {
+func (u upgrades) handOver(ctx context.Context, program string) error {
 	ctx = context.WithoutCancel(ctx)
-	d.log.Info("handing over", "program", program)
+	u.log.Info("handing over", "program", program)
 	_ = listen.Notify("RELOADING=1")
 	// Until the next program listens for them these signals would end it.
 	signal.Ignore(syscall.SIGHUP, syscall.SIGUSR1, syscall.SIGUSR2)
-	d.upgrading = true
-	for _, o := range d.doors {
+	u.upgrading = true
+	for _, o := range u.doors {
 		if o.kept != nil {
 			o.kept.Take()
 		}
 	}
 	drain, cancel := context.WithTimeout(ctx, drainTime)
-	d.server.Drain(drain)
+	u.server.Drain(drain)
 	cancel()
 	end, cancel := context.WithTimeout(ctx, drainTime)
 	defer cancel()
-	if err := d.close(end); err != nil {
-		d.log.Error("not everything was closed", "err", err)
+	if err := u.close(end); err != nil {
+		u.log.Error("not everything was closed", "err", err)
 	}
-	s, err := d.leave()
+	s, err := u.leave()
 	if err != nil {
 		return err
 	}
 	err = s.Exec(program)
-	d.log.Error("the new program can't be executed", "err", err)
+	u.log.Error("the new program can't be executed", "err", err)
 	return s.Back(err)
 }
 
 // leave collects what the next program gets.
-func (d *Daemon) leave() (*handover.State, error) {
+func (u upgrades) leave() (*handover.State, error) {
 	old, err := os.Open("/proc/self/exe")
 	if err != nil {
 		return nil, err
 	}
-	d.files = append(d.files, old)
+	u.files = append(u.files, old)
 	s := &handover.State{Protocol: handover.Protocol, Attempt: 1, Args: os.Args, From: version.Version, Doors: map[string]handover.Door{}, Locks: map[string]int{}, Old: int(old.Fd())}
-	if d.handed != nil {
-		s.Attempt = d.handed.Attempt + 1
+	if u.handed != nil {
+		s.Attempt = u.handed.Attempt + 1
 	}
-	for dir, lock := range d.locks {
+	for dir, lock := range u.locks {
 		s.Locks[dir] = int(lock.File().Fd())
 	}
 	var all []error
-	for _, o := range d.doors {
+	for _, o := range u.doors {
 		if o.kept == nil {
 			continue
 		}
@@ -141,7 +141,7 @@ func (d *Daemon) leave() (*handover.State, error) {
 			all = append(all, fmt.Errorf("%s: %w", o.key, err))
 			continue
 		}
-		d.files = append(d.files, l)
+		u.files = append(u.files, l)
 		left := handover.Door{Listener: int(l.Fd())}
 		for _, c := range conns {
 			left.Conns = append(left.Conns, int(c.Fd()))
@@ -153,18 +153,18 @@ func (d *Daemon) leave() (*handover.State, error) {
 
 // comeUp bounds how long a program that takes over may need, and gives back
 // after a panic. The result is deferred.
-func (d *Daemon) comeUp() func() {
-	if d.handed == nil || d.handed.Failed != "" {
+func (u upgrades) comeUp() func() {
+	if u.handed == nil || u.handed.Failed != "" {
 		return func() {}
 	}
-	d.alarm = time.AfterFunc(comeUpTime, func() {
-		err := d.handed.Back(errs.New(errs.Unavailable, "the new program was not ready within %v", comeUpTime))
-		d.log.Error("no way back", "err", err)
+	u.alarm = time.AfterFunc(comeUpTime, func() {
+		err := u.handed.Back(errs.New(errs.Unavailable, "the new program was not ready within %v", comeUpTime))
+		u.log.Error("no way back", "err", err)
 	})
 	return func() {
 		if p := recover(); p != nil {
-			if d.alarm.Stop() {
-				_ = d.handed.Back(errs.New(errs.Unknown, "the new program panicked: %v", p))
+			if u.alarm.Stop() {
+				_ = u.handed.Back(errs.New(errs.Unknown, "the new program panicked: %v", p))
 			}
 			panic(p)
 		}
@@ -172,27 +172,27 @@ func (d *Daemon) comeUp() func() {
 }
 
 // isUp: there is no way back from here.
-func (d *Daemon) isUp() {
-	if d.handed == nil {
+func (u upgrades) isUp() {
+	if u.handed == nil {
 		return
 	}
-	if d.alarm != nil {
-		d.alarm.Stop()
+	if u.alarm != nil {
+		u.alarm.Stop()
 	}
-	d.handed.Release()
-	if d.handed.Failed != "" {
-		d.log.Error("the upgrade failed; the program before serves on", "err", d.handed.Failed)
+	u.handed.Release()
+	if u.handed.Failed != "" {
+		u.log.Error("the upgrade failed; the program before serves on", "err", u.handed.Failed)
 	} else {
-		d.log.Info("took over", "from", d.handed.From)
+		u.log.Info("took over", "from", u.handed.From)
 	}
 }
 
 // giveBack is what to do about an error before the daemon is up.
-func (d *Daemon) giveBack(ctx context.Context, err error) error {
-	if d.handed == nil {
-		return errors.Join(err, d.close(context.WithoutCancel(ctx)))
+func (u upgrades) giveBack(ctx context.Context, err error) error {
+	if u.handed == nil {
+		return errors.Join(err, u.close(context.WithoutCancel(ctx)))
 	}
-	d.upgrading = true
-	err = errors.Join(err, d.close(context.WithoutCancel(ctx)))
-	return d.handed.Back(err)
+	u.upgrading = true
+	err = errors.Join(err, u.close(context.WithoutCancel(ctx)))
+	return u.handed.Back(err)
 }
