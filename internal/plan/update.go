@@ -14,6 +14,9 @@ func Update(p *Plan, containerID string, req wire.UpdateConfig, d Defaults) (*Pl
 	if r.Memory == 0 && r.MemorySwap > 0 {
 		r.Memory = p.Resources.Memory // new swap belongs to the old memory
 	}
+	if r.PidsLimit != nil && *r.PidsLimit <= 0 {
+		r.PidsLimit = new(int64) // both 0 and -1 mean no limit here
+	}
 	if err := checkResources(&r, d.Kernel, &warn); err != nil {
 		return nil, nil, err
 	}
