@@ -144,7 +144,7 @@ func otherOptions() []Option {
 		{Flag: "raw-logs", Key: "raw-logs", Usage: "Full timestamps without colours", Status: Warned, Reason: "messages never have colours", field: ignored("")},
 		{Flag: "restart", Short: "r", Usage: "Restart containers (obsolete)", Status: Warned, Reason: "restart policies of containers say so", field: ignored("")},
 		{Flag: "rootless", Key: "rootless", Usage: "Run without root", Status: Refused, Reason: "rootless mode is not built yet", field: ignored("")},
-		{Flag: "cdi-spec-dir", Key: "cdi-spec-dirs", Usage: "Directories of CDI specifications", Status: Warned, Reason: "CDI devices are not built yet", field: ignored("list")},
+		{Flag: "cdi-spec-dir", Key: "cdi-spec-dirs", Usage: "Directory of CDI specifications; may be repeated (default: /etc/cdi and /var/run/cdi)", field: list(func(c *Config) *[]string { return &c.CDISpecDirs })},
 		{Flag: "nri-opts", Key: "nri-opts", Usage: "Node Resource Interface", Status: Refused, Reason: "NRI is not built yet", field: ignored("map")},
 		{Flag: "node-generic-resource", Key: "node-generic-resources", Usage: "Advertise a resource", Status: Warned, Reason: "there is no cluster", field: ignored("list")},
 		{Flag: "swarm-default-advertise-addr", Key: "swarm-default-advertise-addr", Usage: "Address of this node", Status: Warned, Reason: "there is no cluster", field: ignored("string")},

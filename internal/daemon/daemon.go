@@ -19,6 +19,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"gantry/internal/cdi"
 	"gantry/internal/cgroup"
 	"gantry/internal/config"
 	"gantry/internal/container"
@@ -175,7 +176,7 @@ func (d *Daemon) openEngine(ctx context.Context, c *config.Config, p parts) erro
 		return err
 	}
 	launcher := launch.New(launch.Options{
-		Users: users, Quota: quota.New(c.Root),
+		Users: users, Quota: quota.New(c.Root), Devices: cdi.Devices{Dirs: func() []string { return cdiDirs(d.config.Load()) }},
 		Root: c.Root, RunDir: c.Run, Networks: launchNetworks{p.networks}, Volumes: p.volumes, Shims: shims,
 		Cgroups: cgroups, CgroupParent: parent, Systemd: c.CgroupDriver == "systemd", ScopePrefix: scopePrefix(c), Runtime: d.runtime, Log: d.log,
 		Launched: d.launched,

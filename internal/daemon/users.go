@@ -4,6 +4,9 @@ import (
 	"os"
 	"path/filepath"
 
+	"github.com/moby/moby/api/types/system"
+
+	"gantry/internal/cdi"
 	"gantry/internal/config"
 	"gantry/internal/userns"
 )
@@ -23,4 +26,24 @@ func userNamespaces(c *config.Config) (*userns.Namespaces, error) {
 		return err == nil
 	}
 	return userns.NewNamespaces(m, filepath.Join(c.Run, "userns"), runs), nil
+}
+
+// cdiDirs are the directories of CDI specifications, none if CDI is switched off.
+func cdiDirs(c *config.Config) []string {
+	if on, said := c.Features["cdi"]; said && !on {
+		return []string{}
+	}
+	if len(c.CDISpecDirs) > 0 {
+		return c.CDISpecDirs
+	}
+	return cdi.DefaultDirs()
+}
+
+// discovered lists the devices that vendors have described, for /info.
+func discovered(c *config.Config) []system.DeviceInfo {
+	var out []system.DeviceInfo
+	for _, name := range cdi.Read(cdiDirs(c)).Names() {
+		out = append(out, system.DeviceInfo{Source: "cdi", ID: name})
+	}
+	return out
 }

@@ -35,6 +35,14 @@ func (b *build) makeJob(context.Context) error {
 	if err != nil {
 		return err
 	}
+	if len(p.DeviceRequests) > 0 {
+		if b.l.o.Devices == nil {
+			return errs.New(errs.Unsupported, "devices of vendors are not supported")
+		}
+		if err := b.l.o.Devices.Add(spec, p); err != nil {
+			return err
+		}
+	}
 	if len(b.l.runtime(p)) > 0 {
 		if err := b.writeBundle(spec); err != nil {
 			return err

@@ -20,6 +20,8 @@ import (
 	"strings"
 	"time"
 
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+
 	"gantry/internal/cgroup"
 	"gantry/internal/errs"
 	"gantry/internal/launch/lookup"
@@ -112,6 +114,13 @@ type Volumes interface {
 	MarkUsed(ctx context.Context, name string) error
 }
 
+// Devices knows devices by the names of those who make them.
+type Devices interface {
+	// Add edits the specification of a container so that it has those that
+	// its plan requests.
+	Add(spec *specs.Spec, p *plan.Plan) error
+}
+
 // Quota bounds what directories hold.
 type Quota interface {
 	// Supported says why nothing can be bounded.
@@ -148,6 +157,7 @@ type Options struct {
 	Volumes  Volumes
 	Users    UserNamespaces // nil if there are none
 	Quota    Quota          // nil if there is none
+	Devices  Devices        // nil if there are none
 	Shims    Shims
 	Cgroups  *cgroup.Host
 	// CgroupParent is the path below which containers get their groups;

@@ -24,9 +24,6 @@ const initTarget = "/sbin/docker-init"
 // Render writes p as an OCI spec. The errors are what Docker answers at start
 // with code 500, so they have no kind.
 func Render(p *plan.Plan, in Inputs) (*specs.Spec, error) {
-	if len(p.DeviceRequests) > 0 {
-		return nil, deviceRequestError(p)
-	}
 	mounts, err := renderMounts(p, in)
 	if err != nil {
 		return nil, err
@@ -199,16 +196,6 @@ func rlimits(list []plan.Ulimit) ([]specs.POSIXRlimit, error) {
 		out = append(out, specs.POSIXRlimit{Type: name, Soft: uint64(u.Soft), Hard: uint64(u.Hard)})
 	}
 	return out, nil
-}
-
-// deviceRequestError says that nothing here gives out such devices.
-func deviceRequestError(p *plan.Plan) error {
-	r := p.DeviceRequests[0]
-	gpu := slices.ContainsFunc(r.Capabilities, func(set []string) bool { return slices.Contains(set, "gpu") })
-	if gpu && r.Driver == "" {
-		return fmt.Errorf("failed to discover GPU vendor from CDI: no known GPU vendor found")
-	}
-	return fmt.Errorf("could not select device driver %q with capabilities: %v", r.Driver, r.Capabilities)
 }
 
 // ipcSysctls are those of the IPC namespace (ipc_namespaces(7)) besides fs.mqueue.

@@ -50,7 +50,7 @@ type Plan struct {
 
 	Devices        []Device
 	DeviceRules    []string             // as the user said: "c 1:3 rwm"
-	DeviceRequests []wire.DeviceRequest // nothing serves these yet: launch refuses
+	DeviceRequests []wire.DeviceRequest // GPUs and others by name; see cdi
 	AllDevices     bool                 // privileged: every device of the host
 
 	Resources   wire.Resources // normalised; limits the kernel lacks are dropped
