@@ -6,7 +6,6 @@ import (
 	"io"
 	"maps"
 	"slices"
-	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -39,6 +38,7 @@ type execution struct {
 	actor *actor
 	plan  *plan.ExecPlan
 	job   *launch.ExecProcess
+	noted bool          // the next daemon shall know of it
 	ready chan struct{} // closed when it has been started, or has failed to
 	over  chan struct{} // closed when it has ended
 
@@ -212,6 +212,7 @@ func (c *Execs) ExecStart(ctx context.Context, execID string, o ExecStartOptions
 	if o.ConsoleSize != nil {
 		x.job.ConsoleHeight, x.job.ConsoleWidth = uint16(min(o.ConsoleSize[0], 0xffff)), uint16(min(o.ConsoleSize[1], 0xffff))
 	}
+	x.noted = true
 	stream, err := c.run(ctx, x, want)
 	if err != nil {
 		return nil, inStream(err)
@@ -274,6 +275,9 @@ func (c *Execs) run(ctx context.Context, x *execution, want shim.Streams) (shim.
 	x.mu.Lock()
 	x.stage, x.pid, x.proc = execRunning, proc.Pid(), proc
 	x.mu.Unlock()
+	if x.noted {
+		c.note(x)
+	}
 	close(x.ready)
 	x.actor.tellOf("exec_start: "+commandLine(x.plan), "execID", x.id)
 	var client *execStream
@@ -281,15 +285,10 @@ func (c *Execs) run(ctx context.Context, x *execution, want shim.Streams) (shim.
 		client = &execStream{Stream: s, over: x.over, closed: make(chan struct{})}
 	}
 	c.tasks.Go(func() {
-		exit, err := proc.Wait(c.ctx)
-		if err != nil {
-			if c.ctx.Err() != nil {
-				return
-			}
-			exit.Code = 128 + int(syscall.SIGKILL) // its container was killed
+		c.watch(x, proc)
+		if c.ctx.Err() != nil {
+			return
 		}
-		x.finish(exit.Code, proc.Pid())
-		x.actor.tellOf("exec_die", "execID", x.id, "exitCode", strconv.Itoa(exit.Code))
 		if client != nil {
 			// What it wrote last may still be on its way to the client.
 			select {

@@ -154,6 +154,10 @@ func (f *fakeShim) Unmount(_ context.Context, at string) error {
 	return nil
 }
 
+func (f *fakeShim) Resume(string, int) shim.Exec {
+	return &fakeExec{shim: f, stream: newFakeStream(), done: make(chan struct{})}
+}
+
 func (f *fakeShim) Shutdown(context.Context) error { return nil }
 
 func (f *fakeShim) Close() error {

@@ -171,6 +171,7 @@ func (c recovery) find(ctx context.Context, a *actor, o observed) {
 		if err := a.late.open(ctx, r.Client); err != nil {
 			c.log.Warn("can't attach to a container that was found", "id", a.id, "error", err)
 		}
+		(&Execs{c.core}).adopt(ctx, a, r)
 		a.post(letter{fact: Fact{Kind: Adopted, Frozen: o.Paused}, running: r})
 		if _, err := shim.ReadExit(c.runDir(a.id)); err == nil {
 			c.settle(ctx, a) // it has ended, and its shim is about to say so

@@ -260,6 +260,10 @@ func (c *client) Exec(ctx context.Context, execID string, p *job.Process, want S
 	return e, nil
 }
 
+func (c *client) Resume(execID string, pid int) Exec {
+	return &execution{c: c, id: execID, pid: pid}
+}
+
 // execution is the Exec over a client's connection.
 type execution struct {
 	c      *client

@@ -83,6 +83,10 @@ type Client interface {
 	// Exec prepares a further process in the container's namespaces and
 	// cgroup, isolated as p says; execID names it. It runs at Exec.Start.
 	Exec(ctx context.Context, execID string, p *job.Process, want Streams) (Exec, error)
+	// Resume returns an exec that an earlier client has started, and whose
+	// pid it knows. It asks nothing: the first call on an exec that has ended
+	// meanwhile is errs.NotFound.
+	Resume(execID string, pid int) Exec
 	// Mounts returns the mount points of the container that can be taken
 	// away, each with the tag that it was made with: "" at the start.
 	Mounts(ctx context.Context) (map[string]string, error)
