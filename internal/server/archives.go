@@ -72,10 +72,14 @@ func (s *images) create(w http.ResponseWriter, r *request) error {
 	case src != "-":
 		return errs.New(errs.Unsupported, "image import from an address: not supported by this version of Gantry")
 	}
+	message := r.query.Get("message")
+	if message == "" {
+		message = "Imported from " + src
+	}
 	p := &progress{w: w}
 	fullDuplex(w)
 	err := s.archives.Import(r.Context(), r.Body, ImageImport{
-		Repo: r.query.Get("repo"), Tag: r.query.Get("tag"), Message: r.query.Get("message"),
+		Repo: r.query.Get("repo"), Tag: r.query.Get("tag"), Message: message,
 		Platform: r.query.Get("platform"), Changes: r.query["changes"],
 	}, p.tell)
 	if err != nil && p.began {

@@ -8,6 +8,7 @@
 package api
 
 import (
+	"encoding/base64"
 	"encoding/json"
 	"fmt"
 	"regexp"
@@ -80,6 +81,10 @@ func (b bindings) unbound(s string) string {
 func (b bindings) match(want, got string) bool {
 	if want == got {
 		return true
+	}
+	if plain, ok := strings.CutPrefix(want, "<base64>   (decoded: "); ok {
+		data, err := base64.StdEncoding.DecodeString(got)
+		return err == nil && b.match(strings.TrimSuffix(plain, ")"), string(data))
 	}
 	var re strings.Builder
 	var names []string

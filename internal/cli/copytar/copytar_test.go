@@ -169,6 +169,9 @@ func TestExtract(t *testing.T) {
 		{".", "/d", "d d/h d/l->x d/x", true, content},
 		{".", "/d/.", "h l->x x", true, content},
 		{"new", "/d/.", "new new/h new/l->x new/x", true, content},
+		{".", "/d/.", "e e/x", true, []entry{{name: "./", kind: tar.TypeDir}, {name: "./e/", kind: tar.TypeDir}, {name: "./e/x", body: "X"}}},
+		{"new", "/d/.", "new new/e new/e/x", true, []entry{{name: "./", kind: tar.TypeDir}, {name: "./e/", kind: tar.TypeDir}, {name: "./e/x", body: "X"}}},
+		{".", "/", "e e/x", true, []entry{{name: "/", kind: tar.TypeDir}, {name: "/e/", kind: tar.TypeDir}, {name: "/e/x", body: "X"}}},
 	} {
 		dir := t.TempDir()
 		n, err := Extract(archive(t, c.entries...), Target{Source: c.source, SourceIsDir: c.dir, Path: filepath.Join(dir, c.target)})

@@ -28,7 +28,7 @@ func (t Target) place() (dir, name string, err error) {
 	fi, err := os.Stat(t.Path)
 	switch {
 	case err == nil && fi.IsDir():
-		if contentOnly(t.Source) {
+		if contentOnly(t.Source) || base == "/" {
 			return t.Path, "", nil
 		}
 		return t.Path, base, nil
@@ -81,15 +81,17 @@ type extractor struct {
 	dirs []*tar.Header // modes and times are set last, when nothing is written any more
 }
 
-// rename puts the local name in place of the first part of an entry's name.
+// rename puts the local name in place of the first part of an entry's name, which
+// is a dot if the content of a directory was asked for, and a slash for the root.
 func (x *extractor) rename(entry string) string {
-	p := strings.TrimPrefix(path.Clean("/"+entry), "/")
-	_, rest, _ := strings.Cut(p, "/")
-	p = path.Join(x.name, rest)
-	if p == "" {
-		return "."
+	rest := strings.TrimPrefix(path.Clean("/"+entry), "/")
+	if !strings.HasPrefix(entry, "./") && !strings.HasPrefix(entry, "/") {
+		_, rest, _ = strings.Cut(rest, "/")
 	}
-	return p
+	if p := path.Join(x.name, rest); p != "" {
+		return p
+	}
+	return "."
 }
 
 func (x *extractor) entry(r io.Reader, h *tar.Header) error {

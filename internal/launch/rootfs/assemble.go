@@ -33,6 +33,7 @@ type Parts struct {
 	// Write allows to write; only while nobody else has the root mounted.
 	// Without it missing mount points are not made but left out.
 	Write    bool
+	Bounded  bool // writing obeys the quota of the project
 	ReadOnly bool // the root is the user's to read only; its places may be written
 }
 
@@ -57,7 +58,7 @@ func (p Parts) assemble() (int, error) {
 	const attrs = unix.MOUNT_ATTR_NODEV | unix.MOUNT_ATTR_NOSUID | unix.MOUNT_ATTR_NOEXEC
 	l := overlay.Layers{Lower: append([]string{p.Upper}, p.Lower...), Options: Options()}
 	if p.Write {
-		l.Lower, l.Upper, l.Work = p.Lower, p.Upper, p.Work
+		l.Lower, l.Upper, l.Work, l.Bounded = p.Lower, p.Upper, p.Work, p.Bounded
 	}
 	top, err := overlay.Mount(l, attrs)
 	if err != nil {
