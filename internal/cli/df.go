@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"net/http"
 	"time"
 
 	"github.com/docker/go-units"
@@ -11,6 +12,8 @@ import (
 	"github.com/spf13/cobra"
 
 	"gantry/internal/cli/formatter"
+	"gantry/internal/client"
+	"gantry/internal/wire"
 )
 
 func bytesSize(n int64) string { return units.BytesSize(float64(n)) }
@@ -40,7 +43,10 @@ func diskUsage(ctx context.Context, a *App, verbose bool, format string) error {
 		return err
 	}
 	if !verbose {
-		return formatter.UsageTable().Render(a.Out, format, formatter.Usage(&u))
+		if err := formatter.UsageTable().Render(a.Out, format, formatter.Usage(&u)); err != nil || format != "" {
+			return err
+		}
+		return showBudget(ctx, a, c)
 	}
 	if format != "" && format != "table" {
 		return formatter.Value(a.Out, format, &u)
@@ -83,4 +89,28 @@ func dfVerbose(w io.Writer, u *system.DiskUsage) error {
 		return nil
 	}
 	return formatter.CacheTable().Render(w, "", formatter.Caches(u.BuildCacheUsage.Items, now))
+}
+
+// showBudget says how the disk budget stands, if there is one. A daemon that
+// knows none says nothing.
+func showBudget(ctx context.Context, a *App, c *client.Client) error {
+	res, err := c.Stream(ctx, client.Request{Method: http.MethodGet, Path: "/gantry/disk", Raw: true})
+	if err != nil {
+		return nil
+	}
+	defer res.Body.Close()
+	return eachJSON(ctx, res.Body, func(b wire.DiskBudget) error {
+		if b.High == 0 {
+			return nil
+		}
+		over := ""
+		if b.Over {
+			over = ": too much"
+			if b.Why != "" {
+				over += ", " + b.Why
+			}
+		}
+		_, err := fmt.Fprintf(a.Out, "\nDisk budget: %s of %s used by images, build cache and logs%s\n", units.HumanSize(float64(b.Used)), units.HumanSize(float64(b.High)), over)
+		return err
+	})
 }

@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+
+	"gantry/internal/disk"
 )
 
 // check returns what is wrong with the values together.
@@ -30,6 +32,9 @@ func (c *Config) check() error {
 		if k, _, ok := strings.Cut(l, "="); !ok || k == "" {
 			return fmt.Errorf("bad attribute format: %s", l)
 		}
+	}
+	if _, err := disk.ParseBudget(c.DiskBudget, 1<<40); err != nil {
+		return err
 	}
 	if c.MTU < 0 {
 		return fmt.Errorf("invalid default MTU: %d", c.MTU)

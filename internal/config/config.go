@@ -83,6 +83,8 @@ type Config struct {
 	DNSSearch      []string
 	HostGatewayIPs []netip.Addr
 
+	DiskBudget string // of images, build cache and logs together; empty: none
+
 	StopTimeout     int // seconds a container has to stop
 	ShutdownTimeout int // seconds the daemon's requests have to end
 	LiveRestore     bool

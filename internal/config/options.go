@@ -35,6 +35,7 @@ func daemonOptions() []Option {
 		{Flag: "group", Short: "G", Key: "group", Usage: "Group of the unix socket", field: text(func(c *Config) *string { return &c.Group })},
 		{Flag: "config-file", Usage: "Daemon configuration file", field: text(func(c *Config) *string { return &c.File })},
 		{Flag: "data-root", Key: "data-root", Usage: "Directory of images, containers and volumes", field: text(func(c *Config) *string { return &c.Root })},
+		{Flag: "disk-budget", Key: "disk-budget", Usage: "Space for images, build cache and logs together: SIZE or N% of the file system, optionally ,low=SIZE|N%", field: text(func(c *Config) *string { return &c.DiskBudget })},
 		{Flag: "exec-root", Key: "exec-root", Usage: "Directory of sockets and namespaces", field: text(func(c *Config) *string { return &c.Run })},
 		{Flag: "instance", Key: "instance", Usage: "Name that tells this daemon from others on the host (default: from its directories)", field: text(func(c *Config) *string { return &c.Instance })},
 		{Flag: "pidfile", Short: "p", Key: "pidfile", Usage: "Path to use for the daemon's PID file", field: text(func(c *Config) *string { return &c.PidFile })},

@@ -54,3 +54,17 @@ func (s *sizeCache) of(ctx context.Context, dir string) int64 {
 	s.m[dir] = n
 	return n
 }
+
+// LogBytes returns the disk space in bytes that the logs of all containers take.
+func (c *Query) LogBytes(ctx context.Context) (total int64) {
+	for _, a := range c.table.all() {
+		files, err := filepath.Glob(c.logPath(a.view().rec) + "*")
+		if err != nil || ctx.Err() != nil {
+			return total
+		}
+		for _, f := range files {
+			total += launch.DiskUsage(ctx, f)
+		}
+	}
+	return total
+}

@@ -210,23 +210,27 @@ func (d *Daemon) openEngine(ctx context.Context, c *config.Config, p parts) erro
 	p.images.uses = d.engine.Uses
 	d.about, d.id = sys, id
 	d.measure(sys)
-	d.openServer(ctx, p, sys, newDoctor(c, launcher, d.engine, p.networks, p.volumes, layerSource(p.images.content)))
-	return nil
+	return d.openServer(ctx, p, sys, newDoctor(c, launcher, d.engine, p.networks, p.volumes, layerSource(p.images.content)))
 }
 
 // openServer makes the server; it listens nowhere yet.
-func (d *Daemon) openServer(ctx context.Context, p parts, sys *about, doc *doctor.Doctor) {
-	du, jobs := d.openDisk(ctx, p)
+func (d *Daemon) openServer(ctx context.Context, p parts, sys *about, doc *doctor.Doctor) error {
+	du, jobs, err := d.openDisk(ctx, p, sys)
+	if err != nil {
+		return err
+	}
+	doc.Sources = append(doc.Sources, budgetSource(sys.budget))
 	d.server = server.New(ctx, server.Options{
 		Lifecycle: d.engine, States: d.engine, Views: d.engine, Streams: d.engine, Execs: d.engine, Files: d.engine, Changes: d.engine,
 		Images: imageAPI{p.images}, Archives: imageArchives{p.images}, Registry: d.registries(p.images), Networks: p.networks, Volumes: volumeAPI{p.volumes},
 		System: sys, Events: d.bus, Doctor: examiner{doc},
-		Disk: du, Jobs: jobs,
+		Disk: du, Jobs: jobs, Pins: p.images,
 		Product: "Docker/" + version.Engine + " (linux)", Driver: driver,
 		Experimental: d.config.Load().Experimental, Log: d.log,
 		Answered: d.answered, Profiler: d.profiler, Upgrades: upgrades{d},
 	})
 	d.later("server", func(ctx context.Context) error { return d.server.Shutdown(ctx) })
+	return nil
 }
 
 // close closes what is open, last first. Containers go on.

@@ -2,11 +2,16 @@ package daemon
 
 import (
 	"context"
+	"fmt"
+
+	"github.com/docker/go-units"
+	"golang.org/x/sys/unix"
 
 	"gantry/internal/content"
 	"gantry/internal/disk"
 	"gantry/internal/doctor"
 	"gantry/internal/errs"
+	"gantry/internal/image"
 	"gantry/internal/job"
 	"gantry/internal/server"
 	"gantry/internal/wire"
@@ -26,7 +31,13 @@ func layerSource(s *content.Store) doctor.Source {
 }
 
 // diskAPI is the disk as the API wants it.
-type diskAPI struct{ *disk.Disk }
+type diskAPI struct {
+	*disk.Disk
+	keeper *disk.Keeper
+}
+
+// Budget returns how the disk budget stands.
+func (d diskAPI) Budget() wire.DiskBudget { return d.keeper.State() }
 
 // PruneCache removes build cache.
 func (d diskAPI) PruneCache(ctx context.Context, o server.CachePrune) (wire.CachePruned, error) {
@@ -34,11 +45,65 @@ func (d diskAPI) PruneCache(ctx context.Context, o server.CachePrune) (wire.Cach
 }
 
 // openDisk opens what looks after the disk, and the jobs that do it.
-func (d *Daemon) openDisk(ctx context.Context, p parts) (diskAPI, jobAPI) {
+func (d *Daemon) openDisk(ctx context.Context, p parts, sys *about) (diskAPI, jobAPI, error) {
 	k := disk.New(disk.Options{Containers: d.engine, Images: p.images, Volumes: p.volumes, Networks: p.networks, Events: d.bus})
 	j := job.New(ctx)
 	d.later("jobs", func(context.Context) error { j.Close(); return nil })
-	return diskAPI{k}, jobAPI{j, k}
+	keeper, err := k.Keep(ctx, disk.KeeperOptions{
+		Store: p.db, Jobs: j, Images: evictor{p.images.Images, p.images.content}, Budget: d.budget, Logs: d.engine.LogBytes, Log: d.log,
+	})
+	if err != nil {
+		return diskAPI{}, jobAPI{}, err
+	}
+	d.later("disk budget", func(context.Context) error { return keeper.Close() })
+	p.images.touch, sys.budget = keeper.Touch, keeper.State
+	return diskAPI{k, keeper}, jobAPI{j, k}, nil
+}
+
+// budget is the disk budget of the configuration.
+func (d *Daemon) budget() (disk.Budget, error) {
+	c := d.config.Load()
+	if c.DiskBudget == "" {
+		return disk.Budget{}, nil
+	}
+	var fs unix.Statfs_t
+	if err := unix.Statfs(c.Root, &fs); err != nil {
+		return disk.Budget{}, fmt.Errorf("size of the file system of %s: %w", c.Root, err)
+	}
+	return disk.ParseBudget(c.DiskBudget, int64(fs.Blocks)*fs.Frsize)
+}
+
+// evictor are the images as the keeper of the budget wants them.
+type evictor struct {
+	*image.Images
+	content *content.Store
+}
+
+// Settle returns when the files of what was removed are deleted.
+func (e evictor) Settle(ctx context.Context) error { return e.content.Settle(ctx) }
+
+// budgetStatus shows the budget among the lines about the storage driver.
+func budgetStatus(s wire.DiskBudget) [][2]string {
+	if s.High == 0 {
+		return nil
+	}
+	text := fmt.Sprintf("%s of %s used (images %s, build cache %s, logs %s)", units.HumanSize(float64(s.Used)), units.HumanSize(float64(s.High)),
+		units.HumanSize(float64(s.Images)), units.HumanSize(float64(s.Cache)), units.HumanSize(float64(s.Logs)))
+	if s.Over {
+		text += ": too much"
+	}
+	return [][2]string{{"Disk budget", text}}
+}
+
+// budgetSource is a budget that can't be kept.
+func budgetSource(state func() wire.DiskBudget) doctor.Source {
+	return doctor.Source{Kind: "disk budget", List: func(context.Context) ([]doctor.Thing, error) {
+		s := state()
+		if !s.Over || s.Why == "" {
+			return nil, nil
+		}
+		return []doctor.Thing{{Name: fmt.Sprintf("%s of %s used: %s", units.HumanSize(float64(s.Used)), units.HumanSize(float64(s.High)), s.Why), Owner: "?"}}, nil
+	}}
 }
 
 // jobAPI are the jobs as the API wants them.

@@ -23,6 +23,7 @@ import (
 type imageStore struct {
 	*image.Images
 	content *content.Store
+	touch   func(imageID string) // notes that an image is used
 	// uses is the engine's answer to who uses an image, once there is one.
 	uses func(imageID string) []container.Use
 }
@@ -71,6 +72,9 @@ func (s *imageStore) Resolve(ctx context.Context, ref, platform string) (*plan.I
 	lower, err := s.Lower(ctx, img)
 	if err != nil {
 		return nil, container.Image{}, err
+	}
+	if s.touch != nil {
+		s.touch(img.ID.String())
 	}
 	m := img.Manifest
 	m.Platform = &ocispec.Platform{OS: img.Platform.OS, Architecture: img.Platform.Architecture, Variant: img.Platform.Variant}

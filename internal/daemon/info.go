@@ -41,6 +41,7 @@ type about struct {
 	config  func() *config.Config
 	counts  func() container.Counts
 	images  func(context.Context) (int, error)
+	budget  func() wire.DiskBudget
 	// networks says what keeps containers from being reached.
 	networks func(context.Context) ([]string, error)
 }
@@ -78,7 +79,7 @@ func (a *about) Info(ctx context.Context) (wire.Info, error) {
 	info := wire.Info{
 		ID: a.id, Name: a.host.Name, ServerVersion: version.Engine,
 		Containers: n.Total, ContainersRunning: n.Running, ContainersPaused: n.Paused, ContainersStopped: n.Stopped, Images: images,
-		Driver: driver, DriverStatus: [][2]string{{"driver-type", "io.containerd.snapshotter.v1"}},
+		Driver: driver, DriverStatus: append([][2]string{{"driver-type", "io.containerd.snapshotter.v1"}}, budgetStatus(a.budget())...),
 		Plugins: system.PluginsInfo{
 			Volume: []string{"local"}, Network: []string{"bridge", "host", "null"}, Log: plan.LogDrivers(),
 		},

@@ -56,6 +56,7 @@ func reloaded(running, fresh *config.Config) *config.Config {
 	c.Registries, c.MaxDownloads, c.MaxUploads, c.DownloadAttempts = fresh.Registries, fresh.MaxDownloads, fresh.MaxUploads, fresh.DownloadAttempts
 	c.Runtimes, c.DefaultRuntime = fresh.Runtimes, fresh.DefaultRuntime
 	c.Ulimits, c.LogOpts = fresh.Ulimits, fresh.LogOpts
+	c.DiskBudget = fresh.DiskBudget
 	c.Warnings = fresh.Warnings
 	return &c
 }

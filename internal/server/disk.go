@@ -16,6 +16,8 @@ type Disk interface {
 	// Usage tells of the kinds, of all if none is named.
 	Usage(ctx context.Context, kinds ...wire.DiskObject) (wire.DiskUsage, error)
 	PruneCache(ctx context.Context, o CachePrune) (wire.CachePruned, error)
+	// Budget tells how the disk budget stands.
+	Budget() wire.DiskBudget
 }
 
 // CachePrune says what of the build cache to remove.
@@ -26,12 +28,19 @@ type CachePrune struct {
 }
 
 // disk answers for /system/df.
-type disk struct{ disk Disk }
+type disk struct {
+	disk Disk
+	pins Pins
+}
 
 func (s *disk) routes() []route {
 	return []route{
 		{method: "GET", pattern: "/system/df", serve: s.usage},
 		{method: "POST", pattern: "/build/prune", serve: s.pruneCache},
+		// Beyond Docker.
+		{method: "GET", pattern: "/gantry/disk", serve: func(w http.ResponseWriter, _ *request) error { return ok(w, s.disk.Budget()) }},
+		{method: "POST", pattern: "/gantry/images/{name}/pin", serve: s.pin},
+		{method: "DELETE", pattern: "/gantry/images/{name}/pin", serve: s.pin},
 	}
 }
 
@@ -74,4 +83,17 @@ func (s *disk) usage(w http.ResponseWriter, r *request) error {
 		return err
 	}
 	return ok(w, shape.DiskUsage(u, int(r.v), shape.Verbose(r.flag("verbose"))))
+}
+
+// pin keeps what the name of an image means from prunes and the disk budget, or
+// ends that.
+func (s *disk) pin(w http.ResponseWriter, r *request) error {
+	do := s.pins.PinName
+	if r.Method == http.MethodDelete {
+		do = s.pins.UnpinName
+	}
+	if err := do(act(r), r.name); err != nil {
+		return err
+	}
+	return noContent(w)
 }

@@ -22,6 +22,12 @@ type Images interface {
 	Remove(ctx context.Context, ref string, o ImageRemove) ([]wire.ImageDeleted, error)
 }
 
+// Pins keeps images from prunes and the disk budget. Beyond Docker.
+type Pins interface {
+	PinName(ctx context.Context, ref string) error
+	UnpinName(ctx context.Context, ref string) error
+}
+
 // Archives moves images in and out as archives.
 type Archives interface {
 	Load(ctx context.Context, r io.Reader, o ImageLoad, tell func(wire.Progress)) error

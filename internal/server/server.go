@@ -57,6 +57,7 @@ type Options struct {
 	Doctor    Doctor
 	Disk      Disk
 	Jobs      Jobs
+	Pins      Pins
 	// Product is the Server header, for example "Docker/29.7.0 (linux)".
 	Product      string
 	Driver       string // of image layers, as images name it
@@ -114,7 +115,7 @@ func (s *Server) route(visible func(wire.Event) bool) {
 		(&system{o.System, o.Doctor}).routes(),
 		upgradeRoutes(o.Upgrades),
 		debugging(o.Profiler),
-		(&disk{o.Disk}).routes(),
+		(&disk{o.Disk, o.Pins}).routes(),
 		(&jobs{o.Jobs}).routes(),
 	))
 }

@@ -2,14 +2,18 @@ package clients_test
 
 import (
 	"bytes"
+	"crypto/rand"
+	"encoding/json"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
 	"time"
 
 	"gantry/internal/testkit"
+	"gantry/internal/wire"
 )
 
 // loadImage loads an image of one layer with files of content.
@@ -96,4 +100,108 @@ func TestJobs(t *testing.T) {
 		t.Errorf("volumes have no age: %v", err)
 	}
 	d.OK(t, "rm", "-f", "up")
+}
+
+// TestDiskBudget fills a small file system beyond its budget: the least recently
+// used images go, but no pinned and no used one, and all are told.
+func TestDiskBudget(t *testing.T) {
+	root := loopDisk(t, 96<<20)
+	d := testkit.StartDaemon(t, "--data-root", root, "--disk-budget", "60%,low=45%")
+	noise := func(ref string, mb int) {
+		data := make([]byte, mb<<20)
+		rand.Read(data)
+		loadImage(t, d, ref, testkit.File{Name: ref[:1], Data: data})
+	}
+	began := time.Now()
+	d.LoadBusybox(t) // some 3 MB
+	d.OK(t, "create", "--name", "user", "busybox", "true")
+	noise("pinned:1", 5) // 10 MB each, packed and unpacked
+	d.OK(t, "image", "pin", "pinned:1")
+	noise("old:1", 5)
+	noise("mid:1", 5)
+	if out := d.OK(t, "info"); !strings.Contains(out, "Disk budget: ") || strings.Contains(out, "too much") {
+		t.Errorf("info: %s", out)
+	}
+	for i := range 8 { // 80 MB more would fill the disk
+		noise(fmt.Sprintf("%c:1", 'a'+i), 5)
+		waitBudget(t, d)
+	}
+	names := d.OK(t, "images", "--format", "{{.Repository}}")
+	for _, gone := range []string{"old", "mid", "a"} {
+		if strings.Contains("\n"+names+"\n", "\n"+gone+"\n") {
+			t.Errorf("%s is still there:\n%s", gone, names)
+		}
+	}
+	for _, kept := range []string{"busybox", "pinned", "h"} {
+		if !strings.Contains("\n"+names+"\n", "\n"+kept+"\n") {
+			t.Errorf("%s is gone:\n%s", kept, names)
+		}
+	}
+	d.OK(t, "start", "user")
+	if list := eventsSince(t, d, began, `{"type":["image"],"event":["prune"]}`); len(list) == 0 || list[0].Actor.Attributes["reason"] != "disk budget" {
+		t.Errorf("events: %+v", list)
+	}
+	if out := d.OK(t, "system", "df"); !strings.Contains(out, "Disk budget: ") {
+		t.Errorf("df: %s", out)
+	}
+	if out := d.OK(t, "image", "prune", "-af"); strings.Contains(out, "pinned") {
+		t.Errorf("a pinned image was pruned: %s", out)
+	}
+	d.OK(t, "image", "unpin", "pinned:1")
+	if out := d.OK(t, "image", "prune", "-af"); !strings.Contains(out, "untagged: pinned:1") {
+		t.Errorf("an unpinned image stays: %s", out)
+	}
+	d.OK(t, "rm", "-f", "user")
+}
+
+// waitBudget waits until the budget is kept.
+func waitBudget(t *testing.T, d *testkit.Daemon) {
+	t.Helper()
+	time.Sleep(250 * time.Millisecond) // the keeper looks 100 ms after an image has come
+	for end := time.Now().Add(10 * time.Second); ; time.Sleep(50 * time.Millisecond) {
+		running := strings.Contains(d.OK(t, "jobs", "ls", "--format", "{{.State}}"), "running")
+		resp, err := d.Client().Get("http://gantry/gantry/disk")
+		if err != nil {
+			t.Fatal(err)
+		}
+		var b wire.DiskBudget
+		err = json.NewDecoder(resp.Body).Decode(&b)
+		resp.Body.Close()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !running && !b.Over && b.High > 0 {
+			return
+		}
+		if time.Now().After(end) {
+			t.Fatalf("the budget is not kept: %+v", b)
+		}
+	}
+}
+
+// loopDisk mounts an ext4 of size bytes for the time of a test.
+func loopDisk(t *testing.T, size int64) string {
+	t.Helper()
+	dir := t.TempDir()
+	file, at := filepath.Join(dir, "disk"), filepath.Join(dir, "at")
+	if err := os.WriteFile(file, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Truncate(file, size); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Mkdir(at, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	for _, cmd := range [][]string{{"mkfs.ext4", "-q", "-m", "0", file}, {"mount", "-o", "loop", file, at}} {
+		if out, err := exec.Command(cmd[0], cmd[1:]...).CombinedOutput(); err != nil {
+			t.Fatalf("%q: %v %s", cmd, err, out)
+		}
+	}
+	t.Cleanup(func() {
+		if out, err := exec.Command("umount", at).CombinedOutput(); err != nil {
+			t.Errorf("umount: %v %s", err, out)
+		}
+	})
+	return at
 }
