@@ -7,6 +7,7 @@ import (
 	"github.com/docker/go-units"
 	"golang.org/x/sys/unix"
 
+	"gantry/internal/config"
 	"gantry/internal/content"
 	"gantry/internal/disk"
 	"gantry/internal/doctor"
@@ -50,7 +51,7 @@ func (d *Daemon) openDisk(ctx context.Context, p parts, sys *about) (diskAPI, jo
 	j := job.New(ctx)
 	d.later("jobs", func(context.Context) error { j.Close(); return nil })
 	keeper, err := k.Keep(ctx, disk.KeeperOptions{
-		Store: p.db, Jobs: j, Images: evictor{p.images.Images, p.images.content}, Budget: d.budget, Logs: d.engine.LogBytes, Log: d.log,
+		Store: p.db, Jobs: j, Images: evictor{p.images.Images, p.images.content}, Budget: func() (disk.Budget, error) { return budgetOf(d.config.Load()) }, Logs: d.engine.LogBytes, Log: d.log,
 	})
 	if err != nil {
 		return diskAPI{}, jobAPI{}, err
@@ -60,9 +61,8 @@ func (d *Daemon) openDisk(ctx context.Context, p parts, sys *about) (diskAPI, jo
 	return diskAPI{k, keeper}, jobAPI{j, k}, nil
 }
 
-// budget is the disk budget of the configuration.
-func (d *Daemon) budget() (disk.Budget, error) {
-	c := d.config.Load()
+// budgetOf is the disk budget of a configuration.
+func budgetOf(c *config.Config) (disk.Budget, error) {
 	if c.DiskBudget == "" {
 		return disk.Budget{}, nil
 	}

@@ -39,7 +39,9 @@ var guarded = map[string][]string{
 	"System":    {"Info", "Version"},
 	"Doctor":    {"Examine", "Mend"},
 	"Upgrades":  {"State", "Upgrade"},
-	"Disk":      {"PruneCache", "Usage"},
+	"Disk":      {"Budget", "PruneCache", "Usage"},
+	"Jobs":      {"Cancel", "Get", "List", "Start", "Watch"}, // to start one is for the full socket
+	"Pins":      {"PinName", "UnpinName"},
 	"Registry":  {"Login", "Lookup", "Pull", "Push", "Search"}, // what they are handed is in path and query: scope.content
 }
 
