@@ -30,7 +30,7 @@ type lineServer struct {
 	l     net.Listener
 	conns []net.Conn
 	lines []string
-	delay time.Duration
+	delay time.Duration // every 50 lines
 }
 
 func newLineServer(t *testing.T, cut byte) *lineServer {
@@ -71,9 +71,11 @@ func (s *lineServer) serve(c net.Conn) {
 		}
 		s.mu.Lock()
 		s.lines = append(s.lines, strings.TrimSuffix(line, string(s.cut)))
-		d := s.delay
+		d, n := s.delay, len(s.lines)
 		s.mu.Unlock()
-		time.Sleep(d)
+		if n%50 == 0 {
+			time.Sleep(d)
+		}
 	}
 }
 
@@ -194,7 +196,7 @@ func TestLogsShowWhatWasSeen(t *testing.T) {
 	var wg sync.WaitGroup
 	for w := range 4 {
 		wg.Go(func() {
-			for i := range 12 {
+			for i := range 6 {
 				name := fmt.Sprintf("c%d-%d", w, i)
 				driver := []string{"json-file", "local"}[i%2]
 				args := []string{"run", "--name", name, "--log-driver", driver, "busybox", "echo", name}
@@ -236,7 +238,7 @@ func TestRemoteRestarts(t *testing.T) {
 	d.OK(t, "wait", "cc")
 	// Removal drains what is left; nothing stays behind.
 	s.mu.Lock()
-	s.delay = 2 * time.Millisecond
+	s.delay = 50 * time.Millisecond
 	s.lines = nil
 	s.mu.Unlock()
 	d.OK(t, "run", "--name", "last", "--log-driver", "syslog", "--log-opt", "syslog-address=tcp://"+s.addr, "busybox",
@@ -254,7 +256,7 @@ func TestRemoteRestarts(t *testing.T) {
 func TestSlowRemoteInBothModes(t *testing.T) {
 	d := testkit.StartBusybox(t)
 	s := newLineServer(t, '\n')
-	s.delay = 20 * time.Microsecond
+	s.delay = 3 * time.Millisecond
 	opts := []string{"--log-driver", "syslog", "--log-opt", "syslog-address=tcp://" + s.addr, "--log-opt", "cache-max-size=100k", "--log-opt", "cache-max-file=2"}
 	count := []string{"busybox", "sh", "-c", "seq 0 20000 | sed 's,^,some text to make lines longer ,'"}
 	d.OK(t, append(append([]string{"run", "--name", "held"}, opts...), count...)...)

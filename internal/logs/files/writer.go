@@ -25,16 +25,18 @@ type Writer struct {
 	form Form
 	o    Options
 
-	mu      sync.Mutex
-	f       *os.File
-	head    Head // of the current file
-	size    int64
-	next    uint64 // number of the next entry
-	out     []byte // rendered, not yet written
-	count   int    // entries in out
-	rest    []byte // of a record that a full disk has cut
-	split   [2]logs.Splitter
-	squeeze sync.WaitGroup // the compression under way
+	mu   sync.Mutex
+	f    *os.File
+	head Head // of the current file
+	size int64
+	next uint64 // number of the next entry
+	out  []byte // rendered, not yet written
+	// dropping: out will be given back soon.
+	dropping bool
+	count    int    // entries in out
+	rest     []byte // of a record that a full disk has cut
+	split    [2]logs.Splitter
+	squeeze  sync.WaitGroup // the compression under way
 }
 
 // A LostError says that entries could not be written.
@@ -219,6 +221,9 @@ func (w *Writer) add(s Stream, line []byte, at time.Time) (lost *LostError) {
 			lost = sum(lost, &LostError{0, err})
 		}
 	}
+	if w.out == nil && len(line) > 2<<10 || len(w.out) > 2<<10 && cap(w.out) < flushAt {
+		w.out = append(make([]byte, 0, flushAt+(16<<10)), w.out...)
+	}
 	w.out = w.form.Encode(w.out, Record{s, line, at, w.next})
 	w.next++
 	w.count++
@@ -237,9 +242,8 @@ func (w *Writer) flush() *LostError {
 	entries := w.count
 	w.count = 0
 	out := w.out
-	if w.out = w.out[:0]; cap(w.out) > 4<<10 {
-		w.out = nil
-	}
+	w.out = w.out[:0]
+	w.dropLater()
 	if len(w.rest) > 0 {
 		n, err := w.f.Write(w.rest)
 		w.size += int64(n)
@@ -271,6 +275,22 @@ func (w *Writer) flush() *LostError {
 		}
 	}
 	return &LostError{entries, err}
+}
+
+// keepBuffer is how long the buffer is kept for what comes next: an idle process
+// keeps nothing, a busy one does not make it again for every line.
+const keepBuffer = time.Second
+
+func (w *Writer) dropLater() {
+	if w.dropping || cap(w.out) <= 4<<10 {
+		return
+	}
+	w.dropping = true
+	time.AfterFunc(keepBuffer, func() {
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		w.dropping, w.out = false, nil
+	})
 }
 
 // rotate makes a new current file, unless what would have to go for it is still

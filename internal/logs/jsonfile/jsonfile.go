@@ -25,6 +25,7 @@ func NewReader(path string) *files.Reader { return files.NewReader(path, form(""
 
 // form is the form with attributes as renderAttrs gives them.
 func form(attrs string) files.Form {
+	var s stamp // a Writer encodes one record at a time
 	return files.Form{
 		Frame: func(b []byte, seen int) int {
 			if n := bytes.IndexByte(b[seen:], '\n'); n >= 0 {
@@ -43,7 +44,9 @@ func form(attrs string) files.Form {
 			return 0
 		},
 		Heal:   []byte{'\n'},
-		Encode: func(b []byte, r files.Record) []byte { return appendEntry(b, r.Stream.Name(), attrs, r.Line, r.Time) },
+		Encode: func(b []byte, r files.Record) []byte {
+			return appendStamped(b, r.Stream.Name(), attrs, r.Line, r.Time, &s)
+		},
 		Decode: decodeRecord,
 	}
 }
