@@ -43,7 +43,7 @@ func form(attrs string) files.Form {
 			}
 			return 0
 		},
-		Heal:   []byte{'\n'},
+		Heal: []byte{'\n'},
 		Encode: func(b []byte, r files.Record) []byte {
 			return appendStamped(b, r.Stream.Name(), attrs, r.Line, r.Time, &s)
 		},
