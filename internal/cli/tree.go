@@ -32,7 +32,7 @@ type group struct{ name, short string }
 
 func groups() []group {
 	return []group{
-		{"builder", "Manage builds"}, {"container", "Manage containers"}, {"context", "Manage contexts"}, {"image", "Manage images"}, {"jobs", "Manage background jobs"},
+		{"checkpoint", "Manage checkpoints"}, {"builder", "Manage builds"}, {"container", "Manage containers"}, {"context", "Manage contexts"}, {"image", "Manage images"}, {"jobs", "Manage background jobs"},
 		{"network", "Manage networks"}, {"system", "Manage the daemon and its disk space"}, {"volume", "Manage volumes"},
 	}
 }
@@ -69,6 +69,9 @@ func containerEntries() []entry {
 		{group: "container", name: "unpause", top: "unpause", build: unpauseCommand},
 		{group: "container", name: "update", top: "update", build: updateCommand},
 		{group: "container", name: "wait", top: "wait", build: waitCommand},
+		{group: "checkpoint", name: "create", build: checkpointCreateCommand},
+		{group: "checkpoint", name: "ls", aliases: []string{"list"}, build: checkpointListCommand},
+		{group: "checkpoint", name: "rm", aliases: []string{"remove"}, build: checkpointRemoveCommand},
 	}
 }
 

@@ -8,6 +8,7 @@ import (
 
 	"gantry/internal/errs"
 	"gantry/internal/launch"
+	"gantry/internal/shim"
 	"gantry/internal/wire"
 )
 
@@ -42,6 +43,7 @@ type actor struct {
 	// What follows belongs to the goroutine.
 	now     snapshot // what will be published next
 	running *launch.Running
+	from    *shim.Checkpoint   // what the next start is to restore, or nil
 	cancel  context.CancelFunc // of the child that launches
 	hurry   context.CancelFunc // of its wait for others
 	stop    *time.Timer

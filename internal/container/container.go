@@ -162,7 +162,8 @@ type Engine struct {
 	*Streams
 	*Execs
 	*Files
-	core *core
+	Checkpoints *Checkpoints
+	core        *core
 }
 
 // The parts of an Engine; each is a view of the same core.
@@ -219,7 +220,7 @@ func Open(ctx context.Context, o Options) (*Engine, error) {
 		c.tasks.Close()
 		return nil, fmt.Errorf("open engine: %w", err)
 	}
-	return &Engine{&Control{c}, &Query{c}, &Streams{c}, &Execs{c}, &Files{c}, c}, nil
+	return &Engine{&Control{c}, &Query{c}, &Streams{c}, &Execs{c}, &Files{c}, &Checkpoints{c}, c}, nil
 }
 
 // Close ends the engine and waits for its goroutines. The containers and their

@@ -123,14 +123,15 @@ func (a *actor) launch(how EffectKind) {
 	a.cancel = cancel
 	waits, hurry := context.WithCancel(ctx)
 	a.hurry = hurry
-	rec := a.now.rec
+	rec, from := a.now.rec, a.from
+	a.from = nil
 	a.core.tasks.Go(func() {
 		defer cancel()
 		if how == Patiently {
 			order{a.core}.awaitOthers(waits, rec)
 		}
 		hurry()
-		r, err := a.core.start(ctx, a, rec)
+		r, err := a.core.start(ctx, a, rec, from)
 		at := time.Now()
 		if err != nil {
 			a.post(letter{fact: Fact{Kind: LaunchFailed, At: at, Code: startCode(err), Text: err.Error()}, err: err})

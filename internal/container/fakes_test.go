@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"maps"
+	"os"
 	"path/filepath"
 	"sync"
 	"testing"
@@ -156,6 +157,16 @@ func (f *fakeShim) Unmount(_ context.Context, at string) error {
 
 func (f *fakeShim) Resume(string, int) shim.Exec {
 	return &fakeExec{shim: f, stream: newFakeStream(), done: make(chan struct{})}
+}
+
+func (f *fakeShim) Checkpoint(_ context.Context, c shim.Checkpoint) error {
+	if err := os.WriteFile(filepath.Join(c.Dir, "inventory.img"), nil, 0o600); err != nil {
+		return err
+	}
+	if !c.LeaveRunning {
+		f.end(137)
+	}
+	return nil
 }
 
 func (f *fakeShim) Shutdown(context.Context) error { return nil }

@@ -44,25 +44,19 @@ func (c *Control) Update(ctx context.Context, ref string, req wire.UpdateRequest
 	if err != nil {
 		return out, err
 	}
-	select {
-	case a.editing <- struct{}{}:
-		defer func() { <-a.editing }()
-	case <-ctx.Done():
-		return out, context.Cause(ctx)
-	}
-	e := &edit{a: a}
-	if out.Warnings, err = e.decide(ctx, req); err != nil {
-		return out, err
-	}
-	if !e.stored {
-		return out, nil
-	}
-	// What is stored must be brought to an end whether or not the client waits.
-	ctx = context.WithoutCancel(ctx)
-	if err := e.carryOut(ctx); err != nil {
-		return out, errs.New(errs.KindOf(err), "Cannot update container %s: %w", a.id, err)
-	}
-	return out, nil
+	err = editing(ctx, a, func() error {
+		e := &edit{a: a}
+		if out.Warnings, err = e.decide(ctx, req); err != nil || !e.stored {
+			return err
+		}
+		// What is stored must be brought to an end whether or not the client
+		// waits.
+		if err := e.carryOut(context.WithoutCancel(ctx)); err != nil {
+			return errs.New(errs.KindOf(err), "Cannot update container %s: %w", a.id, err)
+		}
+		return nil
+	})
+	return out, err
 }
 
 // decide waits until the container is in a state that can be changed, and stores

@@ -9,6 +9,7 @@ import (
 	"gantry/internal/errs"
 	"gantry/internal/launch"
 	"gantry/internal/plan"
+	"gantry/internal/shim"
 	"gantry/internal/store"
 	"gantry/internal/volume"
 )
@@ -16,11 +17,12 @@ import (
 // start launches a container: everything is prepared, then the clients that
 // attached before are connected, then the process is let go. An error leaves
 // nothing behind.
-func (c *core) start(ctx context.Context, a *actor, rec *Record) (*launch.Running, error) {
+func (c *core) start(ctx context.Context, a *actor, rec *Record, from *shim.Checkpoint) (*launch.Running, error) {
 	in, err := c.input(rec)
 	if err != nil {
 		return nil, err
 	}
+	in.Restore = from
 	if err := (shipping{c}).check(rec); err != nil {
 		return nil, err
 	}

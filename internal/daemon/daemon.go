@@ -221,7 +221,7 @@ func (d *Daemon) openServer(ctx context.Context, p parts, sys *about, doc *docto
 	}
 	doc.Sources = append(doc.Sources, budgetSource(sys.budget))
 	d.server = server.New(ctx, server.Options{
-		Lifecycle: d.engine, States: d.engine, Views: d.engine, Streams: d.engine, Execs: d.engine, Files: d.engine, Changes: d.engine,
+		Lifecycle: d.engine, States: d.engine, Views: d.engine, Streams: d.engine, Execs: d.engine, Files: d.engine, Changes: d.engine, Checkpoints: d.engine.Checkpoints,
 		Images: imageAPI{p.images}, Archives: imageArchives{p.images}, Registry: d.registries(p.images), Networks: p.networks, Volumes: volumeAPI{p.volumes},
 		System: sys, Events: d.bus, Doctor: examiner{doc},
 		Disk: du, Jobs: jobs, Pins: p.images,

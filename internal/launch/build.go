@@ -246,9 +246,10 @@ func (b *build) makeLinks(ctx context.Context) error {
 }
 
 // needsLinks reports whether the process can't be prepared before its network
-// is whole: another runtime may look at the links, and a sysctl may name one.
+// is whole: another runtime may look at the links, a sysctl may name one, and what
+// is restored runs at once.
 func (b *build) needsLinks() bool {
-	if len(b.l.runtime(b.in.Plan)) > 0 {
+	if len(b.l.runtime(b.in.Plan)) > 0 || b.in.Restore != nil {
 		return true
 	}
 	for name := range b.in.Plan.Sysctls {

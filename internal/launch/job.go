@@ -155,7 +155,7 @@ func (b *build) makeProcess(ctx context.Context) error {
 			Driver: record.Form, Path: filepath.Join(b.l.dir(id), record.File(id)),
 			MaxSize: limits.MaxSize, MaxFile: limits.MaxFile, Compress: limits.Compress, Attrs: attrs,
 		},
-		OpenStdin: p.Process.OpenStdin, StdinOnce: p.Process.StdinOnce,
+		OpenStdin: p.Process.OpenStdin, StdinOnce: p.Process.StdinOnce, Restore: b.in.Restore,
 	}
 	if record.Hold {
 		req.Log.Cursor = req.Log.Path + ".cursor" // files.Cursor

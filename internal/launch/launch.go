@@ -46,6 +46,8 @@ type Input struct {
 	// gets unless it has its own of that name.
 	Linked  []HostRecord
 	LinkEnv []string
+	// Restore is the checkpoint that the process is made of again, or nil.
+	Restore *shim.Checkpoint
 }
 
 // HostRecord is a line of /etc/hosts.

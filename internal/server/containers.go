@@ -25,6 +25,8 @@ type containers struct {
 	states  States
 	views   Views
 	streams Streams
+
+	checkpoints *checkpoints
 }
 
 func (s *containers) routes() []route {
@@ -150,7 +152,7 @@ func (s *containers) start(w http.ResponseWriter, r *request) error {
 		return errs.New(errs.Invalid, "starting container with non-empty request body was deprecated since API v1.22 and removed in v1.24")
 	}
 	if r.query.Get("checkpoint") != "" {
-		return errs.New(errs.Unsupported, "start from a checkpoint: not supported by this version of Gantry")
+		return s.checkpoints.restore(w, r)
 	}
 	if err := s.life.Start(act(r), r.name); err != nil {
 		return err

@@ -40,6 +40,7 @@ func (s *Server) Scoped(p *policy.Policy) *Scoped {
 	o.Execs = guardedExecs{o.Execs, w}
 	o.Networks = guardedNetworks{o.Networks, w}
 	o.Volumes = guardedVolumes{o.Volumes, w}
+	o.Checkpoints = guardedCheckpoints{o.Checkpoints}
 	inner := &Server{Options: o, ctx: s.ctx, cancel: s.cancel, scope: &scope{w}, parent: s}
 	inner.route(w.visible)
 	sc.Server = inner

@@ -43,6 +43,8 @@ var guarded = map[string][]string{
 	"Jobs":      {"Cancel", "Get", "List", "Start", "Watch"}, // to start one is for the full socket
 	"Pins":      {"PinName", "UnpinName"},
 	"Registry":  {"Login", "Lookup", "Pull", "Push", "Search"}, // what they are handed is in path and query: scope.content
+	// The directories that they may name are refused: guardedCheckpoints.
+	"Checkpoints": {"Create", "List", "Remove", "Restore"},
 }
 
 func TestEveryMethodIsGuardedOrNeedsNoGuard(t *testing.T) {

@@ -58,6 +58,8 @@ type Options struct {
 	Disk      Disk
 	Jobs      Jobs
 	Pins      Pins
+	// Checkpoints are served if Experimental is set.
+	Checkpoints Checkpoints
 	// Product is the Server header, for example "Docker/29.7.0 (linux)".
 	Product      string
 	Driver       string // of image layers, as images name it
@@ -101,9 +103,11 @@ func New(ctx context.Context, o Options) *Server {
 func (s *Server) route(visible func(wire.Event) bool) {
 	o := s.Options
 	remote := &registries{o.Registry}
+	frozen := &checkpoints{o.Checkpoints, o.Experimental}
 	s.routes = newTable(slices.Concat(
 		unbuilt(), // its patterns are the more particular ones
-		(&containers{o.Lifecycle, o.States, o.Views, o.Streams}).routes(),
+		(&containers{o.Lifecycle, o.States, o.Views, o.Streams, frozen}).routes(),
+		frozen.routes(),
 		(&streams{o.Streams, s.ctx}).routes(),
 		(&execs{o.Execs, s.ctx}).routes(),
 		(&files{o.Files, o.Changes}).routes(),

@@ -31,9 +31,6 @@ func unbuilt() []route {
 	for _, p := range []string{"pull", "create", "{name}/enable", "{name}/disable", "{name}/upgrade", "{name}/push", "{name}/set"} {
 		list = append(list, missing("POST", "/plugins/"+p, "plugins"))
 	}
-	for _, r := range [][2]string{{"GET", "s"}, {"POST", "s"}, {"DELETE", "s/{checkpoint}"}} {
-		list = append(list, route{method: r[0], pattern: "/containers/{name}/checkpoint" + r[1], serve: noCheckpoints})
-	}
 	for _, r := range cluster {
 		list = append(list, route{method: r[0], pattern: r[1], serve: noCluster})
 	}
@@ -60,10 +57,6 @@ func noCluster(_ http.ResponseWriter, r *request) error {
 		return errs.New(errs.Unavailable, "This node is not part of a swarm")
 	}
 	return errs.New(errs.Unavailable, "This node is not a swarm manager. Use \"docker swarm init\" or \"docker swarm join\" to connect this node to swarm and try again.")
-}
-
-func noCheckpoints(http.ResponseWriter, *request) error {
-	return errs.New(errs.Unsupported, "This experimental feature is disabled by default. Start the Docker daemon in experimental mode in order to enable it.")
 }
 
 // noPlugins: there are none, and clients list them.

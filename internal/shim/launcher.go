@@ -96,7 +96,7 @@ func (n *Nascent) Close() { n.conn.Close() }
 func (n *Nascent) Create(ctx context.Context, r Request) (Client, error) {
 	wire := (&protocol.Request{
 		ID: r.ID, Dir: r.Dir, Job: r.Job.Encode(), Log: r.Log, OpenStdin: r.OpenStdin,
-		StdinOnce: r.StdinOnce, Runtime: r.Runtime, Bundle: r.Bundle,
+		StdinOnce: r.StdinOnce, Runtime: r.Runtime, Bundle: r.Bundle, Restore: r.Restore,
 	}).Encode()
 	conn := n.conn
 	defer context.AfterFunc(ctx, func() { conn.SetDeadline(time.Unix(1, 0)) })()

@@ -32,3 +32,7 @@ func (c *client) Mount(ctx context.Context, tag string, m *job.Mount) error {
 func (c *client) Unmount(ctx context.Context, mountPoint string) error {
 	return c.do(ctx, protocol.OpUnmount, protocol.AppendString(target(""), mountPoint))
 }
+
+func (c *client) Checkpoint(ctx context.Context, p Checkpoint) error {
+	return c.do(ctx, protocol.OpCheckpoint, p.Append(target("")))
+}

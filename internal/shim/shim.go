@@ -38,10 +38,15 @@ type Request struct {
 	// that shall do the isolation from a bundle at Bundle; empty for our own.
 	Runtime []string
 	Bundle  string
+	// Restore is the checkpoint that the process is made of again; nil for a
+	// new one.
+	Restore *Checkpoint
 }
 
 // The values that both sides of the socket know.
 type (
+	// Checkpoint is a container's processes on the disk.
+	Checkpoint = protocol.Checkpoint
 	// LogConfig says where a shim writes the container's output.
 	LogConfig = protocol.LogConfig
 	// Exit is the end of a process.
@@ -96,6 +101,9 @@ type Client interface {
 	// Unmount takes one of Mounts away, and nothing else: errs.Conflict if
 	// something else has taken its place.
 	Unmount(ctx context.Context, mountPoint string) error
+	// Checkpoint writes the container's processes to the disk. Unless they are
+	// left running they are killed.
+	Checkpoint(ctx context.Context, c Checkpoint) error
 	// Shutdown tells a shim whose container has ended to end too.
 	Shutdown(ctx context.Context) error
 	// Close ends this connection; the shim and the container go on.

@@ -65,6 +65,14 @@ type Request struct {
 	StdinOnce bool
 	Runtime   []string
 	Bundle    string
+	Restore   *Checkpoint // nil: the process is started
+}
+
+// A Checkpoint is where a container's processes are written to, or read from.
+type Checkpoint struct {
+	Program      string // path of criu
+	Dir          string // of the images; it exists
+	LeaveRunning bool   // when writing
 }
 
 // Exit is the end of a process.
@@ -125,6 +133,7 @@ const (
 	OpMount              // tag, Mount -> nothing
 	OpUnmount            // mount point -> nothing
 	OpMounts             // -> u32 number, of each: mount point, tag
+	OpCheckpoint         // Checkpoint -> nothing
 )
 
 var be = binary.BigEndian

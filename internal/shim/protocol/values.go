@@ -37,7 +37,22 @@ func (r *Request) Encode() []byte {
 	for _, a := range r.Runtime {
 		b = AppendString(b, a)
 	}
-	return AppendString(b, r.Bundle)
+	b = AppendString(b, r.Bundle)
+	b = AppendBool(b, r.Restore != nil)
+	if r.Restore != nil {
+		b = r.Restore.Append(b)
+	}
+	return b
+}
+
+// Append appends c.
+func (c Checkpoint) Append(b []byte) []byte {
+	return AppendBool(AppendString(AppendString(b, c.Program), c.Dir), c.LeaveRunning)
+}
+
+// Checkpoint takes a checkpoint.
+func (r *Reader) Checkpoint() Checkpoint {
+	return Checkpoint{Program: r.String(), Dir: r.String(), LeaveRunning: r.Bool()}
 }
 
 // DecodeRequest is the inverse of Encode. Job is a part of b.
@@ -61,6 +76,10 @@ func DecodeRequest(b []byte) (*Request, error) {
 		r.Runtime = append(r.Runtime, d.String())
 	}
 	r.Bundle = d.String()
+	if d.Bool() {
+		c := d.Checkpoint()
+		r.Restore = &c
+	}
 	if err := d.Done(); err != nil {
 		return nil, err
 	}

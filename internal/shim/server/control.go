@@ -87,6 +87,15 @@ func (k *control) dispatch(call uint32, op protocol.Op, payload []byte) {
 		go k.changeMounts(call, op, r)
 		return
 	}
+	if op == protocol.OpCheckpoint {
+		c := r.Checkpoint()
+		if err := r.Done(); err != nil {
+			k.fail(call, err)
+			return
+		}
+		go func() { k.reply(call, k.s.checkpoint(c)) }()
+		return
+	}
 	p, err := k.s.find(id)
 	if err != nil {
 		if op != protocol.OpForget {

@@ -7,6 +7,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"gantry/internal/ociruntime/job"
 	"gantry/internal/overlay"
 )
 
@@ -30,21 +31,21 @@ func (f *foreign) withRoot(fn func() error) error {
 	})
 }
 
-// mountRoot gives the calling thread a mount namespace with the overlay in it.
-func (f *foreign) mountRoot() error {
+func (f *foreign) mountRoot() error { return mountRootAt(f.root, filepath.Join(f.bundle, "rootfs")) }
+
+// mountRootAt gives the calling thread a mount namespace with an overlay in it.
+func mountRootAt(o *job.Overlay, at string) error {
 	if err := unix.Unshare(unix.CLONE_NEWNS); err != nil {
 		return fmt.Errorf("mount namespace for the runtime: %w", err)
 	}
 	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_SLAVE, ""); err != nil {
 		return fmt.Errorf("mount namespace for the runtime: %w", err)
 	}
-	o := f.root
 	fd, err := overlay.Mount(overlay.Layers{Lower: o.Lower, Upper: o.Upper, Work: o.Work, Options: o.Options, Bounded: o.Bounded}, 0)
 	if err != nil {
 		return err
 	}
 	defer unix.Close(fd)
-	at := filepath.Join(f.bundle, "rootfs")
 	if err := unix.MoveMount(fd, "", unix.AT_FDCWD, at, unix.MOVE_MOUNT_F_EMPTY_PATH); err != nil {
 		return fmt.Errorf("mount root file system at %s: %w", at, err)
 	}

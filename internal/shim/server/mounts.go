@@ -22,6 +22,7 @@ type mounts struct {
 type madeMount struct {
 	id  ociruntime.MountID
 	tag string // of one that was added later
+	bind bool
 }
 
 // newMounts notes what was made at the start.
@@ -29,7 +30,7 @@ func newMounts(list []job.Mount, ids []ociruntime.MountID) *mounts {
 	m := &mounts{at: map[string]madeMount{}}
 	for i := range min(len(list), len(ids)) {
 		if t := list[i].Type; t == "bind" || t == "tmpfs" {
-			m.at[list[i].Target] = madeMount{id: ids[i]}
+			m.at[list[i].Target] = madeMount{id: ids[i], bind: t == "bind"}
 		}
 	}
 	return m
@@ -56,7 +57,7 @@ func (k *control) changeMounts(call uint32, op protocol.Op, r *protocol.Reader) 
 		return
 	}
 	if m == nil {
-		k.fail(call, errs.New(errs.Unsupported, "mounts of a container of another runtime can not be changed while it runs"))
+		k.fail(call, errs.New(errs.Unsupported, "the mounts of a container that another runtime, or criu, has made can not be changed while it runs"))
 		return
 	}
 	target := ociruntime.Target{Pid: k.s.main.task.Pid()}
@@ -99,7 +100,7 @@ func (m *mounts) add(t ociruntime.Target, tag string, wire []byte) error {
 	if err != nil {
 		return err
 	}
-	m.at[j.Target] = madeMount{id, tag}
+	m.at[j.Target] = madeMount{id, tag, j.Type == "bind"}
 	return nil
 }
 

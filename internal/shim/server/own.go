@@ -5,6 +5,8 @@ import (
 	"os"
 	"strings"
 
+	"golang.org/x/sys/unix"
+
 	"gantry/internal/cgroup"
 	"gantry/internal/ociruntime"
 	"gantry/internal/ociruntime/job"
@@ -17,12 +19,14 @@ type own struct {
 	job *job.Job // until create has used it
 	pid int      // of the first process
 	has *mounts
+	// frozen is the checkpoint that the processes are made of, or nil.
+	frozen *protocol.Checkpoint
 }
 
 // newOwn makes the container's cgroup, as yet without limits. On v1 the first
 // process need not be born in it: there it is made when the process exists, in
 // the time that its program takes to begin.
-func (s *server) newOwn(j *job.Job) (*own, error) {
+func (s *server) newOwn(j *job.Job, from *protocol.Checkpoint) (*own, error) {
 	if j.Cgroup.Path != "" {
 		if s.cgroupsErr != nil {
 			return nil, s.cgroupsErr
@@ -38,7 +42,7 @@ func (s *server) newOwn(j *job.Job) (*own, error) {
 		}
 		s.group = group
 	}
-	return &own{s: s, job: j}, nil
+	return &own{s: s, job: j, frozen: from}, nil
 }
 
 // beginGroup makes the cgroup and puts its first process into it.
@@ -86,22 +90,43 @@ func (o *own) create(stdio [3]*os.File) (task, error) {
 	if opts.Joined != nil && o.s.cgroups.Mode != cgroup.V2 {
 		opts.Joined = o.beginGroup
 	}
-	i, err := ociruntime.Create(o.job, opts)
+	t, err := o.begin(opts, stdio)
 	if err != nil {
-		return nil, startError(err)
+		return nil, err
 	}
 	if o.s.group != nil {
 		// Not before: a limit on the number of processes counts the
 		// threads of the runtime's child half.
 		if err := o.s.group.Update(o.job.Cgroup.Resources); err != nil {
-			i.Close()
+			if i, ok := t.(ownTask); ok {
+				i.Close()
+			} else {
+				unix.Kill(t.Pid(), unix.SIGKILL)
+			}
 			return nil, err
 		}
 		o.s.watchOOM()
 	}
-	o.pid = i.Pid()
-	o.has = newMounts(o.job.Mounts, i.Mounts())
+	o.pid = t.Pid()
 	o.job = nil
+	return t, nil
+}
+
+// begin makes the first process, of the job or of a checkpoint.
+func (o *own) begin(opts ociruntime.Options, stdio [3]*os.File) (task, error) {
+	if o.frozen != nil {
+		if opts.Joined != nil && o.s.cgroups.Mode != cgroup.V2 {
+			if err := o.s.group.Create(nil); err != nil {
+				return nil, err
+			}
+		}
+		return o.restore(stdio)
+	}
+	i, err := ociruntime.Create(o.job, opts)
+	if err != nil {
+		return nil, startError(err)
+	}
+	o.has = newMounts(o.job.Mounts, i.Mounts())
 	return ownTask{i}, nil
 }
 
@@ -118,7 +143,13 @@ func (o *own) exec(p *job.Process, stdio [3]*os.File) (task, error) {
 	return ownTask{i}, nil
 }
 
-func (o *own) mounts() *mounts { return o.has }
+// mounts: which of the mounts that criu has made is which is not known.
+func (o *own) mounts() *mounts {
+	if o.frozen != nil {
+		return nil
+	}
+	return o.has
+}
 
 func (o *own) remove() {}
 

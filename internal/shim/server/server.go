@@ -175,7 +175,7 @@ func (s *server) create(r *protocol.Request) (err error) {
 	if len(r.Runtime) > 0 {
 		s.runtime, err = s.newForeign(r, j)
 	} else {
-		s.runtime, err = s.newOwn(j)
+		s.runtime, err = s.newOwn(j, r.Restore)
 	}
 	if err != nil {
 		return err
