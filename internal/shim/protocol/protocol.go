@@ -120,20 +120,20 @@ type Op uint8
 // The calls. Every one begins with its target: an exec's ID, or "" for the
 // container's first process.
 const (
-	OpAnswer   Op = iota // good end of a call; what follows depends on it
-	OpFail               // bad end: an error
-	OpFact               // from the shim, call 0: a fact, see shim.Client
-	OpStart              // -> u32 pid
-	OpWait               // -> Exit
-	OpSignal             // u32 signal -> nothing
-	OpResize             // u16 height, u16 width -> nothing
-	OpExec               // Process, Streams -> nothing
-	OpForget             // of an exec: the client has no more calls on it; no answer to call 0
-	OpShutdown           // -> nothing, and the shim ends
-	OpMount              // tag, Mount -> nothing
-	OpUnmount            // mount point -> nothing
-	OpMounts             // -> u32 number, of each: mount point, tag
-	OpCheckpoint         // Checkpoint -> nothing
+	OpAnswer     Op = iota // good end of a call; what follows depends on it
+	OpFail                 // bad end: an error
+	OpFact                 // from the shim, call 0: a fact, see shim.Client
+	OpStart                // -> u32 pid
+	OpWait                 // -> Exit
+	OpSignal               // u32 signal -> nothing
+	OpResize               // u16 height, u16 width -> nothing
+	OpExec                 // Process, Streams -> nothing
+	OpForget               // of an exec: the client has no more calls on it; no answer to call 0
+	OpShutdown             // -> nothing, and the shim ends
+	OpMount                // tag, Mount -> nothing
+	OpUnmount              // mount point -> nothing
+	OpMounts               // -> u32 number, of each: mount point, tag
+	OpCheckpoint           // Checkpoint -> nothing
 )
 
 var be = binary.BigEndian

@@ -20,8 +20,8 @@ type mounts struct {
 }
 
 type madeMount struct {
-	id  ociruntime.MountID
-	tag string // of one that was added later
+	id   ociruntime.MountID
+	tag  string // of one that was added later
 	bind bool
 }
 
