@@ -72,7 +72,7 @@ func (c *Control) Restart(ctx context.Context, ref string, o StopOptions) error 
 
 // stopFact completes what the user said about ending with the container's own.
 func stopFact(kind FactKind, own plan.Stop, o StopOptions) (Fact, error) {
-	f := Fact{Kind: kind, Signal: own.Signal, Timeout: time.Duration(own.Timeout) * time.Second}
+	f := Fact{Kind: kind, Boot: o.Halt, Signal: own.Signal, Timeout: time.Duration(own.Timeout) * time.Second}
 	if o.Timeout != nil {
 		f.Timeout = time.Duration(*o.Timeout) * time.Second
 	}

@@ -90,32 +90,41 @@ func begin(s State, first Effect) (State, []Effect) {
 		s.StopAsked = false
 		effects = append(effects, Effect{Do: Persist})
 	}
-	s.Phase, s.Restarts, s.Pause = Starting, 0, 0
+	s.Phase, s.Restarts, s.Pause, s.Halted = Starting, 0, 0, false
 	return s, append(effects, Effect{Do: Launch})
 }
 
 func nextStop(s State, f Fact) (State, []Effect) {
 	switch s.Phase {
 	case Starting:
-		s, effects := askDown(s)
+		s, effects := stopping(s, f)
 		return s, append(effects, Effect{Do: CancelLaunch}, Effect{Do: Wait, Lot: UntilDown})
 	case Running, Paused, Stopping:
-		s, effects := askDown(s)
+		s, effects := stopping(s, f)
 		s.Again = false
 		s, more := tell(s, f)
 		return s, append(append(effects, more...), Effect{Do: Wait, Lot: UntilDown})
 	case Ending:
-		s, effects := askDown(s)
+		s, effects := stopping(s, f)
 		s.Again = false
 		return s, append(effects, Effect{Do: Wait, Lot: UntilDown})
 	case Restarting:
-		s, effects := askDown(s)
+		s, effects := stopping(s, f)
 		s.Phase = Exited
 		return s, append(effects, Effect{Do: CancelTimers}, Effect{Do: Event, Action: "stop"}, Effect{Do: Save}, Effect{Do: Reply})
 	case Removed:
 		return s, refused(GoneAlready)
 	}
 	return s, refused(NotRunning)
+}
+
+// stopping notes who wants the container down.
+func stopping(s State, f Fact) (State, []Effect) {
+	if f.Boot {
+		s.Halted = true
+		return s, nil
+	}
+	return askDown(s)
 }
 
 // askDown notes that the user wants the container down.
@@ -307,7 +316,7 @@ func nextLaunched(s State, f Fact) (State, []Effect) {
 	s.StartedAt = f.At
 	s.ExitCode, s.OOMKilled, s.Error = 0, false, ""
 	effects := []Effect{{Do: Save}, {Do: Event, Action: "start"}, {Do: Watch}}
-	if s.Gone || s.StopAsked {
+	if s.Gone || s.StopAsked || s.Halted {
 		// The interruption came too late to keep it from starting.
 		s.Phase, s.Told = Stopping, !s.Gone
 		return s, append(effects, Effect{Do: Signal, Signal: int(syscall.SIGKILL)},
@@ -329,7 +338,7 @@ func nextLaunchFailed(s State, f Fact, p Policy) (State, []Effect) {
 		s.Phase = Exited
 	}
 	effects := []Effect{}
-	if s.StopAsked {
+	if s.StopAsked || s.Halted {
 		effects = append(effects, Effect{Do: Release, Lot: UntilUp, Refusal: Interrupted})
 	} else {
 		s.ExitCode, s.Error = f.Code, f.Text

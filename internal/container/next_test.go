@@ -67,7 +67,7 @@ func phaseStates() []State {
 		with(up, Stopping, func(s *State) { s.Again, s.Told, s.Frozen = true, true, true }),
 		with(up, Ending), with(up, Ending, func(s *State) { s.StopAsked, s.Told = true, true }), with(up, Ending, func(s *State) { s.Again, s.Told = true, true }),
 		with(up, Stopping, func(s *State) { s.Sick = true }), with(up, Ending, func(s *State) { s.Sick = true }),
-		with(up, Running, func(s *State) { s.Restarts = 2 }),
+		with(up, Running, func(s *State) { s.Restarts = 2 }), {Phase: Starting, Halted: true}, with(up, Ending, func(s *State) { s.Told, s.Halted = true, true }),
 		with(up, Ending, func(s *State) { s.Gone = true }), with(up, Restarting), {Phase: Removing}, {Phase: Removed}, {Phase: Dead},
 	}
 }
@@ -80,7 +80,7 @@ func factVariants() []Fact {
 		{Kind: AskRemove}, {Kind: AskRemove, Force: true, Volumes: true}, {Kind: Launched, At: at}, {Kind: LaunchFailed, Code: 127, Text: "why"},
 		{Kind: Adopted}, {Kind: Adopted, Frozen: true}, {Kind: StopExpired}, {Kind: HasExited, At: at, Code: 3}, {Kind: TornDown}, {Kind: RestartDue},
 		{Kind: Froze}, {Kind: Froze, Text: "why"}, {Kind: Thawed}, {Kind: Thawed, Text: "why"}, {Kind: RemoveDone}, {Kind: RemoveFailed, Text: "why"},
-		{Kind: AskStart, Boot: true}, {Kind: IsUnhealthy},
+		{Kind: AskStart, Boot: true}, {Kind: AskStop, Signal: 15, Timeout: 10 * time.Second, Boot: true}, {Kind: IsUnhealthy},
 	}
 }
 
@@ -95,7 +95,7 @@ func describe(s State) string {
 	for _, f := range []struct {
 		on   bool
 		name string
-	}{{s.Ran, "ran"}, {s.Frozen, "frozen"}, {s.StopAsked, "stop-asked"}, {s.Told, "told"}, {s.Dying, "dying"}, {s.Sick, "sick"}, {s.Again, "again"}, {s.Gone, "gone"}, {s.GoneVolumes, "gone-volumes"}} {
+	}{{s.Ran, "ran"}, {s.Frozen, "frozen"}, {s.StopAsked, "stop-asked"}, {s.Told, "told"}, {s.Dying, "dying"}, {s.Sick, "sick"}, {s.Halted, "halted"}, {s.Again, "again"}, {s.Gone, "gone"}, {s.GoneVolumes, "gone-volumes"}} {
 		if f.on {
 			out += "+" + f.name
 		}

@@ -23,6 +23,9 @@ type CreateOptions struct {
 type StopOptions struct {
 	Signal  string // empty: the container's stop signal
 	Timeout *int   // seconds before SIGKILL; nil: the container's; negative: for ever
+	// Halt: the daemon ends, and nobody wants the container down for longer
+	// than that: its restart policy holds for the next daemon.
+	Halt bool
 }
 
 // RemoveOptions says what to remove with a container.

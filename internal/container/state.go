@@ -74,6 +74,9 @@ type State struct {
 	Dying bool
 	// Told says that it is ending because of stop or restart, not of itself.
 	Told bool
+	// Halted says that the daemon has stopped it since it ends itself: not
+	// again by policy now, but with the next daemon.
+	Halted bool
 	// Sick says that it is ending because it was found unhealthy.
 	Sick bool
 	// Again says that it starts again once it is down: the user's restart.
@@ -129,7 +132,7 @@ type Fact struct {
 	Timeout time.Duration // negative: for ever
 	Force   bool
 	Volumes bool
-	Boot    bool // a start by the daemon, not by the user
+	Boot    bool // a start or stop by the daemon as it begins or ends, not by the user
 	Code    int
 	OOM     bool
 	Frozen  bool
@@ -156,7 +159,7 @@ const (
 // wantsRestart reports whether policy p starts a container in state s again
 // after it ended by itself.
 func (p Policy) wantsRestart(s State) bool {
-	if s.StopAsked {
+	if s.StopAsked || s.Halted {
 		return false
 	}
 	switch p.Restart {

@@ -2,19 +2,17 @@ package daemon
 
 import (
 	"context"
-	"slices"
-	"strings"
 	"sync"
 	"time"
 
 	"gantry/internal/container"
-	"gantry/internal/filter"
-	"gantry/internal/wire"
+	"gantry/internal/errs"
 )
 
-// stopContainers stops what runs, the last started first, if the configuration
-// says that containers do not outlive the daemon. What has not stopped within
-// the shutdown timeout is killed.
+// stopContainers stops what runs, each before what it was to come after, if the
+// configuration says that containers do not outlive the daemon. What has not
+// stopped within the shutdown timeout is killed. Restart policies hold for the
+// next daemon.
 func (d *Daemon) stopContainers(ctx context.Context, signal string) {
 	c := d.config.Load()
 	if c.LiveRestore {
@@ -22,49 +20,32 @@ func (d *Daemon) stopContainers(ctx context.Context, signal string) {
 		return
 	}
 	d.log.Info("ending; containers are stopped", "signal", signal)
-	list, err := d.engine.List(ctx, container.ListOptions{Filters: filter.Args{}})
-	if err != nil {
-		d.log.Error("containers can't be stopped", "err", err)
-		return
-	}
 	end, cancel := context.WithTimeout(ctx, shutdownTime(c))
 	defer cancel()
-	rest := d.startedLast(ctx, list)
-	for len(rest) > 0 && end.Err() == nil {
-		if err := d.engine.Stop(end, rest[0], container.StopOptions{}); err != nil && end.Err() == nil {
-			d.log.Warn("a container was not stopped", "id", rest[0], "err", err)
+	for _, wave := range d.engine.StopOrder() {
+		var wg sync.WaitGroup
+		for _, name := range wave {
+			wg.Go(func() { d.stopContainer(ctx, end, name) })
 		}
-		if end.Err() == nil {
-			rest = rest[1:]
-		}
+		wg.Wait()
 	}
-	var wg sync.WaitGroup
-	for _, id := range rest {
-		wg.Go(func() {
-			last, cancel := context.WithTimeout(ctx, 5*time.Second)
-			defer cancel()
-			now := 0
-			if err := d.engine.Stop(last, id, container.StopOptions{Signal: "KILL", Timeout: &now}); err != nil {
-				d.log.Warn("a container was not killed", "id", id, "err", err)
-			}
-		})
-	}
-	wg.Wait()
 }
 
-// startedLast returns the containers' ids, the last started first.
-func (d *Daemon) startedLast(ctx context.Context, list []wire.ContainerSummary) []string {
-	type one struct{ id, at string }
-	var all []one
-	for _, s := range list {
-		if c, err := d.engine.Inspect(ctx, s.ID, container.InspectOptions{}); err == nil && c.State != nil {
-			all = append(all, one{s.ID, c.State.StartedAt})
-		}
+// stopContainer stops one container until end, and then kills it.
+func (d *Daemon) stopContainer(ctx, end context.Context, name string) {
+	o := container.StopOptions{Halt: true}
+	err := end.Err()
+	if err == nil {
+		err = d.engine.Stop(end, name, o)
 	}
-	slices.SortStableFunc(all, func(a, b one) int { return strings.Compare(b.at, a.at) })
-	ids := make([]string, len(all))
-	for i, o := range all {
-		ids[i] = o.id
+	if end.Err() != nil {
+		last, cancel := context.WithTimeout(ctx, 5*time.Second)
+		defer cancel()
+		now := 0
+		o.Signal, o.Timeout = "KILL", &now
+		err = d.engine.Stop(last, name, o)
 	}
-	return ids
+	if err != nil && !errs.Is(err, errs.NoChange) {
+		d.log.Warn("a container was not stopped", "name", name, "err", err)
+	}
 }

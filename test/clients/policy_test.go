@@ -204,6 +204,41 @@ func TestOrder(t *testing.T) {
 	d.OK(t, "start", "oapp")
 }
 
+// TestStopOrder: a daemon that takes its containers with it stops them in the
+// reverse order, and the next one starts those that nobody asked to be down.
+func TestStopOrder(t *testing.T) {
+	d := testkit.StartBusybox(t, "--live-restore=false")
+	s := story{T: t}
+	script := "trap 'sleep 0.3; exit 0' TERM; while :; do sleep 0.1; done"
+	d.OK(t, "run", "-d", "--name", "sdb", "--restart", "unless-stopped", "busybox", "sh", "-c", script)
+	d.OK(t, "run", "-d", "--name", "sapp", "--restart", "unless-stopped", "--after", "sdb", "busybox", "sh", "-c", script)
+	d.OK(t, "run", "-d", "--name", "sweb", "--restart", "unless-stopped", "--after", "sapp", "busybox", "sh", "-c", script)
+	// Started last, and yet stopped last.
+	d.OK(t, "restart", "-t", "0", "sdb")
+	d.OK(t, "stop", "-t", "0", "sweb")
+	d.Stop(t)
+	d.Start(t)
+	state := func(name string) string { return d.OK(t, "inspect", "-f", "{{.State.Status}}", name) }
+	s.eventually("what ran runs", func() bool { return state("sdb") == "running" && state("sapp") == "running" })
+	if got := state("sweb"); got != "exited" {
+		t.Errorf("what its user stopped is %s", got)
+	}
+	at := func(name, field string) time.Time {
+		at, err := time.Parse(time.RFC3339Nano, d.OK(t, "inspect", "-f", "{{.State."+field+"}}", name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return at
+	}
+	if db, app := at("sdb", "FinishedAt"), at("sapp", "FinishedAt"); db.Sub(app) < 200*time.Millisecond {
+		t.Errorf("ended: db %v, app %v", db, app)
+	}
+	if db, app := at("sdb", "StartedAt"), at("sapp", "StartedAt"); !app.After(db) {
+		t.Errorf("started: db %v, app %v", db, app)
+	}
+	d.OK(t, "rm", "-f", "sdb", "sapp", "sweb")
+}
+
 // killShims kills what supervises a daemon's containers, and the containers with it.
 func killShims(t *testing.T, d *testkit.Daemon) {
 	t.Helper()
