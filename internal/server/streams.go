@@ -129,9 +129,14 @@ func (s *streams) logs(w http.ResponseWriter, r *request) error {
 // A framing says whether log lines are sent in frames.
 type framing bool // true: raw, as a terminal's
 
+// promptEntries is how many entries of a log that is not followed are sent one by
+// one. A long one is read to its end anyway, and faster in larger pieces.
+const promptEntries = 64
+
 // writeLog sends each entry as soon as it is there.
 func writeLog(w http.ResponseWriter, list entries, o container.LogOptions, raw framing) error {
 	var line []byte
+	sent := 0
 	for e, err := range list {
 		if err != nil {
 			return err
@@ -154,7 +159,9 @@ func writeLog(w http.ResponseWriter, list entries, o container.LogOptions, raw f
 		if _, err := w.Write(line); err != nil {
 			return nil // the client is gone: nobody to tell
 		}
-		flush(w)
+		if sent++; o.Follow || sent < promptEntries {
+			flush(w)
+		}
 	}
 	return nil
 }
