@@ -6,6 +6,7 @@ import (
 	"os"
 	"strconv"
 	"strings"
+	"time"
 
 	"gantry/internal/config"
 	"gantry/internal/daemon/handover"
@@ -50,8 +51,18 @@ func (d *Daemon) lock(dir string) (*durable.Lock, error) {
 			}
 		}
 	}
-	return durable.LockDir(dir)
+	// A child that a killed daemon was about to start holds its files until it
+	// executes its program.
+	for end := time.Now().Add(killedTime); ; time.Sleep(5 * time.Millisecond) {
+		l, err := durable.LockDir(dir)
+		if !errs.Is(err, errs.Conflict) || time.Now().After(end) {
+			return l, err
+		}
+	}
 }
+
+// killedTime is how long the files of a killed daemon may stay open.
+const killedTime = time.Second
 
 // livingDaemon returns the process that a pid file names, if that runs the
 // program that this one does. Another program has only been given the number of

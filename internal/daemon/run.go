@@ -54,6 +54,11 @@ func answer(c *config.Config, cmd config.Command, stdout io.Writer) (err error) 
 			return err
 		}
 	}
+	if c.TLSVerify {
+		if _, err := listen.NewTLS(listen.TLSFiles{CA: c.TLSCA, Cert: c.TLSCert, Key: c.TLSKey}); err != nil {
+			return err
+		}
+	}
 	text := "configuration OK\n"
 	if cmd == config.UpgradeCheck {
 		text = handover.Hello()
