@@ -18,6 +18,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"runtime"
 	"sync"
 	"time"
 
@@ -36,7 +37,6 @@ import (
 	bolterrors "go.etcd.io/bbolt/errors"
 
 	"gantry/internal/errs"
-	"gantry/internal/keyed"
 	"gantry/internal/layer"
 )
 
@@ -62,8 +62,8 @@ type Store struct {
 	images  images.Store
 	ingests string // directory of blobs being written
 
-	unpacks keyed.Flight[string, struct{}]
-	dirs    sync.Map // chain ID → directory, of layers that are committed
+	unpacker unpacker
+	dirs     sync.Map // chain ID → directory, of layers that are committed
 }
 
 // Open opens the stores below o.Root, or makes them. Only one process may do so
@@ -93,6 +93,7 @@ func Open(ctx context.Context, o Options) (_ *Store, err error) {
 		return nil, err
 	}
 	s := &Store{limits: o.Limits, ingests: filepath.Join(blobDir, "ingest")}
+	s.unpacker.s, s.unpacker.slots = s, make(chan struct{}, runtime.NumCPU())
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, db.Close())

@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 
 	"github.com/containerd/containerd/v2/core/mount"
 	"github.com/containerd/containerd/v2/core/snapshots"
@@ -18,6 +19,7 @@ import (
 
 	"gantry/internal/errs"
 	"gantry/internal/id"
+	"gantry/internal/keyed"
 	"gantry/internal/layer"
 )
 
@@ -48,26 +50,31 @@ func Chain(layers []Layer, n int) digest.Digest {
 // exist, each once however many ask for it. When it returns, they are on disk.
 // A layer that does not have the digest it shall, or is refused by package
 // layer, is errs.Invalid. The context must be one of Hold.
+//
+// Several layers are unpacked beside each other, before those below them are
+// there, and put in place from the lowest on.
 func (s *Store) Unpack(ctx context.Context, layers []Layer) error {
-	ctx = Namespaced(ctx)
-	chains := make([]digest.Digest, len(layers))
-	for i := range layers {
-		chains[i] = Chain(layers, i+1)
-	}
-	// Held before they are looked for: what is found then, stays.
-	if err := s.leaseLayers(ctx, chains); err != nil {
+	ctx, u := Namespaced(ctx), &s.unpacker
+	todo, err := u.missing(ctx, layers)
+	if err != nil {
 		return err
 	}
-	for i, chain := range chains {
-		if s.unpacked(ctx, chain) {
-			continue
+	ahead, stop := context.WithCancel(ctx)
+	var wg sync.WaitGroup
+	defer func() { stop(); wg.Wait() }()
+	if len(todo) > 1 {
+		for _, i := range todo[1:] {
+			// What is wrong with it, if something is, shows again below.
+			wg.Go(func() { _ = s.Stage(ahead, layers[:i+1]) })
 		}
-		parent := Chain(layers, i)
-		_, err := s.unpacks.Do(ctx, chain.String(), func(ctx context.Context) (struct{}, error) {
-			if s.unpacked(ctx, chain) {
+	}
+	for _, i := range todo {
+		chain, parent := Chain(layers, i+1), Chain(layers, i)
+		_, err := u.unpacks.Do(ctx, chain.String(), func(ctx context.Context) (struct{}, error) {
+			if u.unpacked(ctx, chain) {
 				return struct{}{}, nil
 			}
-			return struct{}{}, s.unpackOne(ctx, layers[i], chain, parent)
+			return struct{}{}, u.unpackOne(ctx, layers[i], chain, parent)
 		})
 		if err != nil {
 			return fmt.Errorf("failed to extract layer %s: %w", layers[i].DiffID, err)
@@ -76,23 +83,98 @@ func (s *Store) Unpack(ctx context.Context, layers []Layer) error {
 	return nil
 }
 
-func (s *Store) unpacked(ctx context.Context, chain digest.Digest) bool {
-	info, err := s.Snapshots().Stat(ctx, chain.String())
+// unpacker is what is being unpacked.
+type unpacker struct {
+	s       *Store
+	unpacks keyed.Flight[string, struct{}]
+	stages  keyed.Flight[string, struct{}]
+	staged  sync.Map      // chain ID → snapshot key, of layers unpacked ahead of those below
+	slots   chan struct{} // bounds how many layers are unpacked at once
+}
+
+// missing returns the indexes of the layers that are not unpacked. They, and the
+// others, stay from here on.
+func (u *unpacker) missing(ctx context.Context, layers []Layer) ([]int, error) {
+	chains := make([]digest.Digest, len(layers))
+	for i := range layers {
+		chains[i] = Chain(layers, i+1)
+	}
+	// Held before they are looked for: what is found then, stays.
+	if err := u.s.leaseLayers(ctx, chains); err != nil {
+		return nil, err
+	}
+	var todo []int
+	for i, chain := range chains {
+		if !u.unpacked(ctx, chain) {
+			todo = append(todo, i)
+		}
+	}
+	return todo, nil
+}
+
+func (u *unpacker) unpacked(ctx context.Context, chain digest.Digest) bool {
+	info, err := u.s.Snapshots().Stat(ctx, chain.String())
 	return err == nil && info.Kind == snapshots.KindCommitted
 }
 
-// unpackOne makes the directory of one layer: in a snapshot of its own, which
-// gets its name when it is complete and on disk.
-func (s *Store) unpackOne(ctx context.Context, l Layer, chain, parent digest.Digest) (err error) {
-	sn, key := s.Snapshots(), "unpack-"+id.New()
-	r, _, err := s.Open(ctx, l.Blob.Digest)
+// Stage unpacks the last of layers ahead of time, without those below it, for
+// the Unpack to come. The context must be one of Hold, and hold until then.
+func (s *Store) Stage(ctx context.Context, layers []Layer) error {
+	ctx, u := Namespaced(ctx), &s.unpacker
+	last := layers[len(layers)-1]
+	chain := Chain(layers, len(layers))
+	_, err := u.stages.Do(ctx, chain.String(), func(ctx context.Context) (struct{}, error) {
+		if _, ok := u.staged.Load(chain); ok || u.unpacked(ctx, chain) {
+			return struct{}{}, nil
+		}
+		f, err := u.fill(ctx, last, "", len(layers) > 1)
+		if err == nil {
+			u.staged.Store(chain, f)
+		}
+		return struct{}{}, err
+	})
 	if err != nil {
-		return err
+		return fmt.Errorf("failed to extract layer %s: %w", last.DiffID, err)
+	}
+	return nil
+}
+
+// A filled is a snapshot with a layer in it that has no name yet.
+type filled struct {
+	key     string
+	dir     string
+	implied []string // for layer.Adopt
+}
+
+// stagedFor returns what Stage has made for a chain, or is about to make; false
+// if there is nothing.
+func (u *unpacker) stagedFor(ctx context.Context, chain digest.Digest) (filled, bool) {
+	_, _ = u.stages.Do(ctx, chain.String(), func(context.Context) (struct{}, error) { return struct{}{}, nil })
+	f, ok := u.staged.LoadAndDelete(chain)
+	if !ok {
+		return filled{}, false
+	}
+	return f.(filled), true
+}
+
+// fill unpacks a layer into a snapshot of its own, over parent if that is not
+// empty. It is on disk.
+func (u *unpacker) fill(ctx context.Context, l Layer, parent digest.Digest, blind bool) (f filled, err error) {
+	select {
+	case u.slots <- struct{}{}:
+		defer func() { <-u.slots }()
+	case <-ctx.Done():
+		return f, context.Cause(ctx)
+	}
+	sn, key := u.s.Snapshots(), "unpack-"+id.New()
+	r, _, err := u.s.Open(ctx, l.Blob.Digest)
+	if err != nil {
+		return f, err
 	}
 	defer r.Close()
 	mounts, err := sn.Prepare(ctx, key, parent.String())
 	if err != nil {
-		return kind(err)
+		return f, kind(err)
 	}
 	defer func() {
 		if err != nil {
@@ -101,19 +183,60 @@ func (s *Store) unpackOne(ctx context.Context, l Layer, chain, parent digest.Dig
 	}()
 	dir, parents, err := directories(mounts)
 	if err != nil {
+		return f, err
+	}
+	_, stats, err := layer.Unpack(ctx, dir, r, l.DiffID, layer.Options{Limits: u.s.limits, Parents: parents, Blind: blind})
+	if err != nil {
+		return f, err
+	}
+	return filled{key, dir, stats.Implied}, syncFS(dir)
+}
+
+// unpackOne makes the directory of one layer: in a snapshot of its own, which
+// gets its name when it is complete and on disk.
+func (u *unpacker) unpackOne(ctx context.Context, l Layer, chain, parent digest.Digest) error {
+	sn := u.s.Snapshots()
+	if f, ok := u.stagedFor(ctx, chain); ok {
+		err := u.place(ctx, f, chain, parent)
+		if err == nil {
+			return nil
+		}
+		// Whoever staged it has given up, and it may be gone.
+		_ = sn.Remove(ctx, f.key)
+	}
+	f, err := u.fill(ctx, l, parent, false)
+	if err != nil {
 		return err
 	}
-	if _, _, err := layer.Unpack(ctx, dir, r, l.DiffID, layer.Options{Limits: s.limits, Parents: parents}); err != nil {
-		return err
-	}
-	if err := syncFS(dir); err != nil {
-		return err
-	}
-	err = sn.Commit(ctx, chain.String(), key)
+	err = sn.Commit(ctx, chain.String(), f.key)
 	if errdefs.IsAlreadyExists(err) {
-		return kind(sn.Remove(ctx, key)) // somebody outside of Unpack was faster
+		return kind(sn.Remove(ctx, f.key)) // somebody outside of Unpack was faster
 	}
-	return kind(err)
+	if err != nil {
+		err = errors.Join(kind(err), kind(sn.Remove(context.WithoutCancel(ctx), f.key)))
+	}
+	return err
+}
+
+// place puts what was staged over its parent, and gives it its name.
+func (u *unpacker) place(ctx context.Context, f filled, chain, parent digest.Digest) error {
+	var opts []snapshots.Opt
+	if parent != "" {
+		below, err := u.s.Dirs(ctx, parent)
+		if err != nil {
+			return err
+		}
+		if len(f.implied) > 0 {
+			if err := layer.Adopt(f.dir, f.implied, below); err != nil {
+				return err
+			}
+			if err := syncFS(f.dir); err != nil {
+				return err
+			}
+		}
+		opts = append(opts, snapshots.WithParent(parent.String()))
+	}
+	return kind(u.s.Snapshots().Commit(ctx, chain.String(), f.key, opts...))
 }
 
 // directories reads the writable directory and those below it off what the

@@ -88,7 +88,7 @@ func (a *applier) whiteout(dir, base string) error {
 		}
 		return a.hide(parent, dir, name)
 	}
-	if len(a.parents) == 0 {
+	if len(a.parents) == 0 && !a.blind {
 		return nil
 	}
 	if err := unix.Fsetxattr(parent, opaqueXattr, []byte("y"), 0); err != nil {
@@ -99,7 +99,7 @@ func (a *applier) whiteout(dir, base string) error {
 
 // hide hides base of the layers below.
 func (a *applier) hide(parent int, dir, base string) error {
-	if len(a.parents) == 0 {
+	if len(a.parents) == 0 && !a.blind {
 		return nil
 	}
 	err := unix.Mknodat(parent, base, unix.S_IFCHR, 0)
@@ -125,6 +125,9 @@ func (a *applier) hide(parent int, dir, base string) error {
 func (a *applier) imply(parent int, name, full string) error {
 	if err := unix.Mkdirat(parent, name, 0o755); err != nil {
 		return err
+	}
+	if a.blind {
+		a.implied[full] = true
 	}
 	for _, p := range a.parents {
 		fd, err := unix.Openat2(p, full, &unix.OpenHow{

@@ -232,6 +232,7 @@ func (a *applier) dirMeta(fd int, name string, hdr *tar.Header) error {
 	}
 	at, mt := times(hdr)
 	a.times = append(a.times, dirTime{name, at, mt})
+	delete(a.implied, name)
 	return nil
 }
 

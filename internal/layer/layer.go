@@ -19,7 +19,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"path"
+	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -60,12 +62,16 @@ type Options struct {
 	// from there. Without any, the layer is the lowest and whiteouts, which
 	// have nothing to hide, are left out.
 	Parents []string
+	// Blind is a layer with others below that are not there yet. Adopt
+	// completes it when they are.
+	Blind bool
 }
 
 // Stats is what a layer held.
 type Stats struct {
 	Entries int64
-	Bytes   int64 // sum of the sizes of regular files
+	Bytes   int64    // sum of the sizes of regular files
+	Implied []string // with Options.Blind: directories for Adopt
 }
 
 // Apply unpacks the tar of r, uncompressed, into dir, which is empty or holds
@@ -96,7 +102,9 @@ func Apply(ctx context.Context, dir string, r io.Reader, o Options) (Stats, erro
 			return a.stats, fmt.Errorf("layer entry %q: %w", clip(hdr.Name), err)
 		}
 	}
-	return a.stats, a.finish()
+	err = a.finish()
+	a.stats.Implied = slices.Sorted(maps.Keys(a.implied)) // parents come first
+	return a.stats, err
 }
 
 // tarError gives the errors of a tar reader their kind; those of the stream
@@ -121,6 +129,8 @@ func clip(name string) string {
 type applier struct {
 	limits  Limits
 	parents []int // descriptors of Options.Parents
+	blind   bool
+	implied map[string]bool // directories for Adopt
 	dirs    *dirs
 	into    *ExtractOptions // of Extract; nil for a layer
 	stats   Stats
@@ -134,7 +144,7 @@ type dirTime struct {
 }
 
 func newApplier(dir string, o Options) (a *applier, err error) {
-	a = &applier{limits: o.Limits.withDefaults(), buf: make([]byte, 128<<10)}
+	a = &applier{limits: o.Limits.withDefaults(), blind: o.Blind, implied: map[string]bool{}, buf: make([]byte, 128<<10)}
 	root, err := openDir(dir)
 	if err != nil {
 		return nil, err

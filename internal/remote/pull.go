@@ -207,8 +207,8 @@ func (p *pull) small(ctx context.Context, d ocispec.Descriptor, limit int64) ([]
 	return data, err
 }
 
-// layers fetches layers beside each other and unpacks each as soon as it and
-// those below it are there.
+// layers fetches layers beside each other, unpacks each as soon as it is there,
+// and puts it in place when those below it are.
 func (p *pull) layers(ctx context.Context, layers []content.Layer) error {
 	var list []digest.Digest
 	for _, l := range layers {
@@ -239,7 +239,12 @@ func (p *pull) layers(ctx context.Context, layers []content.Layer) error {
 			}
 			p.bars[d.Digest].set(barFetched)
 			p.tellBars()
-			if err := p.source(ctx, d.Digest); err != nil {
+			err := p.source(ctx, d.Digest)
+			if err == nil {
+				p.bars[d.Digest].set(barUnpacking)
+				err = p.c.Content.Stage(ctx, layers[:i+1])
+			}
+			if err != nil {
 				cancel(err)
 				return
 			}
@@ -292,11 +297,9 @@ func (p *pull) source(ctx context.Context, d digest.Digest) error {
 	return p.c.intake.AddSource(ctx, d, hostName(reference.Domain(p.name)), reference.Path(p.name))
 }
 
-// unpack unpacks the last of layers, those below it being unpacked.
+// unpack puts the last of layers in place, over those below it.
 func (p *pull) unpack(ctx context.Context, layers []content.Layer) error {
 	b := p.bars[layers[len(layers)-1].Blob.Digest]
-	b.set(barUnpacking)
-	p.tellBars()
 	if err := p.c.Content.Unpack(ctx, layers); err != nil {
 		if c := context.Cause(ctx); c != nil && errors.Is(err, context.Canceled) {
 			return c
