@@ -40,6 +40,7 @@ func (u Upper) WriteLayer(ctx context.Context, w io.Writer, owner Owner) (entrie
 			return err
 		}
 		if d.opaque {
+			entries++
 			return k.write(whiteout(name+"/"+opaqueName, now))
 		}
 		return nil
