@@ -105,9 +105,9 @@ func (s *Server) route(visible func(wire.Event) bool) {
 	remote := &registries{o.Registry}
 	frozen := &checkpoints{o.Checkpoints, o.Experimental}
 	s.routes = newTable(slices.Concat(
-		unbuilt(), // its patterns are the more particular ones
-		(&containers{o.Lifecycle, o.States, o.Views, o.Streams, frozen}).routes(),
+		unbuilt(), // its patterns are the more particular ones, as are those of checkpoints
 		frozen.routes(),
+		(&containers{o.Lifecycle, o.States, o.Views, o.Streams, frozen}).routes(),
 		(&streams{o.Streams, s.ctx}).routes(),
 		(&execs{o.Execs, s.ctx}).routes(),
 		(&files{o.Files, o.Changes}).routes(),
