@@ -41,11 +41,11 @@ func (s *Images) Inspect(ctx context.Context, ref string, o InspectOptions) (wir
 		return wire.ImageInspect{}, err
 	}
 	c := i.Config
-	r := wire.ImageInspect{
-		ID: i.ID.String(), RepoTags: g.names(), RepoDigests: digests(g), Author: c.Author, Config: &c.Config,
-		Architecture: i.Platform.Architecture, Variant: i.Platform.Variant, Os: i.Platform.OS, OsVersion: i.Platform.OSVersion,
-		Size: z.total, Descriptor: &i.Target,
-	}
+	var r wire.ImageInspect
+	r.ID, r.RepoTags, r.RepoDigests, r.Author, r.Config = i.ID.String(), g.names(), digests(g), c.Author, &c.Config
+	r.Architecture, r.Variant, r.Os, r.OsVersion = i.Platform.Architecture, i.Platform.Variant, i.Platform.OS, i.Platform.OSVersion
+	r.Size, r.Descriptor = z.total, &i.Target
+	r.Parent = s.parentOf(ctx, i)
 	r.RootFS.Type = c.RootFS.Type
 	for _, d := range c.RootFS.DiffIDs {
 		r.RootFS.Layers = append(r.RootFS.Layers, d.String())

@@ -54,7 +54,11 @@ func (s *catalog) measured(ctx context.Context, o ListOptions) ([]wire.ImageSumm
 		if !sel.keeps(&g, sizes.best) {
 			continue
 		}
-		list = append(list, s.summary(g, sizes, o))
+		sum := s.summary(g, sizes, o)
+		if sizes.best != nil {
+			sum.ParentID = s.parentOf(ctx, sizes.best)
+		}
+		list = append(list, sum)
 	}
 	if o.SharedSize {
 		share(list, pieces)

@@ -139,7 +139,7 @@ func (s *scope) content(p *policy.Policy, o operation, r *request) error {
 			return err
 		}
 		return p.Image(o.name, joined(r.query.Get("repo"), r.query.Get("tag")))
-	case "image.push", "image.remove", "image.distribution":
+	case "image.push", "image.remove", "image.distribution", "image.pin", "image.unpin":
 		return p.Image(o.name, r.name)
 	case "build.run":
 		b := policy.BuildRequest{Network: r.query.Get("networkmode"), Remote: r.query.Get("remote"), CgroupParent: r.query.Get("cgroupparent"), Tags: r.query["t"]}

@@ -86,7 +86,6 @@ type (
 
 // Images.
 type (
-	ImageInspect   = image.InspectResponse
 	ImageSummary   = image.Summary
 	ImageHistory   = image.HistoryResponseItem
 	ImageDeleted   = image.DeleteResponse
