@@ -23,16 +23,13 @@ import (
 type RemoveOptions struct {
 	Force bool
 	Prune bool               // parents without a name too; there are none yet
-	Only  []ocispec.Platform // of an image for several; not built
+	Only  []ocispec.Platform // only what an image has for these; empty for all
 }
 
 // Remove takes a name from an image, or all of them if ref is an id, and
 // removes the image with its last name. What containers use stays: as a
 // dangling image with Force, else the removal is errs.Conflict.
 func (s *Images) Remove(ctx context.Context, ref string, o RemoveOptions) ([]wire.ImageDeleted, error) {
-	if len(o.Only) > 0 {
-		return nil, errs.New(errs.Unsupported, "removing an image for some platforms only: not supported by this version of Gantry")
-	}
 	q, err := parseQuery(ref)
 	if err != nil {
 		return nil, err
@@ -45,6 +42,9 @@ func (s *Images) Remove(ctx context.Context, ref string, o RemoveOptions) ([]wir
 	}
 	if g, err = s.whole(ctx, g); err != nil {
 		return nil, err
+	}
+	if len(o.Only) > 0 {
+		return s.removePlatforms(ctx, g, q, o)
 	}
 	user, used := s.users(g.target.Digest)
 	names, err := planRemoval(g, record, q, o.Force, user, used)
