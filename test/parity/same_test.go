@@ -18,6 +18,17 @@ var sameAccepted = []acceptance{
 	{command: "docker images --tree", says: "DISK USAGE", reason: "no longer an experiment, and no colours in files"},
 	{command: "docker network inspect nn", says: `"Options":null`, reason: "types of a newer API"},
 	{command: "docker system prune -f --volumes", says: "Total reclaimed space", reason: "goes on without a builder: issue 6"},
+	{command: "--cpu-count 1", says: "linux does not support", reason: "refused by the daemon, as Docker 29's command line leaves it to"},
+	{command: "--disable-content-trust", says: "deprecated", reason: "it has no effect, which is said"},
+	{command: "--ip6 bogus", says: "failed to parse IP", reason: "said before anything is created"},
+	{command: "--detach-keys bogus-key", says: "invalid detach keys", reason: "said before anything is created"},
+	{command: "docker commit --no-pause", reason: "a flag of Docker 29"},
+	{command: "docker update --blkio-weight", says: "Weight discarded", reason: "warnings go to standard error"},
+	{command: "docker context inspect cx -f", says: "unix:///y d", reason: "a template sees what the JSON has"},
+	{command: "docker context export cx -", says: "meta.json", reason: "no directory for keys that are not there"},
+	{command: "docker context use", says: "overrides the active context", reason: "the warning comes first, also for the default context"},
+	{command: "docker context rm cx cy nosuch", says: "context not found", reason: "as Docker 29 has it"},
+	{command: "docker container ls --size", reason: "an attach that is refused leaves no container behind"},
 	{command: "docker version --format json", says: "Gantry", reason: "the programs' own versions"},
 }
 
