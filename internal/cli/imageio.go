@@ -115,6 +115,11 @@ func download(ctx context.Context, a *App, c *client.Client, path string, q url.
 	if output == "" && a.outIsTerminal() {
 		return errors.New("cowardly refusing to " + what + " to a terminal. Use the -o flag or redirect")
 	}
+	if output != "" {
+		if _, err := os.Stat(filepath.Dir(output)); err != nil {
+			return fmt.Errorf("failed to %s: invalid output path: %w", map[string]string{"save": "save image", "export": "export container"}[what], err)
+		}
+	}
 	res, err := c.Stream(ctx, client.Request{Method: http.MethodGet, Path: path, Query: q})
 	if err != nil {
 		return err

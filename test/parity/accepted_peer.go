@@ -53,4 +53,9 @@ var peerAccepted = []acceptance{
 	{command: "--network n3 --ip 10.99.0.7 busybox true", says: "Address already in use", reason: n29},
 	{command: "docker network rm n3", says: "has active endpoints", reason: n29},
 	{command: "docker rm l1 w1", says: "container is running: stop the container", reason: n29},
+	{command: "docker rmi img:1 img:2", says: "Untagged", reason: "layers are not images"},
+	{command: "docker login", says: "nosuch.invalid", reason: "the name is looked up elsewhere"},
+	{command: "docker pull nosuch.invalid", says: "nosuch.invalid", reason: "the name is looked up elsewhere"},
+	{command: "docker push nosuch.invalid", says: "tag does not exist", reason: n29},
+	{command: "docker search --limit 1000", says: "limit 1000", reason: n29},
 }
