@@ -17,16 +17,19 @@
 package ledger
 
 import (
+	"maps"
 	"net/netip"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	"gantry/internal/errs"
 	"gantry/internal/network/driver"
 	"gantry/internal/network/ipam"
+	"gantry/internal/network/nat"
 	"gantry/internal/network/ports"
 	"gantry/internal/store"
 )
@@ -189,6 +192,7 @@ func (b *Book) adopt() error {
 	if err != nil {
 		return err
 	}
+	written := map[string]time.Time{}
 	for _, f := range files {
 		owner, ok := strings.CutSuffix(f.Name(), ".json")
 		var e *Entry
@@ -201,11 +205,44 @@ func (b *Book) adopt() error {
 			continue
 		}
 		b.entries[owner] = e
+		if st, err := f.Info(); err == nil {
+			written[owner] = st.ModTime()
+		}
+	}
+	disown(b.entries, written)
+	for _, e := range b.entries {
 		for _, l := range e.Links {
 			b.hold(l)
 		}
 	}
 	return nil
+}
+
+// disown takes host ports from sandboxes whose containers were done with them:
+// a retired one gives its ports back before its record goes, and if the daemon
+// was killed in between the record of their next owner is the newer one.
+func disown(entries map[string]*Entry, written map[string]time.Time) {
+	owners := slices.Collect(maps.Keys(entries))
+	slices.SortFunc(owners, func(a, b string) int {
+		if c := written[b].Compare(written[a]); c != 0 {
+			return c
+		}
+		return strings.Compare(a, b)
+	})
+	taken := map[ports.Key]bool{}
+	for _, owner := range owners {
+		for i := range entries[owner].Links {
+			l := &entries[owner].Links[i]
+			l.Ports = slices.DeleteFunc(l.Ports, func(p nat.Port) bool {
+				k := portKey(p)
+				if taken[k] {
+					return true
+				}
+				taken[k] = true
+				return false
+			})
+		}
+	}
 }
 
 // hold claims the address and the host ports of an endpoint from before.
