@@ -144,3 +144,44 @@ tar = b"".join(image.save(named=True))
 loaded = client.images.load(tar)
 check(loaded[0].id, image.id, "image id after load")
 print("docker-py: all steps passed")
+
+# Files: in, out, differences, export, commit.
+import io
+import tarfile
+
+box = client.containers.create("busybox", ["sh", "-c", "sleep 300"], name="pyfiles")
+
+
+def pack(name, data):
+    buf = io.BytesIO()
+    with tarfile.open(fileobj=buf, mode="w") as t:
+        info = tarfile.TarInfo(name)
+        info.size, info.uid, info.gid, info.mode = len(data), 12, 34, 0o640
+        t.addfile(info, io.BytesIO(data))
+    return buf.getvalue()
+
+
+for state in ("created", "running"):
+    assert box.put_archive("/tmp", pack(state, state.encode()))
+    parts, stat = box.get_archive("/tmp/" + state)
+    check(stat["name"], state, "stat of " + state)
+    check(stat["size"], len(state), "size of " + state)
+    with tarfile.open(fileobj=io.BytesIO(b"".join(parts))) as t:
+        member = t.getmembers()[0]
+        check((member.name, member.uid, member.gid, member.mode), (state, 12, 34, 0o640), "member of " + state)
+        check(t.extractfile(member).read(), state.encode(), "content of " + state)
+    box.start()
+try:
+    box.get_archive("/none")
+    raise AssertionError("/none exists")
+except NotFound as e:
+    check(e.explanation, "Could not find the file /none in container " + box.id, "text")
+check(box.diff(), [{"Path": "/tmp", "Kind": 0}, {"Path": "/tmp/created", "Kind": 1}, {"Path": "/tmp/running", "Kind": 1}], "diff")
+with tarfile.open(fileobj=io.BytesIO(b"".join(box.export()))) as t:
+    assert "tmp/running" in t.getnames() and ".dockerenv" in t.getnames()
+made = box.commit("pymade", "1", message="said", author="me", changes="ENV P=y", conf={"Labels": {"from": "body"}})
+made.reload()
+check((made.tags, made.labels, made.attrs["Comment"], made.attrs["Author"]), (["pymade:1"], {"from": "body"}, "said", "me"), "commit")
+check(client.containers.run("pymade:1", ["sh", "-c", "cat /tmp/running; echo $P"], remove=True), b"runningy\n", "run of a commit")
+box.remove(force=True)
+client.images.remove("pymade:1")
