@@ -96,6 +96,7 @@ func (b *build) inputs() (ocispec.Inputs, error) {
 	if in.Caps, err = lookup.Bounding(); err != nil {
 		return in, err
 	}
+	in.AppArmor = lookup.AppArmor("/sys")
 	if in.User, err = lookup.User(p.Process, b.view); err != nil {
 		return in, err
 	}
@@ -209,6 +210,7 @@ func (l *Launcher) Process(_ context.Context, in Input, pid int, e *plan.ExecPla
 	if i.Caps, err = lookup.Bounding(); err != nil {
 		return nil, err
 	}
+	i.AppArmor = lookup.AppArmor("/sys")
 	if i.User, err = lookup.User(e.Process, root); err != nil {
 		return nil, err
 	}

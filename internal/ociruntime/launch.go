@@ -17,6 +17,7 @@ import (
 type launch struct {
 	o    Options
 	job  *job.Job // nil for Exec
+	into int      // pid of the target of Exec
 	proc *job.Process
 	edit *edit // nil but for Mount and Unmount; job and proc are nil then
 

@@ -87,6 +87,9 @@ func childRoot(l *launch, pid int) (uid, gid int, err error) {
 		uid, gid = l.job.HostRoot()
 		return uid, gid, nil
 	}
+	if l.into > 0 {
+		pid = l.into // the child itself may not have joined yet
+	}
 	if uid, err = rootIn(l, pid, "uid_map"); err != nil {
 		return -1, -1, err
 	}

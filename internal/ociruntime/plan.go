@@ -123,6 +123,7 @@ func (l *launch) execPlan(t Target) error {
 	if err := l.openProcfs(); err != nil {
 		return err
 	}
+	l.into = t.Pid
 	dir := strconv.Itoa(t.Pid) + "/ns/"
 	for _, flag := range []uint32{
 		unix.CLONE_NEWPID, unix.CLONE_NEWNET, unix.CLONE_NEWIPC, unix.CLONE_NEWUTS, unix.CLONE_NEWCGROUP,

@@ -65,6 +65,9 @@ func New(req wire.CreateRequest, img *Image, d Defaults) (*Plan, []string, error
 	if img != nil {
 		p.ImageDigest = img.Digest
 	}
+	if a := p.Security.AppArmor; a != "" && a != Unconfined && !d.Kernel.AppArmor {
+		warn.add("AppArmor is not enabled on this host. The profile " + a + " does not confine the container.")
+	}
 	return p, warn.list(), nil
 }
 

@@ -31,6 +31,14 @@ func group(v1, v2 string) string {
 // status prints a line of /proc/self/status.
 func status(name string) string { return "grep '^" + name + ":' /proc/self/status | cut -f2" }
 
+// apparmorWarning is what is said of a profile where there is no AppArmor.
+func apparmorWarning() string {
+	if on, _ := os.ReadFile("/sys/module/apparmor/parameters/enabled"); len(on) > 0 && on[0] == 'Y' {
+		return ""
+	}
+	return "The profile mine does not confine the container."
+}
+
 // isolationFlags are the flags of run about what a container may do and have.
 var isolationFlags = []flagCase{
 	{"", status("CapEff"), "00000000a80425fb", 0, ""},
@@ -50,6 +58,7 @@ var isolationFlags = []flagCase{
 	{"--security-opt seccomp=/nonexistent", "", "", 125, "opening seccomp profile (/nonexistent) failed"},
 	{"--security-opt label=disable", "echo fine", "fine", 0, ""},
 	{"--security-opt apparmor=unconfined", "echo fine", "fine", 0, ""},
+	{"--security-opt apparmor=mine", "echo fine", "fine", 0, apparmorWarning()},
 	{"--security-opt bogus", "", "", 125, `nvalid --security-opt: "bogus"`},
 	{"--security-opt bogus=1", "", "", 125, "invalid --security-opt"},
 	{"", "cat /proc/interrupts | wc -c; ls /proc/acpi /sys/firmware | grep -v :; touch /proc/sys/kernel/hostname 2>/dev/null || echo read-only", "0\n\nread-only", 0, ""},
