@@ -38,7 +38,7 @@ func (g *Group) freezer(ctx context.Context, frozen bool) error {
 	if err := writeFile(file, []byte(value)); err != nil {
 		return fmt.Errorf("%s cgroup %s: %w", verb, g.path, err)
 	}
-	for pause := freezePoll; ; pause = min(2*pause, 20*time.Millisecond) {
+	for pause, n := freezePoll, 1; ; pause, n = min(2*pause, 20*time.Millisecond), n+1 {
 		done, err := settled()
 		if err != nil || done {
 			return err
@@ -49,8 +49,16 @@ func (g *Group) freezer(ctx context.Context, frozen bool) error {
 		case <-time.After(pause):
 		}
 		// A v1 freezer can stick in FREEZING when a process forks
-		// meanwhile; writing again makes it look again.
+		// meanwhile; writing again makes it look again. One that waits
+		// for another which is frozen already (vfork(2)) gets no further
+		// before both have run a little.
 		if frozen && g.host.Mode != V2 {
+			if n%25 == 0 {
+				if err := writeFile(file, []byte("THAWED")); err != nil {
+					return fmt.Errorf("%s cgroup %s: %w", verb, g.path, err)
+				}
+				time.Sleep(freezePoll)
+			}
 			if err := writeFile(file, []byte(value)); err != nil {
 				return fmt.Errorf("%s cgroup %s: %w", verb, g.path, err)
 			}

@@ -141,7 +141,16 @@ func (c *Control) Remove(ctx context.Context, ref string, o RemoveOptions) error
 	if o.Link {
 		return c.removeLink(ctx, ref)
 	}
-	err = a.ask(ctx, Fact{Kind: AskRemove, Force: o.Force, Volumes: o.Volumes})
+	ask := Fact{Kind: AskRemove, Force: o.Force, Volumes: o.Volumes}
+	err = a.ask(ctx, ask)
+	if errs.Is(err, errs.Conflict) && a.view().state.Phase == Running && exiting(a.view().pid) {
+		// Its output has ended, and so has its user's patience; what is
+		// missing is that we are told.
+		if err := awaitDown(ctx, a); err != nil {
+			return err
+		}
+		err = a.ask(ctx, ask)
+	}
 	if errs.Is(err, errs.Conflict) && !strings.HasPrefix(err.Error(), "removal of") {
 		return errs.New(errs.Conflict, "cannot remove container %q: %w", a.view().rec.Name, err)
 	}
