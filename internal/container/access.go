@@ -2,6 +2,8 @@ package container
 
 import (
 	"context"
+	"errors"
+	"io/fs"
 	"sync"
 	"time"
 
@@ -128,6 +130,9 @@ func (c *core) aside(ctx context.Context, a *actor, fn func(context.Context) err
 	}()
 	select {
 	case err := <-done:
+		if phase := a.view().state.Phase; errors.Is(err, fs.ErrNotExist) && (phase == Removing || phase == Removed) {
+			return refuse(GoneAlready, a.view())
+		}
 		return err
 	case <-ctx.Done():
 		return context.Cause(ctx)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"time"
 
 	"gantry/internal/errs"
@@ -220,8 +221,8 @@ func (e *edit) apply(ctx context.Context) error {
 			return nil
 		}
 		err := e.become(ctx, e.from, e.to)
-		if err == nil {
-			return nil
+		if err == nil || errors.Is(err, fs.ErrNotExist) && e.a.late.over(ctx) {
+			return nil // or it has just ended, and nothing is left to change
 		}
 		if undo := e.become(ctx, e.to, e.from); undo != nil && !errs.Is(undo, errs.Unavailable) {
 			err = errs.With(errs.KindOf(err), errors.Join(err, fmt.Errorf("and it could not be undone: %w", undo)))

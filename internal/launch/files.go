@@ -86,11 +86,12 @@ func liveFiles(l *Launcher, in Input, o FilesOptions) (*FileTree, error) {
 	if err == nil {
 		t, err = rootfs.LiveTree(fd, o.Pid)
 	}
-	if alive := unix.PidfdSendSignal(pidfd, 0, nil, 0); alive != nil {
+	// One that is dead but not reaped has no mounts any more.
+	if alive := unix.PidfdSendSignal(pidfd, 0, nil, 0); alive != nil || errors.Is(err, unix.ESRCH) {
 		if err == nil {
-			err = t.Close()
+			_ = t.Close() // a copy of mounts: nothing to lose
 		}
-		return nil, errors.Join(gone, err)
+		return nil, gone
 	}
 	return t, err
 }
