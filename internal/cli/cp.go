@@ -140,12 +140,28 @@ func cpFrom(ctx context.Context, a *App, name, src, dst string, o *cpOptions) er
 	if err := decodeStat(res.Header, &s); err != nil {
 		return err
 	}
-	n, err := copytar.Extract(res.Body, copytar.Target{Source: src, SourceIsDir: s.Mode.IsDir(), Path: dst, KeepOwner: o.archive})
+	tar := &counted{r: res.Body}
+	_, err = copytar.Extract(tar, copytar.Target{Source: src, SourceIsDir: s.Mode.IsDir(), Path: dst, KeepOwner: o.archive})
 	if err != nil {
 		return err
 	}
-	cpDone(a, o, n, dst)
+	if _, err := io.Copy(io.Discard, tar); err != nil { // what pads the tar
+		return err
+	}
+	cpDone(a, o, tar.n, dst)
 	return nil
+}
+
+// counted counts what is read through it.
+type counted struct {
+	r io.Reader
+	n int64
+}
+
+func (c *counted) Read(p []byte) (int, error) {
+	n, err := c.r.Read(p)
+	c.n += int64(n)
+	return n, err
 }
 
 // cpDone says on a terminal what was copied.

@@ -16,6 +16,7 @@ import (
 	"path"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 
 	"gantry/internal/errs"
 )
@@ -103,12 +104,16 @@ func Plan(src string, d Destination, o Options) (*Upload, error) {
 // Stream is a tar being written while it is read.
 type Stream struct {
 	r    *io.PipeReader
-	n    int64
+	n    atomic.Int64
 	done chan struct{}
 }
 
 // Read reads the tar.
-func (s *Stream) Read(b []byte) (int, error) { return s.r.Read(b) }
+func (s *Stream) Read(b []byte) (int, error) {
+	n, err := s.r.Read(b)
+	s.n.Add(int64(n))
+	return n, err
+}
 
 // Close stops the writer and waits for it.
 func (s *Stream) Close() error {
@@ -117,11 +122,11 @@ func (s *Stream) Close() error {
 	return err
 }
 
-// Bytes returns how many bytes of files went in; call it after the stream's end.
+// Bytes returns how many bytes of the tar were read; call it after the stream's end.
 func (s *Stream) Bytes() int64 {
 	_ = s.r.Close()
 	<-s.done
-	return s.n
+	return s.n.Load()
 }
 
 // Stream starts writing the tar.
@@ -131,7 +136,7 @@ func (u *Upload) Stream() *Stream {
 	go func() {
 		defer close(s.done)
 		tw := tar.NewWriter(w)
-		err := Add(tw, u.source, u.name, AddOptions{KeepOwner: u.keep, Count: &s.n})
+		err := Add(tw, u.source, u.name, AddOptions{KeepOwner: u.keep})
 		if err == nil {
 			err = tw.Close()
 		}
