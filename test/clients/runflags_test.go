@@ -82,6 +82,7 @@ var isolationFlags = []flagCase{
 	{"--shm-size -1", "", "", 125, "invalid"},
 	{"", "df -k /dev/shm | tail -1 | awk '{print $2}'", "65536", 0, ""},
 	{"--storage-opt bogus=1", "", "", 125, "Unknown option bogus"},
+	{"--storage-opt size=1g", "", "", 125, "--storage-opt is supported only for overlay over xfs with 'pquota' mount option: "},
 	{"--storage-opt size=x", "", "", 125, "storage option size"},
 	{"--workdir /made/here", "pwd", "/made/here", 0, ""},
 	{"--entrypoint echo", "said", "-c said", 0, ""},

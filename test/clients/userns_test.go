@@ -1,7 +1,9 @@
 package clients_test
 
 import (
+	"archive/tar"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -191,10 +193,44 @@ func (s story) remappedFiles(root int) {
 		}
 	}
 	s.ok("volume", "rm", "fresh")
-	s.ok("run", "--name", "writer", "busybox", "sh", "-c", "touch /f; chown 5:6 /f")
-	s.ok("rm", "writer")
+	// What reads and writes layers and live roots knows the ids of inside.
+	s.ok("run", "-d", "--name", "writer", "busybox", "sh", "-c", "touch /f; chown 5:6 /f; mkdir /d; exec sleep 1000")
+	s.must(os.Chown(filepath.Join(dir, "secret"), 7, 8))
+	s.ok("exec", "writer", "sh", "-c", "until [ -d /d ]; do sleep 0.05; done")
+	s.ok("cp", "-a", filepath.Join(dir, "secret"), "writer:/d/up")
+	if got := s.ok("diff", "writer"); got != "A /d\nA /d/up\nA /f\n" {
+		s.Errorf("diff: %q", got)
+	}
+	s.ok("commit", "writer", "written")
+	if got := s.ok("run", "--rm", "written", "stat", "-c", "%u:%g", "/f", "/d/up"); got != "5:6\n7:8\n" {
+		s.Errorf("the files of a commit are of %q", got)
+	}
+	if list := tarOwners(s.T, s.ok("export", "writer")); list["f"] != "5:6" || list["d/up"] != "7:8" || list["d/"] != "0:0" {
+		s.Errorf("export: %v", list)
+	}
+	if list := tarOwners(s.T, s.ok("cp", "writer:/f", "-")); list["f"] != "5:6" {
+		s.Errorf("cp: %v", list)
+	}
+	s.ok("rm", "-f", "writer")
+	s.ok("rmi", "written")
 	if got := s.ok("run", "--rm", "--device", "/dev/null:/dev/other", "busybox", "sh", "-c", "echo > /dev/other; stat -c %t:%T /dev/other"); got != "1:3\n" {
 		s.Errorf("a device: %q", got)
+	}
+}
+
+// tarOwners lists the owners of what a tar holds, by name.
+func tarOwners(t *testing.T, data string) map[string]string {
+	t.Helper()
+	out := map[string]string{}
+	for r := tar.NewReader(strings.NewReader(data)); ; {
+		h, err := r.Next()
+		if err == io.EOF {
+			return out
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		out[h.Name] = fmt.Sprintf("%d:%d", h.Uid, h.Gid)
 	}
 }
 
