@@ -16,8 +16,8 @@ const completeTimeout = 2 * time.Second
 
 func completionCommand(a *App, root *cobra.Command) *cobra.Command {
 	cmd := &cobra.Command{
-		Use: "completion SHELL", Short: "Generate the completion script for bash, zsh or fish", GroupID: groupOther,
-		DisableFlagsInUseLine: true, ValidArgs: []string{"bash", "zsh", "fish"}, Args: exactArgs(1),
+		Use: "completion SHELL", Short: "Generate the completion script for bash, zsh, fish or powershell", GroupID: groupOther,
+		DisableFlagsInUseLine: true, ValidArgs: []string{"bash", "zsh", "fish", "powershell"}, Args: exactArgs(1),
 		RunE: func(_ *cobra.Command, args []string) error {
 			switch args[0] {
 			case "bash":
@@ -26,8 +26,10 @@ func completionCommand(a *App, root *cobra.Command) *cobra.Command {
 				return root.GenZshCompletion(a.Out)
 			case "fish":
 				return root.GenFishCompletion(a.Out, true)
+			case "powershell":
+				return root.GenPowerShellCompletionWithDesc(a.Out)
 			}
-			return fmt.Errorf("unknown shell %q: must be one of bash, zsh, fish", args[0])
+			return fmt.Errorf("unknown shell %q: must be one of bash, zsh, fish, powershell", args[0])
 		},
 	}
 	addHelpFlag(cmd)

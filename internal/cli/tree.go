@@ -231,6 +231,7 @@ func makeCommand(a *App, e entry, name string) *cobra.Command {
 	cmd := e.build(a)
 	_, rest, _ := strings.Cut(cmd.Use, " ")
 	cmd.Use = strings.TrimSpace(name + " " + rest)
+	completeObjects(a, cmd, e.group)
 	cmd.Hidden = e.hidden
 	if name == e.name && e.group != "" {
 		cmd.Aliases = e.aliases

@@ -205,3 +205,26 @@ func loopDisk(t *testing.T, size int64) string {
 	})
 	return at
 }
+
+// TestCompletion asks for what a press of the tab key offers.
+func TestCompletion(t *testing.T) {
+	d := testkit.StartBusybox(t)
+	d.OK(t, "create", "--name", "web", "busybox", "true")
+	d.OK(t, "network", "create", "backnet")
+	d.OK(t, "volume", "create", "datavol")
+	for args, want := range map[string]string{
+		"rm ": "web", "container inspect ": "web", "rmi ": "busybox", "image pin ": "busybox", "network rm ": "backnet", "network inspect ": "backnet",
+		"network connect ": "backnet", "network connect backnet ": "web", "volume rm ": "datavol", "volume inspect ": "datavol", "context use ": "default", "completion ": "powershell",
+	} {
+		out := d.OK(t, append([]string{"__complete"}, strings.Split(args, " ")...)...)
+		if !strings.Contains("\n"+out, "\n"+want) {
+			t.Errorf("%q offers %q, want %s", args, out, want)
+		}
+	}
+	for _, shell := range []string{"bash", "zsh", "fish", "powershell"} {
+		if out := d.OK(t, "completion", shell); !strings.Contains(out, "__complete") {
+			t.Errorf("%s: %.100q", shell, out)
+		}
+	}
+	d.OK(t, "rm", "web")
+}
