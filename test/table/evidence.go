@@ -207,6 +207,9 @@ func (r *reader) code(file string, text []byte) error {
 			r.strings(file, "", n.Elts)
 		case *ast.BasicLit:
 			if s, ok := unquoted(n); ok && strings.ContainsAny(s, " ") {
+				if f := strings.Fields(s); len(f) > 1 && strings.HasPrefix(f[1], "/") {
+					r.request(file, f[0], f[1]) // a request as it is sent
+				}
 				r.shell(file, s)
 				r.command(file, strings.Fields(s))
 			}
