@@ -167,7 +167,7 @@ func (c *counted) Read(p []byte) (int, error) {
 // cpDone says on a terminal what was copied.
 func cpDone(a *App, o *cpOptions, n int64, where string) {
 	if !o.quiet && a.outIsTerminal() {
-		fmt.Fprintln(a.Err, "Successfully copied", units.HumanSize(float64(n)), "to", where)
+		fmt.Fprintln(a.Err, "Successfully copied", units.HumanSizeWithPrecision(float64(n), 3), "to", where)
 	}
 }
 

@@ -17,6 +17,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync/atomic"
+	"time"
 
 	"gantry/internal/errs"
 )
@@ -195,7 +196,8 @@ func addOne(tw *tar.Writer, p, name string, o AddOptions) error {
 	if fi.IsDir() {
 		h.Name += "/"
 	}
-	h.Format = tar.FormatPAX
+	// Whole seconds, as docker: a fraction would take a record of its own.
+	h.Format, h.ModTime, h.AccessTime, h.ChangeTime = tar.FormatPAX, h.ModTime.Truncate(time.Second), time.Time{}, time.Time{}
 	if !o.KeepOwner {
 		h.Uid, h.Gid, h.Uname, h.Gname = 0, 0, "", ""
 	}
