@@ -57,6 +57,7 @@ import (
 	"fmt"
 	"log/slog"
 	"sync"
+	"time"
 
 	"gantry/internal/errs"
 	"gantry/internal/launch"
@@ -151,6 +152,9 @@ type Options struct {
 	// "ctrl-p,ctrl-q", which an empty string means.
 	DetachKeys string
 	Log        *slog.Logger
+	// Probed is told how each health check ended (0: healthy) and how long it
+	// took; nil for nobody.
+	Probed func(code int, took time.Duration)
 }
 
 // Engine runs containers. Its methods are those of its parts: Control changes

@@ -111,6 +111,9 @@ func probe(ctx context.Context, a *actor, p *plan.Health, started time.Time) {
 		if ctx.Err() != nil {
 			return
 		}
+		if told := a.core.o.Probed; told != nil {
+			told(r.ExitCode, time.Since(r.Start))
+		}
 		err := a.as(ctx, func() error {
 			if ctx.Err() != nil {
 				return nil // it ended in between

@@ -193,7 +193,7 @@ func (d *Daemon) openEngine(ctx context.Context, c *config.Config, p parts) erro
 	d.engine, err = container.Open(ctx, container.Options{
 		Store: p.db, Images: p.images, Volumes: p.volumes, Launcher: launcher, Events: d.bus, Prober: probe.Prober{}, Logs: ships, Committer: p.images,
 		Defaults: func() plan.Defaults { return defaults(d.config.Load(), kernel, seccomp, host.Name) },
-		Root:     c.Root, RunDir: c.Run, Log: d.log,
+		Root:     c.Root, RunDir: c.Run, Log: d.log, Probed: d.probed,
 	})
 	if err != nil {
 		return err

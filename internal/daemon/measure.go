@@ -21,6 +21,7 @@ var (
 	eventsTotal      = telemetry.Family{Name: "engine_daemon_events_total", Help: "The number of events logged"}
 	healthChecks     = telemetry.Family{Name: "engine_daemon_health_checks_total", Help: "The total number of health checks"}
 	healthFailed     = telemetry.Family{Name: "engine_daemon_health_checks_failed_total", Help: "The total number of failed health checks"}
+	healthTook       = telemetry.Family{Name: "gantry_health_check_seconds", Help: "How long health checks took."}
 	eventKinds       = telemetry.Family{Name: "gantry_events_total", Help: "Events by type and action.", Label: "type,action"}
 	launchSteps      = telemetry.Family{Name: "gantry_launch_step_seconds", Help: "How long each step of starting a container took.", Label: "step"}
 	requests         = telemetry.Family{Name: "gantry_api_request_seconds", Help: "How long requests took, streams and waits included.", Label: "operation,result"}
@@ -101,6 +102,15 @@ func (d *Daemon) answered(operation string, err error, took time.Duration) {
 	case operation == "system.info":
 		d.metrics.Time(infoFunctions, "system_info", took)
 	}
+}
+
+// probed notes how a health check ended.
+func (d *Daemon) probed(code int, took time.Duration) {
+	d.metrics.Add(healthChecks, "", 1)
+	if code != 0 {
+		d.metrics.Add(healthFailed, "", 1)
+	}
+	d.metrics.Time(healthTook, "", took)
 }
 
 // profiler serves /debug on the API while the daemon is in debug mode.

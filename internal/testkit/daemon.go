@@ -154,6 +154,7 @@ func (d *Daemon) Start(t testing.TB) {
 		}
 		select {
 		case err := <-d.done:
+			d.done = nil
 			t.Fatalf("the daemon ended: %v\n%s", err, d.log)
 		default:
 		}

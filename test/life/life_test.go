@@ -119,6 +119,9 @@ func TestMetricsAndDebugSocket(t *testing.T) {
 	_, rest, _ := strings.Cut(d.Log(), "tcp://127.0.0.1:")
 	port, _, _ := strings.Cut(rest, " ")
 	d.OK(t, "run", "-d", "--name", "up", "busybox", "sleep", "100")
+	d.OK(t, "run", "-d", "--health-cmd", "exit 1", "--health-interval", "100ms", "--health-retries", "2", "--name", "ill", "busybox", "sleep", "100")
+	until(t, "unhealthy", func() bool { return d.OK(t, "inspect", "-f", "{{.State.Health.Status}}", "ill") == "unhealthy" })
+	d.OK(t, "rm", "-f", "ill")
 	d.OK(t, "run", "--rm", "busybox", "true")
 	resp, err := http.Get("http://127.0.0.1:" + port + "/metrics")
 	if err != nil {
@@ -129,9 +132,9 @@ func TestMetricsAndDebugSocket(t *testing.T) {
 	_, same := get(t, over(sock), "/metrics")
 	for _, text := range []string{string(body), same} {
 		for _, want := range []string{
-			`engine_daemon_container_states_containers{state="running"} 1`, `engine_daemon_container_actions_seconds_count{action="start"} 2`,
-			`engine_daemon_container_actions_seconds_bucket{action="create",le="+Inf"} 2`, "engine_daemon_events_total ", "engine_daemon_health_checks_total 0",
-			`gantry_launch_step_seconds_count{step="rootfs"} 2`, `gantry_events_total{type="container",action="start"} 2`, "engine_daemon_engine_info{architecture=",
+			`engine_daemon_container_states_containers{state="running"} 1`, `engine_daemon_container_actions_seconds_count{action="start"} 3`,
+			`engine_daemon_container_actions_seconds_bucket{action="create",le="+Inf"} 3`, "engine_daemon_events_total ", "engine_daemon_health_checks_failed_total 2", "gantry_health_check_seconds_count 2",
+			`gantry_launch_step_seconds_count{step="rootfs"} 3`, `gantry_events_total{type="container",action="start"} 3`, "engine_daemon_engine_info{architecture=",
 			"go_goroutines ", "process_resident_memory_bytes ", "engine_daemon_engine_cpus_cpus ",
 		} {
 			if !strings.Contains(text, want) {
@@ -139,7 +142,7 @@ func TestMetricsAndDebugSocket(t *testing.T) {
 			}
 		}
 	}
-	if _, body := get(t, over(sock), "/traces"); strings.Count(body, `"rootfs"`) != 2 {
+	if _, body := get(t, over(sock), "/traces"); strings.Count(body, `"rootfs"`) != 3 {
 		t.Errorf("traces: %s", body)
 	}
 	if _, body := get(t, over(sock), "/debug/pprof/heap?debug=1"); !strings.Contains(body, "heap profile") {
