@@ -179,7 +179,7 @@ func (d *Daemon) openEngine(ctx context.Context, c *config.Config, p parts) erro
 		Users: users, Quota: quota.New(c.Root), Devices: cdi.Devices{Dirs: func() []string { return cdiDirs(d.config.Load()) }},
 		Root: c.Root, RunDir: c.Run, Networks: launchNetworks{p.networks}, Volumes: p.volumes, Shims: shims,
 		Cgroups: cgroups, CgroupParent: parent, Systemd: c.CgroupDriver == "systemd", ScopePrefix: scopePrefix(c), Runtime: d.runtime, Log: d.log,
-		Launched: d.launched,
+		Launched: meter{d}.launched,
 	})
 	host, kernel := hostinfo.Read(), hostinfo.Kernel(cgroups)
 	// The networks switch it on with the first container.
@@ -193,7 +193,7 @@ func (d *Daemon) openEngine(ctx context.Context, c *config.Config, p parts) erro
 	d.engine, err = container.Open(ctx, container.Options{
 		Store: p.db, Images: p.images, Volumes: p.volumes, Launcher: launcher, Events: d.bus, Prober: probe.Prober{}, Logs: ships, Committer: p.images,
 		Defaults: func() plan.Defaults { return defaults(d.config.Load(), kernel, seccomp, host.Name) },
-		Root:     c.Root, RunDir: c.Run, Log: d.log, Probed: d.probed,
+		Root:     c.Root, RunDir: c.Run, Log: d.log, Probed: meter{d}.probed,
 	})
 	if err != nil {
 		return err
@@ -227,7 +227,7 @@ func (d *Daemon) openServer(ctx context.Context, p parts, sys *about, doc *docto
 		Disk: du, Jobs: jobs, Pins: p.images,
 		Product: "Docker/" + version.Engine + " (linux)", Driver: driver,
 		Experimental: d.config.Load().Experimental, Log: d.log,
-		Answered: d.answered, Profiler: d.profiler, Upgrades: upgrades{d},
+		Answered: meter{d}.answered, Profiler: d.profiler, Upgrades: upgrades{d},
 	})
 	d.later("server", func(ctx context.Context) error { return d.server.Shutdown(ctx) })
 	return nil

@@ -65,8 +65,11 @@ func (d *Daemon) measure(a *about) {
 	d.later("event count", func(context.Context) error { sub.Close(); <-over; return nil })
 }
 
+// A meter is told what happens, and counts it.
+type meter struct{ *Daemon }
+
 // launched notes how long the steps of a start took.
-func (d *Daemon) launched(id string, steps []launch.Timing) {
+func (d meter) launched(id string, steps []launch.Timing) {
 	t := telemetry.Trace{ID: id, At: time.Now()}
 	for _, s := range steps {
 		d.metrics.Time(launchSteps, s.Step, s.Took)
@@ -82,7 +85,7 @@ var dockersActions = map[string]string{
 }
 
 // answered notes how long an operation took.
-func (d *Daemon) answered(operation string, err error, took time.Duration) {
+func (d meter) answered(operation string, err error, took time.Duration) {
 	result := "ok"
 	if err != nil {
 		result = "error"
@@ -105,7 +108,7 @@ func (d *Daemon) answered(operation string, err error, took time.Duration) {
 }
 
 // probed notes how a health check ended.
-func (d *Daemon) probed(code int, took time.Duration) {
+func (d meter) probed(code int, took time.Duration) {
 	d.metrics.Add(healthChecks, "", 1)
 	if code != 0 {
 		d.metrics.Add(healthFailed, "", 1)
