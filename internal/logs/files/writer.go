@@ -32,11 +32,12 @@ type Writer struct {
 	next uint64 // number of the next entry
 	out  []byte // rendered, not yet written
 	// dropping: out will be given back soon.
-	dropping bool
-	count    int    // entries in out
-	rest     []byte // of a record that a full disk has cut
-	split    [2]logs.Splitter
-	squeeze  sync.WaitGroup // the compression under way
+	dropping  bool
+	count     int    // entries in out
+	rest      []byte // of a record that a full disk has cut
+	notBefore int64  // size below which a held rotation is not tried again
+	split     [2]logs.Splitter
+	squeeze   sync.WaitGroup // the compression under way
 }
 
 // A LostError says that entries could not be written.
@@ -215,7 +216,7 @@ func sum(a, b *LostError) *LostError {
 // add renders one entry and writes or rotates when it is time to. An error of a
 // rotation alone loses nothing: the current file grows on.
 func (w *Writer) add(s Stream, line []byte, at time.Time) (lost *LostError) {
-	if w.o.MaxSize > 0 && w.size > int64(w.head.Len) && w.size+int64(len(w.out)) >= w.o.MaxSize {
+	if w.o.MaxSize > 0 && w.size > int64(w.head.Len) && w.size+int64(len(w.out)) >= max(w.o.MaxSize, w.notBefore) {
 		lost = w.flush()
 		if err := w.rotate(); err != nil {
 			lost = sum(lost, &LostError{0, err})
@@ -302,6 +303,7 @@ func (w *Writer) rotate() error {
 	w.squeeze.Wait() // it works on path.1
 	if w.o.Hold != nil {
 		if base, drops := w.wouldBegin(); drops && !w.o.Hold(base) {
+			w.notBefore = w.size + w.o.MaxSize/16 // not at every line
 			return nil
 		}
 	}
@@ -351,6 +353,7 @@ func (w *Writer) turn() error {
 		}
 	}
 	old, head, size := w.f, w.head, w.size
+	w.notBefore = 0
 	err := w.open()
 	if err == nil {
 		w.head = Head{Base: head.Base + size - int64(head.Len)}
