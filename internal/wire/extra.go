@@ -58,6 +58,18 @@ type UpdateRequest struct {
 	Gantry *UpdateExtra `json:",omitempty"`
 }
 
+// UnmarshalJSON reads the two parts one after the other, so that errors name
+// Docker's fields as Docker does.
+func (r *UpdateRequest) UnmarshalJSON(data []byte) error {
+	if err := json.Unmarshal(data, &r.UpdateConfig); err != nil {
+		return err
+	}
+	var own struct{ Gantry *UpdateExtra }
+	err := json.Unmarshal(data, &own)
+	r.Gantry = own.Gantry
+	return err
+}
+
 // UnmarshalJSON refuses keys that it does not know: they would be changes that
 // are silently not made.
 func (x *UpdateExtra) UnmarshalJSON(data []byte) error {
