@@ -33,7 +33,7 @@ case $verb in
 dump)
 	[ ! -e "$dir/../../../../fail" ] || { echo "(00.1) Error (criu/fake.c:1): out of luck" >"$dir/dump.log"; exit 1; }
 	: >"$dir/inventory.img"
-	[ -n "$leave" ] || kill -9 "$pid" ;;
+	[ -n "$leave" ] || kill -STOP "$pid" ;;
 restore)
 	[ -x "$root/bin/busybox" ] || { echo "(00.1) Error (criu/fake.c:2): no root at $root" >"$dir/restore.log"; exit 1; }
 	(echo "back from $(basename "$dir")"; exec sleep 1000) >&"$out" 2>&1 </dev/null &

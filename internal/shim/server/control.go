@@ -93,7 +93,13 @@ func (k *control) dispatch(call uint32, op protocol.Op, payload []byte) {
 			k.fail(call, err)
 			return
 		}
-		go func() { k.reply(call, k.s.checkpoint(c)) }()
+		go func() {
+			err := k.s.checkpoint(c)
+			k.reply(call, err)
+			if err == nil && !c.LeaveRunning {
+				k.s.reaper.signal(k.s.main.task.Pid(), unix.SIGKILL)
+			}
+		}()
 		return
 	}
 	p, err := k.s.find(id)

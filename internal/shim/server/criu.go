@@ -43,9 +43,11 @@ const netKey = "gantry-net"
 func (f *frozen) dumpArgs(pid int, dir string, leaveRunning bool) []string { //nolint:revive // as the user said
 	args := []string{"dump", "--tree", strconv.Itoa(pid), "--images-dir", dir, "--log-file", "dump.log", "-v2",
 		"--manage-cgroups=ignore", "--tcp-established", "--ext-unix-sk", "--file-locks", "--network-lock", "nftables"}
+	after := "--leave-stopped" // whoever asked hears of it before the end
 	if leaveRunning {
-		args = append(args, "--leave-running")
+		after = "--leave-running"
 	}
+	args = append(args, after)
 	for _, at := range f.Mounts {
 		args = append(args, "--external", "mnt["+at+"]:"+at)
 	}
@@ -82,8 +84,8 @@ func (f *frozen) restoreArgs(dir, root, pidFile string, sources map[string]strin
 	return args
 }
 
-// checkpoint writes the container's processes into dir. Unless they are left
-// running they have ended then.
+// checkpoint writes the container's processes into a directory. Unless they are
+// left running they are stopped then.
 func (s *server) checkpoint(c protocol.Checkpoint) error {
 	o, ok := s.runtime.(*own)
 	switch started, exited := s.main.status(); {
