@@ -28,7 +28,7 @@ var packages = []struct{ path, args string }{
 }
 
 // modules are the kernel modules that containers and their networks need.
-var modules = []string{"loop", "quota_v2", "overlay", "nf_tables", "nft_chain_nat", "nft_masq", "nft_nat", "nft_ct", "nft_fib_inet", "nft_reject_inet", "bridge", "veth", "macvlan", "ipvlan", "nf_conntrack_netlink", "br_netfilter", "dummy"}
+var modules = []string{"loop", "quota_v2", "overlay", "nf_tables", "nft_chain_nat", "nft_masq", "nft_nat", "nft_ct", "nft_fib_inet", "nft_reject_inet", "bridge", "veth", "macvlan", "ipvlan", "nf_conntrack_netlink", "br_netfilter", "dummy", "unix_diag", "inet_diag", "tcp_diag", "udp_diag", "af_packet_diag", "netlink_diag"}
 
 func kernel(t *testing.T) *vm.Kernel {
 	t.Helper()
@@ -151,6 +151,24 @@ func busyboxTar(t *testing.T) string {
 	return path
 }
 
+// withLibraries adds programs of this machine to files, with the libraries that
+// they need: criu, and the tar that it calls, which must be GNU's.
+func withLibraries(t *testing.T, files, programs map[string]string) {
+	t.Helper()
+	for in, here := range programs {
+		out, err := exec.Command("ldd", here).Output()
+		if err != nil {
+			t.Fatalf("%s: %v: run `make deps`", here, err)
+		}
+		files[in] = here
+		for _, word := range strings.Fields(string(out)) {
+			if strings.HasPrefix(word, "/lib") {
+				files[word] = word
+			}
+		}
+	}
+}
+
 // TestEngineOnCgroupV2 runs the three programs on a v2-only kernel and asserts
 // what the containers see.
 func TestEngineOnCgroupV2(t *testing.T) {
@@ -159,6 +177,7 @@ func TestEngineOnCgroupV2(t *testing.T) {
 	for _, p := range []string{"gantry", "gantryd"} {
 		files["/bin/"+p] = testkit.Bin(t, p)
 	}
+	withLibraries(t, files, map[string]string{"/bin/criu": "/usr/sbin/criu", "/bin/tar": "/usr/bin/tar"})
 	if out := boot(t, "", files, "sh /test/engine.sh"); !strings.Contains(out, "all passed") {
 		t.Error("the script did not reach its end")
 	}

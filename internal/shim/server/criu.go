@@ -245,6 +245,9 @@ func (o *own) restore(stdio [3]*os.File) (task, error) {
 		if err := mountRootAt(o.job.Root.Overlay, root); err != nil {
 			return err
 		}
+		if err := mountNull(o.null()); err != nil {
+			return fmt.Errorf("null device for masked files: %w", err)
+		}
 		return runCriu(o.frozen.Program, filepath.Join(o.frozen.Dir, "restore.log"), files, f.restoreArgs(o.frozen.Dir, root, pidFile, o.sources(f)))
 	})
 	if err != nil {
@@ -266,6 +269,30 @@ func (o *own) restore(stdio [3]*os.File) (task, error) {
 	}
 	o.has = newMounts(o.job.Mounts, make([]ociruntime.MountID, len(o.job.Mounts)))
 	return restored(pid), nil
+}
+
+// null is where the null device is that masks files.
+func (o *own) null() string { return filepath.Join(o.s.dir, "criu-null") }
+
+// mountNull binds the null device to a path, read-only: criu takes the flags of
+// some mounts from their source, and the mode and the owner of the host's device
+// are not the container's to change.
+func mountNull(at string) error {
+	f, err := os.OpenFile(at, os.O_CREATE|os.O_WRONLY, 0o600)
+	if err != nil {
+		return err
+	}
+	f.Close()
+	fd, err := unix.OpenTree(unix.AT_FDCWD, "/dev/null", unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC|unix.AT_SYMLINK_NOFOLLOW)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	a := unix.MountAttr{Attr_set: unix.MOUNT_ATTR_NOSUID | unix.MOUNT_ATTR_NOEXEC | unix.MOUNT_ATTR_RDONLY}
+	if err := unix.MountSetattr(fd, "", unix.AT_EMPTY_PATH, &a); err != nil {
+		return err
+	}
+	return unix.MoveMount(fd, "", unix.AT_FDCWD, at, unix.MOVE_MOUNT_F_EMPTY_PATH)
 }
 
 // given are the open files that criu gets; done closes those that are its alone.
@@ -293,7 +320,7 @@ func (o *own) given(f *frozen, stdio [3]*os.File) (files []*os.File, done func()
 func (o *own) sources(f *frozen) map[string]string {
 	out := map[string]string{}
 	for _, at := range f.Mounts {
-		out[at] = "/dev/null"
+		out[at] = o.null()
 		if name, ok := strings.CutPrefix(at, "/sys/fs/cgroup/"); ok && o.s.group != nil {
 			first, _, _ := strings.Cut(name, ",")
 			out[at] = filepath.Join(o.s.cgroups.V1[first], o.s.group.Path())

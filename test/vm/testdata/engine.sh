@@ -36,10 +36,33 @@ check "device write-only" "w" "$(gantry run --rm --cap-add SYSLOG --device /dev/
 check "device read-only" "r" "$(gantry run --rm --cap-add SYSLOG --device /dev/kmsg:/dev/k:r busybox sh -c '(exec 3</dev/k) && echo r; (exec 3>/dev/k) 2>/dev/null && echo w')"
 check "device rule" "0" "$(gantry run --rm --cap-add MKNOD --device-cgroup-rule 'c 1:11 rw' busybox sh -c 'mknod /tmp/k c 1 11 && exec 3>/tmp/k; echo $?')"
 kill -9 $daemon
-gantryd --data-root /tmp/lib --exec-root /run/gantry --pidfile /run/gantryd.pid --config-file "" -H $GANTRY_HOST >>/tmp/log 2>&1 &
+gantryd --experimental --data-root /tmp/lib --exec-root /run/gantry --pidfile /run/gantryd.pid --config-file "" -H $GANTRY_HOST >>/tmp/log 2>&1 &
 daemon=$!
 until gantry version >/dev/null 2>&1; do sleep 0.1; done
 check "adopted" alive "$(gantry exec box echo alive)"
+gantry update -v live:/live --mount-add type=tmpfs,dst=/mem box >/dev/null
+check "mounts added" 2 "$(gantry exec box sh -c 'echo x >/live/f; grep -c -e " /live " -e " /mem " /proc/mounts')"
+gantry update --mount-rm /live --mount-rm /mem --publish-rm 80 box >/dev/null
+check "mounts removed" 0 "$(gantry exec box sh -c 'grep -c -e " /live " -e " /mem " /proc/mounts')"
+# A counter goes on from a checkpoint, confined and attached as it was.
+confined='grep -e Seccomp -e Cap -e NoNewPrivs /proc/1/status; cut -d" " -f2-4 /proc/mounts | grep -v "^/ overlay" | sort; cat /etc/hostname; ls /data; ip -4 -o addr'
+for net in none bridge; do
+	gantry run -d --name froz --network $net -m 64m --memory-swap 64m -v data:/data --tmpfs /scratch -v /etc/passwd:/p:ro busybox sh -c 'touch /data/f; i=0; while :; do echo $i; i=$((i+1)); sleep 0.2; done' >/dev/null
+	gantry exec froz sh -c "$confined" >/tmp/before
+	gantry checkpoint create --leave-running froz first >/dev/null
+	check "left running, $net" running "$(gantry inspect -f '{{.State.Status}}' froz)"
+	gantry checkpoint create froz second >/dev/null || tail -n 20 /tmp/lib/containers/*/checkpoints/.second/dump.log
+	check "down, $net" exited "$(gantry inspect -f '{{.State.Status}}' froz)"
+	gantry start --checkpoint second froz >/dev/null || tail -n 20 /tmp/lib/containers/*/checkpoints/second/restore.log
+	gantry exec froz sh -c "$confined" >/tmp/after
+	check "as before, $net" "" "$(diff /tmp/before /tmp/after)"
+	lines=$(gantry logs froz | wc -l)
+	sleep 1
+	check "counts on, $net" true "$(gantry logs froz | awk -v n=$lines '$1 != NR-1 {bad=1} END {print (!bad && NR > n) ? "true" : "false"}')"
+	check "limit, $net" 67108864 "$(cat /sys/fs/cgroup/gantry*/$(gantry inspect -f '{{.Id}}' froz)/memory.max)"
+	check "second checkpoint, $net" third "$(gantry checkpoint create froz third)"
+	gantry rm -fv froz >/dev/null
+done
 gantry rm -f box oom >/dev/null
 gantry doctor || fail=1
 kill $daemon
