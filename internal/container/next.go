@@ -306,7 +306,9 @@ func nextLaunched(s State, f Fact) (State, []Effect) {
 			s.Phase = Paused
 			return s, []Effect{{Do: Watch}}
 		}
-		return s, []Effect{{Do: Watch}, {Do: BeginHealth}}
+		// A daemon that was killed while it paused the container has left it
+		// frozen, and not even SIGKILL would end it (v1 groups).
+		return s, []Effect{{Do: Watch}, {Do: ThawQuietly}, {Do: BeginHealth}}
 	}
 	if s.Phase != Starting {
 		return s, nil
