@@ -160,6 +160,12 @@ var limitFlags = []flagCase{
 // TestRunFlags uses each flag of run that confines a container, and looks from
 // inside.
 func TestRunFlags(t *testing.T) {
+	t.Cleanup(func() { // what --cgroup-parent names stays, being the user's
+		left, _ := filepath.Glob("/sys/fs/cgroup/*/gantry-test-parent")
+		for _, dir := range append(left, "/sys/fs/cgroup/gantry-test-parent") {
+			os.Remove(dir)
+		}
+	})
 	d := testkit.StartBusybox(t)
 	s := story{t, clients.CLI{Path: d.Program("gantry"), Env: []string{"GANTRY_HOST=unix://" + d.Socket, "DOCKER_HOST=unix://" + d.Socket, "DOCKER_CONTEXT=", "DOCKER_CONFIG=" + t.TempDir(), "TERM=xterm"}}}
 	if path, err := exec.LookPath("docker"); err == nil {
