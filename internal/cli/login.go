@@ -12,6 +12,7 @@ import (
 
 	"gantry/internal/cli/conf"
 	"gantry/internal/cli/term"
+	"gantry/internal/client"
 )
 
 type loginOptions struct {
@@ -43,10 +44,10 @@ func hostOf(s string) string {
 
 func logIn(ctx context.Context, a *App, server string, o *loginOptions) error {
 	if o.password != "" {
-		fmt.Fprintln(a.Err, "WARNING! Using --password via the CLI is insecure. Use --password-stdin.")
 		if o.stdin {
 			return errors.New("conflicting options: cannot specify both --password and --password-stdin")
 		}
+		fmt.Fprintln(a.Err, "WARNING! Using --password via the CLI is insecure. Use --password-stdin.")
 	}
 	if o.stdin {
 		if o.user == "" {
@@ -64,32 +65,76 @@ func logIn(ctx context.Context, a *App, server string, o *loginOptions) error {
 	}
 	auth := conf.Auth{Username: o.user, Password: o.password, ServerAddress: server}
 	if o.user == "" && o.password == "" {
-		if auth, err = a.config().Credentials(server); err != nil {
+		done, err := logInAgain(ctx, a, server)
+		if done || err != nil {
 			return err
 		}
-		auth.ServerAddress = server
 	}
-	if auth.Password == "" && auth.IdentityToken == "" {
+	if auth.Password == "" {
 		if auth, err = askLogin(ctx, a, server, o.user); err != nil {
 			return err
 		}
 	}
+	return present(ctx, a, c, auth)
+}
+
+// logInAgain tries the credentials that are kept. It has done it if there are
+// some and they are good; if they are refused, others are to be asked for.
+func logInAgain(ctx context.Context, a *App, server string) (done bool, err error) {
+	auth, err := a.config().Credentials(server)
+	if err != nil {
+		return false, err
+	}
+	if auth.Password == "" && auth.IdentityToken == "" {
+		return false, nil
+	}
+	auth.ServerAddress = server
+	fmt.Fprint(a.Err, "Authenticating with existing credentials...")
+	if auth.Username != "" {
+		fmt.Fprintf(a.Err, " [Username: %s]", auth.Username)
+	}
+	fmt.Fprint(a.Err, "\n\n Info -> To login with a different account, run 'docker logout' followed by 'docker login'\n\n\n")
+	c, err := a.client()
+	if err != nil {
+		return false, err
+	}
+	status, _, err := tryLogin(ctx, c, auth)
+	if err != nil {
+		fmt.Fprintln(a.Err, "Login did not succeed, error:", err)
+		return false, nil
+	}
+	fmt.Fprintln(a.Out, status)
+	return true, nil
+}
+
+// tryLogin has the daemon check credentials. It returns them as they are to be
+// kept.
+func tryLogin(ctx context.Context, c *client.Client, auth conf.Auth) (status string, keep conf.Auth, err error) {
 	var res struct{ Status, IdentityToken string }
 	if err := c.Post(ctx, "/auth", nil, auth, &res); err != nil {
-		return err
+		return "", auth, err
 	}
 	if res.IdentityToken != "" {
 		auth.Password, auth.IdentityToken = "", res.IdentityToken
 	}
-	helper, err := a.config().Store(server, auth)
+	return res.Status, auth, nil
+}
+
+// present has the daemon check new credentials, and keeps them.
+func present(ctx context.Context, a *App, c *client.Client, auth conf.Auth) error {
+	status, auth, err := tryLogin(ctx, c, auth)
+	if err != nil {
+		return err
+	}
+	helper, err := a.config().Store(auth.ServerAddress, auth)
 	if err != nil {
 		return fmt.Errorf("error saving credentials: %w", err)
 	}
 	if helper == "" {
 		fmt.Fprintf(a.Err, "\nWARNING! Your credentials are stored unencrypted in '%s'.\nConfigure a credential helper to remove this warning. See\nhttps://docs.docker.com/go/credential-store/\n\n", a.config().Filename())
 	}
-	if res.Status != "" {
-		fmt.Fprintln(a.Out, res.Status)
+	if status != "" {
+		fmt.Fprintln(a.Out, status)
 	}
 	return nil
 }

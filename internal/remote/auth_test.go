@@ -44,7 +44,7 @@ func TestAuthentication(t *testing.T) {
 			err := pull(wire.RegistryAuth{})
 			want, k := "pull access denied for "+r.Host+"/secret, repository does not exist or may require 'docker login'", errs.NotFound
 			if kind == registry.Basic {
-				want, k = "no basic auth credentials", errs.Unauthenticated
+				want, k = "no basic auth credentials", errs.Denied
 			}
 			wantText(t, err, want)
 			if !errs.Is(err, k) {

@@ -117,11 +117,13 @@ func printable(s string) string {
 	}, s)
 }
 
-// pullError is the error of a failed resolve or fetch of name.
+// pullError is the error of a failed resolve or fetch of name. It is never
+// errs.Unauthenticated: clients would take that for a wish to be asked for a
+// password, in scripts too.
 func pullError(name reference.Named, err error) error {
 	if errors.Is(err, docker.ErrInvalidAuthorization) {
 		if strings.Contains(err.Error(), "no basic auth credentials") {
-			return errs.New(errs.Unauthenticated, "failed to resolve reference %q: unauthorized: no basic auth credentials: log in with 'gantry login %s'", name.String(), reference.Domain(name))
+			return errs.New(errs.Denied, "failed to resolve reference %q: pull access denied, repository does not exist or may require authorization: authorization failed: no basic auth credentials", name.String())
 		}
 		return errs.New(errs.NotFound, "pull access denied for %s, repository does not exist or may require 'docker login'", reference.FamiliarName(name))
 	}
@@ -129,8 +131,8 @@ func pullError(name reference.Named, err error) error {
 	switch {
 	case errs.Is(t, errs.NotFound):
 		return errs.New(errs.NotFound, "failed to resolve reference %q: %s: not found", name.String(), name.String())
-	case statusOf(err) == http.StatusUnauthorized, statusOf(err) == http.StatusForbidden:
-		return errs.New(errs.KindOf(t), "pull access denied for %s, repository does not exist or may require 'docker login': %w", reference.FamiliarName(name), t)
+	case statusOf(err) == http.StatusUnauthorized, statusOf(err) == http.StatusForbidden, errs.Is(t, errs.Unauthenticated):
+		return errs.New(errs.Denied, "pull access denied for %s, repository does not exist or may require 'docker login': %w", reference.FamiliarName(name), t)
 	case errs.Is(t, errs.Invalid), errs.Is(t, errs.Denied), errs.Is(t, errs.Unavailable):
 		return t
 	}

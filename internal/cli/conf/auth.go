@@ -101,15 +101,19 @@ func (f *File) All() (map[string]Auth, error) {
 
 // Store keeps a for server. It returns the helper used, "" if config.json.
 func (f *File) Store(server string, a Auth) (string, error) {
+	if f.Auths == nil {
+		f.Auths = map[string]Auth{}
+	}
 	if h := f.helperFor(server); h != "" {
-		return h, helperStore(h, server, a)
+		if err := helperStore(h, server, a); err != nil {
+			return h, err
+		}
+		f.Auths[server] = Auth{} // that there is something, as Docker notes it
+		return h, f.save("auths")
 	}
 	kept := Auth{IdentityToken: a.IdentityToken}
 	if a.Username != "" || a.Password != "" {
 		kept.Auth = base64.StdEncoding.EncodeToString([]byte(a.Username + ":" + a.Password))
-	}
-	if f.Auths == nil {
-		f.Auths = map[string]Auth{}
 	}
 	f.Auths[server] = kept
 	return "", f.save("auths")
