@@ -86,20 +86,20 @@ func mixed(d *testkit.Daemon, name string, over *atomic.Bool) {
 // was killed goes on afterwards, and can be removed.
 func TestKilledWhilePausing(t *testing.T) {
 	d := testkit.StartBusybox(t)
-	d.OK(t, "run", "-d", "--name", "c", "busybox", "sleep", "1000")
+	d.OK(t, "run", "-d", "--name", "box", "busybox", "sleep", "1000")
 	for range 4 {
 		done := make(chan struct{})
-		go func() { defer close(done); _, _ = d.Gantry("pause", "c") }()
+		go func() { defer close(done); _, _ = d.Gantry("pause", "box") }()
 		time.Sleep(time.Duration(2000+rand.IntN(6000)) * time.Microsecond)
 		d.Kill()
 		<-done
 		d.Start(t)
-		if d.OK(t, "inspect", "-f", "{{.State.Status}}", "c") == "paused" {
-			d.OK(t, "unpause", "c")
+		if d.OK(t, "inspect", "-f", "{{.State.Status}}", "box") == "paused" {
+			d.OK(t, "unpause", "box")
 		}
-		if got := d.OK(t, "exec", "c", "echo", "alive"); got != "alive" {
+		if got := d.OK(t, "exec", "box", "echo", "alive"); got != "alive" {
 			t.Errorf("exec says %q", got)
 		}
 	}
-	d.OK(t, "rm", "-f", "c")
+	d.OK(t, "rm", "-f", "box")
 }
