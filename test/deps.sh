@@ -5,7 +5,7 @@
 set -eu
 cache=${1:?usage: deps.sh CACHE-DIRECTORY}
 missing=
-for pair in busybox:busybox-static qemu-system-x86_64:qemu-system-x86 ip:iproute2 nft:nftables curl:curl ps:procps depmod:kmod debootstrap:debootstrap runc:runc podman:podman conmon:conmon criu:criu; do
+for pair in busybox:busybox-static qemu-system-x86_64:qemu-system-x86 ip:iproute2 nft:nftables curl:curl ps:procps depmod:kmod debootstrap:debootstrap runc:runc podman:podman skopeo:skopeo conmon:conmon criu:criu; do
 	command -v "${pair%%:*}" >/dev/null 2>&1 || missing="$missing ${pair#*:}"
 done
 busybox --help 2>&1 | head -1 | grep -q BusyBox && ! ldd "$(command -v busybox)" >/dev/null 2>&1 || missing="$missing busybox-static"
@@ -45,4 +45,10 @@ if [ ! -x "$cache/docker.io/bin/iptables" ]; then
 			mv "bin/$name.new" "bin/$name"
 		done
 	)
+fi
+# Debian's registry is run as a plain process: it is unpacked, not installed.
+if [ ! -x "$cache/docker-registry/usr/bin/docker-registry" ] && command -v apt-get >/dev/null; then
+	mkdir -p "$cache/docker-registry"
+	apt-cache show docker-registry >/dev/null 2>&1 || apt-get update -qq
+	(cd "$cache" && apt-get download -qq docker-registry 2>/dev/null && dpkg-deb -x docker-registry_*.deb docker-registry && rm -f docker-registry_*.deb)
 fi
