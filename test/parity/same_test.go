@@ -26,6 +26,7 @@ var sameAccepted = []acceptance{
 	{command: "docker update --blkio-weight", says: "Weight discarded", reason: "warnings go to standard error"},
 	{command: "docker context inspect cx -f", says: "unix:///y d", reason: "a template sees what the JSON has"},
 	{command: "docker context export cx -", says: "meta.json", reason: "no directory for keys that are not there"},
+	{command: "docker checkpoint", says: "experimental", reason: "said by the daemon"},
 	{command: "docker context use", says: "overrides the active context", reason: "the warning comes first, also for the default context"},
 	{command: "docker context rm cx cy nosuch", says: "context not found", reason: "as Docker 29 has it"},
 	{command: "docker container ls --size", reason: "an attach that is refused leaves no container behind"},
