@@ -16,7 +16,6 @@
 package archive
 
 import (
-	"context"
 	"errors"
 	"io/fs"
 	"path"
@@ -317,56 +316,4 @@ func (t *Tree) Point(p string) (Point, error) {
 	return Point{
 		IsDir: st.Mode&unix.S_IFMT == unix.S_IFDIR, ReadOnly: f.Flags&unix.ST_RDONLY != 0, OnRoot: here.id == top.id,
 	}, err
-}
-
-// Usage adds up the disk space in bytes of all files below dir, a directory of
-// the host, each file once. What can't be read, or vanishes meanwhile, counts
-// nothing.
-func Usage(ctx context.Context, dir string) int64 {
-	fd, err := unix.Open(dir, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return 0
-	}
-	var st unix.Stat_t
-	if err := unix.Fstat(fd, &st); err != nil {
-		unix.Close(fd)
-		return 0
-	}
-	u := usage{ctx: ctx, seen: map[inode]bool{}, total: st.Blocks * 512}
-	u.dir(fd, 0)
-	return u.total
-}
-
-type usage struct {
-	ctx   context.Context
-	seen  map[inode]bool
-	total int64
-}
-
-// dir adds what is in the open directory fd, and closes it.
-func (u *usage) dir(fd, depth int) {
-	defer unix.Close(fd)
-	names, err := listDir(fd)
-	if err != nil || depth > maxDepth || u.ctx.Err() != nil {
-		return
-	}
-	for _, name := range names {
-		var st unix.Stat_t
-		if unix.Fstatat(fd, name, &st, unix.AT_SYMLINK_NOFOLLOW) != nil {
-			continue
-		}
-		isDir := st.Mode&unix.S_IFMT == unix.S_IFDIR
-		if key := (inode{st.Dev, st.Ino}); !isDir && st.Nlink > 1 {
-			if u.seen[key] {
-				continue
-			}
-			u.seen[key] = true
-		}
-		u.total += st.Blocks * 512
-		if isDir {
-			if sub, err := unix.Openat(fd, name, dirFlags, 0); err == nil {
-				u.dir(sub, depth+1)
-			}
-		}
-	}
 }

@@ -30,7 +30,7 @@ func (c *Control) Prune(ctx context.Context, f filter.Args) (wire.ContainersPrun
 		if !until.IsZero() && !s.rec.CreatedAt.Before(until) {
 			continue
 		}
-		size := launch.DiskUsage(ctx, c.dir(a.id)+"/upper")
+		size := launch.UpperUsage(ctx, c.dir(a.id)+"/upper")
 		if err := a.ask(ctx, Fact{Kind: AskRemove}); err != nil {
 			if err := context.Cause(ctx); err != nil {
 				return out, err

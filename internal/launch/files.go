@@ -46,6 +46,10 @@ func (l *Launcher) Files(ctx context.Context, in Input, o FilesOptions) (*FileTr
 // DiskUsage is the disk space in bytes of what is below dir.
 func DiskUsage(ctx context.Context, dir string) int64 { return rootfs.Usage(ctx, dir) }
 
+// UpperUsage is DiskUsage of a container's writable directory, without what is
+// there only to be mounted over.
+func UpperUsage(ctx context.Context, dir string) int64 { return rootfs.UpperUsage(ctx, dir) }
+
 // CleanPath makes a path in a container absolute and clean, but keeps a last
 // "/" or "/.".
 func CleanPath(p string) string { return rootfs.CleanPath(p) }

@@ -23,6 +23,9 @@ type (
 // Usage is the disk space in bytes of what is below dir.
 func Usage(ctx context.Context, dir string) int64 { return archive.Usage(ctx, dir) }
 
+// UpperUsage is archive.UpperUsage.
+func UpperUsage(ctx context.Context, dir string) int64 { return archive.UpperUsage(ctx, dir) }
+
 // CleanPath is archive.Clean.
 func CleanPath(p string) string { return archive.Clean(p) }
 
