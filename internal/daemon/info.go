@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -145,10 +146,28 @@ func securityOptions(c *config.Config, k plan.Kernel) []string {
 
 func registryConfig(c *config.Config) *registry.ServiceConfig {
 	mirrors := append([]string{}, c.RegistryMirrors...)
-	return &registry.ServiceConfig{
+	r := &registry.ServiceConfig{
 		IndexConfigs: map[string]*registry.IndexInfo{"docker.io": {Name: "docker.io", Mirrors: mirrors, Secure: true, Official: true}},
-		Mirrors:      mirrors,
+		// This machine itself is always among them.
+		InsecureRegistryCIDRs: []netip.Prefix{netip.MustParsePrefix("::1/128"), netip.MustParsePrefix("127.0.0.0/8")},
+		Mirrors:               mirrors,
 	}
+	add := func(host string, mirrors []string, secure bool) {
+		if r.IndexConfigs[host] == nil {
+			r.IndexConfigs[host] = &registry.IndexInfo{Name: host, Mirrors: append([]string{}, mirrors...), Secure: secure}
+		}
+	}
+	for _, i := range c.InsecureRegistries {
+		if p, err := netip.ParsePrefix(i); err == nil {
+			r.InsecureRegistryCIDRs = append(r.InsecureRegistryCIDRs, p)
+			continue
+		}
+		add(strings.TrimSuffix(strings.TrimPrefix(strings.TrimPrefix(i, "https://"), "http://"), "/"), nil, false)
+	}
+	for prefix, t := range c.Registries {
+		add(prefix, t.Mirrors, !t.Insecure)
+	}
+	return r
 }
 
 // warnings says what this machine lacks, in the words that clients show.

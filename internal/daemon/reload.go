@@ -81,6 +81,7 @@ func reloadAttributes(c *config.Config, host string) map[string]string {
 		"default-shm-size": fmt.Sprint(c.ShmSize), "default-ipc-mode": c.IPCMode, "default-cgroupns-mode": c.CgroupnsMode,
 		"default-runtime": c.DefaultRuntime, "runtimes": strings.Join(append(names, config.OwnRuntime), " "),
 		"registry-mirrors": text(append([]string{}, c.RegistryMirrors...)), "insecure-registries": text(append([]string{}, c.InsecureRegistries...)),
-		"features": text(c.Features),
+		"features": text(c.Features), "max-concurrent-downloads": fmt.Sprint(c.MaxDownloads), "max-concurrent-uploads": fmt.Sprint(c.MaxUploads),
+		"max-download-attempts": fmt.Sprint(c.DownloadAttempts),
 	}
 }
