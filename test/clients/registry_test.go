@@ -8,6 +8,8 @@ import (
 	"strings"
 	"testing"
 
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
 	"gantry/internal/testkit"
 	"gantry/internal/testkit/registry"
 	"gantry/test/clients"
@@ -158,6 +160,48 @@ func TestCredentialHelper(t *testing.T) {
 			s.ok("logout", host)
 			if _, err := os.Stat(filepath.Join(dir, "kept")); err == nil {
 				t.Error("the helper was not told of the logout")
+			}
+		})
+	}
+}
+
+// The flags of pull, push and run that concern registries.
+func TestRegistryFlags(t *testing.T) {
+	d, r := testkit.StartDaemon(t, "--bridge", "none"), registry.New(t, registry.Options{})
+	busybox, err := testkit.BusyboxRootfs()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, path := range programs(t, d) {
+		t.Run(name, func(t *testing.T) {
+			s, repo := at(t, path, d), r.Host+"/flags/"+name
+			mine := r.Put("flags/"+name, "", registry.Image{Layers: [][]byte{busybox}})
+			other := r.Put("flags/"+name, "", registry.Image{Layers: [][]byte{testkit.Layer(testkit.File{Name: name})}, Platform: &ocispec.Platform{OS: "linux", Architecture: "s390x"}})
+			index := r.PutIndex("flags/"+name, "1", mine, other)
+			r.Put("flags/"+name, "2", registry.Image{Layers: [][]byte{busybox}, Docker: true})
+			if out := s.ok("pull", "--all-tags", repo); strings.Count(out, "Status: Downloaded newer image for") != 2 {
+				t.Error(out)
+			}
+			if out := s.ok("run", "--rm", "--network", "none", "--pull=always", "--quiet", repo+":1", "echo", "hi"); out != "hi\n" {
+				t.Errorf("%q", out)
+			}
+			s.fails(1, "no matching manifest for linux/riscv64 in the manifest list entries", "pull", "--platform", "linux/riscv64", repo+":1")
+			if out := s.ok("pull", "--disable-content-trust", "--platform", "linux/s390x", repo+":1"); !strings.Contains(out, "Digest: "+index.Digest.String()) {
+				t.Error(out)
+			}
+			s.ok("tag", repo+":1", repo+"-copy:a")
+			s.ok("tag", repo+":2", repo+"-copy:b")
+			if out := s.ok("push", "--disable-content-trust", "--all-tags", repo+"-copy"); strings.Count(out, ": digest: sha256:") != 2 || !strings.Contains(out, "Mounted from flags/"+name) {
+				t.Error(out)
+			}
+			if out := s.ok("push", "--platform", "linux/s390x", repo+"-copy:a"); !strings.Contains(out, "a: digest: "+other.Digest.String()) {
+				t.Error(out)
+			}
+			if out := s.ok("search", "--format", "{{.Name}}", r.Host+"/flags/"+name); !strings.Contains(out, repo+"-copy") {
+				t.Error(out)
+			}
+			if out := s.ok("pull", "-q", repo+"@"+mine.Digest.String()); out != repo+"@"+mine.Digest.String()+"\n" {
+				t.Errorf("%q", out)
 			}
 		})
 	}
