@@ -130,8 +130,11 @@ func (c *core) aside(ctx context.Context, a *actor, fn func(context.Context) err
 	}()
 	select {
 	case err := <-done:
-		if phase := a.view().state.Phase; errors.Is(err, fs.ErrNotExist) && (phase == Removing || phase == Removed) {
-			return refuse(GoneAlready, a.view())
+		if !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+		if s := a.view(); s.state.Phase == Removing || s.state.Phase == Removed {
+			return refuse(GoneAlready, s)
 		}
 		return err
 	case <-ctx.Done():

@@ -619,7 +619,7 @@ func kernelAdopt(ctx context.Context, t *testing.T, r *real) *real {
 			t.Fatalf("line %d is %q, %v", n, entry.Line, err)
 		}
 	}
-	if n < 40 {
+	if n < 15 { // half a second on a busy machine
 		t.Errorf("only %d lines", n)
 	}
 	return r

@@ -24,7 +24,7 @@ const kernelDir = "/var/cache/gantry-test/kernel"
 // kernel, is left out.
 var packages = []struct{ path, args string }{
 	{"cgroup", ""}, {"overlay", ""}, {"ociruntime", ""}, {"shim", "-test.skip '^Test(Client.*|RotationUnderLoad|ManyExecs|ExecLeavesAChild|SlowClient|HalfClose.*|UnreadInput.*)$'"},
-	{"shim/ocicli", ""}, {"content", ""}, {"volume", ""}, {"quota", "-test.v"}, {"launch", ""}, {"launch/rootfs", ""}, {"network", ""}, {"container", "-test.run ^TestKernel$"},
+	{"shim/ocicli", ""}, {"content", ""}, {"volume", ""}, {"quota", "-test.v"}, {"launch", ""}, {"launch/rootfs", ""}, {"network", ""}, {"container", "-test.run ^TestKernel$"}, {"archive", ""}, {"probe", ""},
 }
 
 // modules are the kernel modules that containers and their networks need.
