@@ -37,6 +37,7 @@ import (
 	"gantry/internal/network"
 	"gantry/internal/network/ipam"
 	"gantry/internal/plan"
+	"gantry/internal/plugin"
 	"gantry/internal/probe"
 	"gantry/internal/quota"
 	"gantry/internal/server"
@@ -129,11 +130,12 @@ func open(ctx context.Context, c *config.Config, d *Daemon) (_ *Daemon, err erro
 	d.later("networks", func(ctx context.Context) error {
 		return networks.Close(ctx, network.CloseOptions{Remove: !d.upgrading})
 	})
-	volumes, err := volume.Open(volume.Options{Store: db, Dir: c.Root + "/volumes", Events: d.bus})
+	plugins := plugin.New(plugin.Directories(c.Run))
+	volumes, err := volume.Open(volume.Options{Store: db, Dir: c.Root + "/volumes", Events: d.bus, Plugins: plugins})
 	if err != nil {
 		return nil, err
 	}
-	return d, d.openEngine(ctx, c, parts{program, db, images, networks, volumes})
+	return d, d.openEngine(ctx, c, parts{program, db, images, networks, volumes, plugins})
 }
 
 // parts are what the engine stands on.
@@ -143,6 +145,7 @@ type parts struct {
 	images   *imageStore
 	networks *network.Networks
 	volumes  *volume.Volumes
+	plugins  *plugin.Plugins
 }
 
 // openEngine opens the engine and the server over it.
@@ -206,6 +209,7 @@ func (d *Daemon) openEngine(ctx context.Context, c *config.Config, p parts) erro
 	sys := &about{
 		id: id, host: host, kernel: kernel, cgroups: cgroups, bus: d.bus, config: d.config.Load,
 		counts: d.engine.Counts, images: p.images.Count, networks: p.networks.Warnings,
+		plugins: p.plugins.Known,
 	}
 	p.images.uses = d.engine.Uses
 	d.about, d.id = sys, id

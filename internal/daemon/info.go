@@ -45,6 +45,7 @@ type about struct {
 	budget  func() wire.DiskBudget
 	// networks says what keeps containers from being reached.
 	networks func(context.Context) ([]string, error)
+	plugins  func(what string) []string // those that implement what
 }
 
 // Version is what /version says. The version is that of the Docker Engine that
@@ -82,7 +83,7 @@ func (a *about) Info(ctx context.Context) (wire.Info, error) {
 		Containers: n.Total, ContainersRunning: n.Running, ContainersPaused: n.Paused, ContainersStopped: n.Stopped, Images: images,
 		Driver: driver, DriverStatus: append([][2]string{{"driver-type", "io.containerd.snapshotter.v1"}}, budgetStatus(a.budget())...),
 		Plugins: system.PluginsInfo{
-			Volume: []string{"local"}, Network: []string{"bridge", "host", "null"}, Log: plan.LogDrivers(),
+			Volume: append([]string{"local"}, a.plugins("VolumeDriver")...), Network: []string{"bridge", "host", "null"}, Log: plan.LogDrivers(),
 		},
 		MemoryLimit: a.kernel.MemoryLimit, SwapLimit: a.kernel.SwapLimit, CPUCfsPeriod: a.kernel.CPUCfs, CPUCfsQuota: a.kernel.CPUCfs,
 		CPUShares: a.kernel.CPUShares, CPUSet: a.kernel.Cpuset, PidsLimit: a.kernel.PidsLimit, OomKillDisable: a.kernel.OOMKillDisable,

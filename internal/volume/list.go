@@ -2,7 +2,9 @@ package volume
 
 import (
 	"context"
+	"slices"
 	"strconv"
+	"strings"
 
 	"gantry/internal/errs"
 	"gantry/internal/filter"
@@ -12,7 +14,8 @@ import (
 
 // List returns the volumes that pass the filters dangling, driver, label and
 // name, in order of their names. Another key is errs.Invalid.
-func (v *Volumes) List(_ context.Context, f filter.Args) (wire.VolumeList, error) {
+// Those that plugins have and nobody here has made are among them.
+func (v *Volumes) List(ctx context.Context, f filter.Args) (wire.VolumeList, error) {
 	out := wire.VolumeList{Volumes: []wire.Volume{}}
 	if err := f.Check(filter.Volumes); err != nil {
 		return out, err
@@ -21,17 +24,33 @@ func (v *Volumes) List(_ context.Context, f filter.Args) (wire.VolumeList, error
 	if err != nil {
 		return out, err
 	}
+	foreign, status, warnings := v.foreign(ctx)
+	out.Warnings = warnings
 	err = v.db.View(func(tx *store.Tx) error {
 		var by map[string][]string
 		if f.Has("dangling") {
 			by = users(tx)
 		}
+		var all []record
 		for _, r := range volumes.All(tx) {
+			all = append(all, r)
+		}
+		for _, r := range foreign {
+			if !volumes.Has(tx, r.Name) {
+				all = append(all, r)
+			}
+		}
+		slices.SortFunc(all, func(a, b record) int { return strings.Compare(a.Name, b.Name) })
+		for _, r := range all {
 			if f.Has("dangling") && dangling != (len(by[r.Name]) == 0) {
 				continue
 			}
 			if f.Exact("driver", r.Driver) && f.Labels(r.Labels) && f.Pattern("name", r.Name) {
-				out.Volumes = append(out.Volumes, v.wire(r))
+				w := v.wire(r)
+				if !r.local() {
+					w.Status = status[r.Name]
+				}
+				out.Volumes = append(out.Volumes, w)
 			}
 		}
 		return nil
@@ -58,7 +77,7 @@ func (v *Volumes) Usage(ctx context.Context) ([]wire.Volume, error) {
 	for _, r := range all {
 		w := v.wire(r)
 		w.UsageData = &wire.VolumeUsage{RefCount: int64(len(by[r.Name])), Size: -1}
-		if len(r.Options) == 0 {
+		if r.local() && len(r.Options) == 0 {
 			if w.UsageData.Size, err = v.local.Size(ctx, r.Name); err != nil {
 				return nil, err
 			}
@@ -85,7 +104,7 @@ func (v *Volumes) Prune(ctx context.Context, f filter.Args) (wire.VolumesPruned,
 		by := users(tx)
 		for _, r := range volumes.All(tx) {
 			_, anonymous := r.Labels[Anonymous]
-			if len(by[r.Name]) == 0 && f.Labels(r.Labels) && (anonymous || everything && len(r.Options) == 0) {
+			if r.local() && len(by[r.Name]) == 0 && f.Labels(r.Labels) && (anonymous || everything && len(r.Options) == 0) {
 				victims = append(victims, r.Name)
 			}
 		}
@@ -99,7 +118,7 @@ func (v *Volumes) Prune(ctx context.Context, f filter.Args) (wire.VolumesPruned,
 		if err != nil {
 			return out, err
 		}
-		err = v.remove(ctx, name)
+		err = v.remove(ctx, name, RemoveOptions{})
 		if errs.Is(err, errs.Conflict) || errs.Is(err, errs.NotFound) {
 			continue // claimed or removed in the meantime
 		}

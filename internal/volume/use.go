@@ -1,6 +1,7 @@
 package volume
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -9,6 +10,7 @@ import (
 
 	"gantry/internal/errs"
 	"gantry/internal/store"
+	"gantry/internal/volume/local"
 	"gantry/internal/wire"
 )
 
@@ -46,7 +48,7 @@ func (v *Volumes) Claim(ctx context.Context, container string, c Claim) (string,
 
 func claim(db *store.DB, container, name string) error {
 	return db.Update(func(tx *store.Tx) error {
-		if !volumes.Has(tx, name) {
+		if r, err := volumes.Get(tx, name); err != nil || r.Leaving {
 			return notFound(name)
 		}
 		has, err := claimed(tx, container)
@@ -153,13 +155,13 @@ func (v *Volumes) MountAs(ctx context.Context, r MountRequest) (Mounted, error) 
 		return Mounted{}, err
 	}
 	defer unlock()
-	rec, err := v.mount(r)
+	rec, at, err := v.mount(ctx, r)
 	if err != nil {
 		return Mounted{}, err
 	}
-	m := Mounted{Name: rec.Name, Driver: rec.Driver, Path: v.local.Path(rec.Name), Device: rec.Options["device"] != ""}
+	m := Mounted{Name: rec.Name, Driver: rec.Driver, Path: at, Device: !rec.local() || rec.Options["device"] != ""}
 	if !rec.Used {
-		if m.Fresh, err = v.local.Empty(rec.Name); err != nil {
+		if m.Fresh, err = local.Empty(at); err != nil {
 			return Mounted{}, fmt.Errorf("mount %s: %w", r.Name, err)
 		}
 	}
@@ -170,10 +172,9 @@ func (v *Volumes) MountAs(ctx context.Context, r MountRequest) (Mounted, error) 
 	return m, nil
 }
 
-func (v *Volumes) mount(r MountRequest) (record, error) {
-	rec, err := v.get(r.Name)
-	if err != nil {
-		return rec, err
+func (v *Volumes) mount(ctx context.Context, r MountRequest) (rec record, at string, err error) {
+	if rec, err = v.get(r.Name); err != nil {
+		return rec, "", err
 	}
 	var has []string
 	err = v.db.View(func(tx *store.Tx) error {
@@ -181,15 +182,15 @@ func (v *Volumes) mount(r MountRequest) (record, error) {
 		return err
 	})
 	if err != nil {
-		return rec, err
+		return rec, "", err
 	}
 	if !slices.Contains(has, r.Name) {
 		if err := claim(v.db, r.Container, r.Name); err != nil {
-			return rec, err
+			return rec, "", err
 		}
 	}
-	if len(rec.Options) == 0 {
-		return rec, v.local.Create(r.Name, rec.Options)
+	if !rec.mounts() {
+		return rec, v.path(rec), v.drivers.create(ctx, rec)
 	}
 	// Written first: after a crash Unmount still knows of it.
 	rec, err = v.change(r.Name, func(rec *record) bool {
@@ -200,16 +201,27 @@ func (v *Volumes) mount(r MountRequest) (record, error) {
 		return true
 	})
 	if err != nil {
-		return rec, err
+		return rec, "", err
 	}
-	if err := v.local.Mount(r.Name, rec.Options); err != nil {
+	at, err = v.drivers.mount(ctx, rec, r.Container)
+	if err != nil {
 		_, undo := v.change(r.Name, func(rec *record) bool {
 			rec.Mounted = without(rec.Mounted, r.Container)
 			return true
 		})
-		return rec, errors.Join(fmt.Errorf("error while mounting volume '%s': %w", v.local.Path(r.Name), err), undo)
+		return rec, "", errors.Join(fmt.Errorf("error while mounting volume '%s': %w", cmp.Or(v.path(rec), rec.Name), err), undo)
 	}
-	return rec, nil
+	if rec.local() {
+		return rec, at, nil
+	}
+	rec, err = v.change(r.Name, func(rec *record) bool {
+		if rec.At == at && !rec.Making && len(rec.Owed) == 0 {
+			return false
+		}
+		rec.At, rec.Making, rec.Owed = at, false, nil
+		return true
+	})
+	return rec, at, err
 }
 
 // Unmount ends the mounts of a container; its claims stay. It may be called for
@@ -243,14 +255,16 @@ func (v *Volumes) unmount(ctx context.Context, container, name string) error {
 	if err != nil {
 		return err
 	}
-	if len(r.Options) > 0 && slices.Contains(r.Mounted, container) {
-		if len(r.Mounted) == 1 {
-			if err := v.local.Unmount(name); err != nil {
-				return err
-			}
+	if r.mounts() && slices.Contains(r.Mounted, container) {
+		err := v.drivers.unmount(ctx, r, container)
+		if err != nil && r.local() {
+			return err
 		}
 		if _, err := v.change(name, func(r *record) bool {
 			r.Mounted = without(r.Mounted, container)
+			if err != nil { // a plugin that is away is told when it is back
+				r.Owed = append(without(r.Owed, container), container)
+			}
 			return true
 		}); err != nil {
 			return err

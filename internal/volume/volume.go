@@ -26,6 +26,7 @@ import (
 	"gantry/internal/keyed"
 	"gantry/internal/store"
 	"gantry/internal/volume/local"
+	"gantry/internal/volume/plugin"
 	"gantry/internal/wire"
 )
 
@@ -48,12 +49,14 @@ type Options struct {
 	Store  *store.DB
 	Dir    string     // <data root>/volumes
 	Events *event.Bus // may be nil
+	// Plugins reaches the drivers that are other programs; nil: there are none.
+	Plugins plugin.Caller
 }
 
 // Volumes are the volumes of one daemon. It is safe for concurrent use.
 type Volumes struct {
-	db     *store.DB
-	local  *local.Driver
+	db *store.DB
+	drivers
 	events *event.Bus
 
 	working keyed.Mutex[string] // one change of a volume's directory at a time
@@ -70,8 +73,19 @@ type record struct {
 	// Used says that a container has had it, so that it is not filled again
 	// from an image.
 	Used bool `json:",omitempty"`
-	// Mounted are the containers that a device is mounted for.
+	// Mounted are the containers that a device is mounted for, or that a
+	// plugin has been told of.
 	Mounted []string `json:",omitempty"`
+
+	// Of a plugin's volume: where it was mounted last, its scope, whether the
+	// plugin may not know of it yet, and the containers that the plugin has
+	// yet to be told the end of.
+	At     string   `json:",omitempty"`
+	Scope  string   `json:",omitempty"`
+	Making bool     `json:",omitempty"`
+	Owed   []string `json:",omitempty"`
+	// Leaving says that its plugin is being told to remove it.
+	Leaving bool `json:",omitempty"`
 }
 
 var (
@@ -89,12 +103,21 @@ func Open(o Options) (*Volumes, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open volumes: %w", err)
 	}
-	v := &Volumes{db: o.Store, local: l, events: o.Events}
-	var left []string
+	v := &Volumes{db: o.Store, drivers: drivers{l, o.Plugins}, events: o.Events}
+	var left, leaving []string
 	err = v.db.View(func(tx *store.Tx) error {
 		left = removing.Keys(tx)
+		for name, r := range volumes.All(tx) {
+			if r.Leaving {
+				leaving = append(leaving, name)
+			}
+		}
 		return nil
 	})
+	for _, name := range leaving { // whether it is gone, the plugin knows: it can be removed again
+		_, lerr := v.change(name, func(r *record) bool { r.Leaving = false; return true })
+		err = errors.Join(err, lerr)
+	}
 	for _, name := range left {
 		err = errors.Join(err, v.bury(name))
 	}
@@ -136,6 +159,9 @@ func (v *Volumes) Create(ctx context.Context, c wire.VolumeCreate) (wire.Volume,
 	if err != nil {
 		return wire.Volume{}, err
 	}
+	if c.Driver != "" && c.Driver != r.Driver {
+		return wire.Volume{}, errs.New(errs.Conflict, "create %s: driver '%s' already has volume '%s': volume name must be unique", c.Name, r.Driver, c.Name)
+	}
 	return v.wire(r), nil
 }
 
@@ -151,11 +177,17 @@ func (v *Volumes) create(ctx context.Context, c wire.VolumeCreate) (record, erro
 	if c.Driver == "" {
 		c.Driver = localDriver
 	}
-	if c.Driver != localDriver {
-		return record{}, errs.New(errs.NotFound, "create %s: error looking up volume plugin %s: plugin %q not found", c.Name, c.Driver, c.Driver)
-	}
-	if err := checkName(c.Name); err != nil {
+	if err := v.exists(ctx, c.Name, c.Driver); err != nil {
 		return record{}, err
+	}
+	if c.Driver == localDriver {
+		if err := checkName(c.Name); err != nil {
+			// A plugin's volume may be called so, and is asked for without its driver.
+			if r, gerr := v.get(c.Name); gerr == nil {
+				return r, nil
+			}
+			return record{}, err
+		}
 	}
 	unlock, err := v.working.Lock(ctx, c.Name)
 	if err != nil {
@@ -165,30 +197,41 @@ func (v *Volumes) create(ctx context.Context, c wire.VolumeCreate) (record, erro
 	if r, err := v.get(c.Name); !errs.Is(err, errs.NotFound) {
 		return r, err
 	}
-	if err := local.Check(c.DriverOpts); err != nil {
-		return record{}, fmt.Errorf("create %s: %w", c.Name, err)
-	}
-	if err := v.local.CanLimit(c.DriverOpts); err != nil {
-		return record{}, fmt.Errorf("create %s: %w", c.Name, err)
-	}
 	r := record{Name: c.Name, Driver: c.Driver, Labels: labels, Created: time.Now()}
 	if len(c.DriverOpts) > 0 {
 		r.Options = maps.Clone(c.DriverOpts)
 	}
-	// The record first: a directory without one would belong to nobody, and
-	// Mount makes the directory of a record without one.
-	err = v.db.Update(func(tx *store.Tx) error { return volumes.Put(tx, r.Name, r) })
-	if err == nil {
-		err = v.local.Create(c.Name, r.Options)
-		if err != nil {
-			err = errors.Join(err, v.db.Update(func(tx *store.Tx) error { return volumes.Delete(tx, r.Name) }))
-		}
+	if err := v.check(r); err != nil {
+		return record{}, fmt.Errorf("create %s: %w", c.Name, err)
 	}
-	if err != nil {
+	if r, err = v.make(ctx, r); err != nil {
 		return record{}, fmt.Errorf("create %s: %w", c.Name, err)
 	}
 	v.tell(wire.Event{Action: "create"}, r, nil)
 	return r, nil
+}
+
+// make writes the record and then has the driver make the content: a directory
+// without a record would belong to nobody, and a mount makes what a record lacks.
+func (v *Volumes) make(ctx context.Context, r record) (record, error) {
+	if !r.local() {
+		r.Making, r.Scope = true, v.of(r).Scope(ctx)
+	}
+	put := func() error {
+		return v.db.Update(func(tx *store.Tx) error { return volumes.Put(tx, r.Name, r) })
+	}
+	if err := put(); err != nil {
+		return r, err
+	}
+	if err := v.drivers.create(ctx, r); err != nil {
+		undo := v.db.Update(func(tx *store.Tx) error { return volumes.Delete(tx, r.Name) })
+		return r, errors.Join(err, undo)
+	}
+	if !r.Making {
+		return r, nil
+	}
+	r.Making = false
+	return r, put()
 }
 
 func (v *Volumes) get(name string) (r record, err error) {
@@ -224,28 +267,40 @@ func (v *Volumes) change(name string, fn func(*record) (changed bool)) (r record
 }
 
 // wire returns a volume as clients see it.
-func (v *Volumes) wire(r record) wire.Volume {
-	return wire.Volume{
-		CreatedAt: r.Created.Format(time.RFC3339), Driver: r.Driver, Labels: r.Labels, Mountpoint: v.local.Path(r.Name),
-		Name: r.Name, Options: r.Options, Scope: "local",
+func (d *drivers) wire(r record) wire.Volume {
+	w := wire.Volume{Driver: r.Driver, Labels: r.Labels, Mountpoint: d.path(r), Name: r.Name, Options: r.Options, Scope: "local"}
+	if !r.Created.IsZero() {
+		w.CreatedAt = r.Created.Format(time.RFC3339)
 	}
+	if r.Scope != "" {
+		w.Scope = r.Scope
+	}
+	return w
 }
 
 // Inspect returns the volume called name, or errs.NotFound.
-func (v *Volumes) Inspect(_ context.Context, name string) (wire.Volume, error) {
+func (v *Volumes) Inspect(ctx context.Context, name string) (wire.Volume, error) {
 	r, err := v.get(name)
+	if errs.Is(err, errs.NotFound) {
+		found := false
+		if r, found = v.find(ctx, name); found {
+			err = nil
+		}
+	}
 	if err != nil {
 		return wire.Volume{}, err
 	}
-	return v.wire(r), nil
+	w := v.wire(r)
+	return w, v.details(ctx, r, &w)
 }
 
 // Path returns the directory of the volume called name, "" if there is none.
 func (v *Volumes) Path(_ context.Context, name string) string {
-	if _, err := v.get(name); err != nil {
+	r, err := v.get(name)
+	if err != nil {
 		return ""
 	}
-	return v.local.Path(name)
+	return v.path(r)
 }
 
 // tell puts an event about a volume on the bus.
@@ -282,14 +337,14 @@ type RemoveOptions struct {
 // errs.Conflict with the list of those, also by force; a missing one is
 // errs.NotFound unless forced.
 func (v *Volumes) Remove(ctx context.Context, name string, o RemoveOptions) error {
-	err := v.remove(ctx, name)
+	err := v.remove(ctx, name, o)
 	if o.Force && errs.Is(err, errs.NotFound) {
 		return nil
 	}
 	return err
 }
 
-func (v *Volumes) remove(ctx context.Context, name string) error {
+func (v *Volumes) remove(ctx context.Context, name string, o RemoveOptions) error {
 	unlock, err := v.working.Lock(ctx, name)
 	if err != nil {
 		return err
@@ -307,16 +362,42 @@ func (v *Volumes) remove(ctx context.Context, name string) error {
 		if by := users(tx)[name]; len(by) > 0 {
 			return errs.New(errs.Conflict, "remove %s: volume is in use - [%s]", name, strings.Join(by, ", "))
 		}
+		if !r.local() {
+			r.Leaving = true // nobody can claim it until the plugin has answered
+			return volumes.Put(tx, name, r)
+		}
 		return errors.Join(volumes.Delete(tx, name), removing.Put(tx, name, time.Now()))
 	})
 	if err != nil {
 		return err
 	}
-	if err := v.bury(name); err != nil {
+	if r.local() {
+		err = v.bury(name)
+	} else {
+		err = v.removeForeign(ctx, r, o)
+	}
+	if err != nil {
 		return err
 	}
 	v.tell(wire.Event{Action: "destroy"}, r, nil)
 	return nil
+}
+
+// removeForeign has a plugin remove its volume. By force the record goes
+// whatever the plugin says.
+func (v *Volumes) removeForeign(ctx context.Context, r record, o RemoveOptions) error {
+	var err error
+	for _, c := range r.Owed {
+		err = errors.Join(err, v.of(r).Unmount(ctx, r.Name, c))
+	}
+	if err == nil {
+		err = v.of(r).Remove(ctx, r.Name)
+	}
+	if err != nil && !o.Force {
+		_, undo := v.change(r.Name, func(r *record) bool { r.Leaving = false; return true })
+		return errors.Join(fmt.Errorf("remove %s: %w", r.Name, err), undo)
+	}
+	return v.db.Update(func(tx *store.Tx) error { return volumes.Delete(tx, r.Name) })
 }
 
 // without returns all but one.

@@ -93,9 +93,9 @@ func (d *Driver) Remove(name string) error {
 	return os.RemoveAll(grave)
 }
 
-// Empty reports whether a volume has no content.
-func (d *Driver) Empty(name string) (bool, error) {
-	f, err := os.Open(d.Path(name))
+// Empty reports whether a directory has nothing in it.
+func Empty(dir string) (bool, error) {
+	f, err := os.Open(dir)
 	if err != nil {
 		return false, err
 	}
