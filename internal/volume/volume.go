@@ -119,7 +119,7 @@ func Open(o Options) (*Volumes, error) {
 		err = errors.Join(err, lerr)
 	}
 	for _, name := range left {
-		err = errors.Join(err, v.bury(name))
+		err = errors.Join(err, bury(v.db, v.local, name))
 	}
 	if err != nil {
 		return nil, fmt.Errorf("open volumes: %w", err)
@@ -128,11 +128,11 @@ func Open(o Options) (*Volumes, error) {
 }
 
 // bury removes the directory of a volume that has been struck off.
-func (v *Volumes) bury(name string) error {
-	if err := v.local.Remove(name); err != nil {
+func bury(db *store.DB, l *local.Driver, name string) error {
+	if err := l.Remove(name); err != nil {
 		return fmt.Errorf("remove %s: %w", name, err)
 	}
-	return v.db.Update(func(tx *store.Tx) error { return removing.Delete(tx, name) })
+	return db.Update(func(tx *store.Tx) error { return removing.Delete(tx, name) })
 }
 
 var validName = regexp.MustCompile(`^[a-zA-Z0-9][a-zA-Z0-9_.-]*$`)
@@ -372,7 +372,7 @@ func (v *Volumes) remove(ctx context.Context, name string, o RemoveOptions) erro
 		return err
 	}
 	if r.local() {
-		err = v.bury(name)
+		err = bury(v.db, v.local, name)
 	} else {
 		err = v.removeForeign(ctx, r, o)
 	}
