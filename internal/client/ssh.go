@@ -92,7 +92,7 @@ func dialCommand(ctx context.Context, argv []string) (net.Conn, error) {
 
 func (c *commandConn) Read(b []byte) (int, error) {
 	n, err := c.out.Read(b)
-	if err == io.EOF && n == 0 {
+	if n == 0 && (err == io.EOF || errors.Is(err, os.ErrClosed)) {
 		err = c.reason(err)
 	}
 	return n, err
@@ -124,7 +124,8 @@ func (c *commandConn) wait() <-chan struct{} {
 // Write gives the child b. One that has ended already is why it can't.
 func (c *commandConn) Write(b []byte) (int, error) {
 	n, err := c.in.Write(b)
-	if errors.Is(err, syscall.EPIPE) {
+	// Its pipe is closed here once its end is known.
+	if errors.Is(err, syscall.EPIPE) || errors.Is(err, os.ErrClosed) {
 		err = c.reason(err)
 	}
 	return n, err
