@@ -20,6 +20,15 @@ import (
 // ours.
 var certDirs = [...]string{"/etc/docker/certs.d", "/etc/gantry/certs.d"}
 
+// load reads the configuration, and what it says of registries is looked at too.
+func load(args []string) (*config.Config, config.Command, error) {
+	c, cmd, err := config.Load(args)
+	if err == nil && c != nil {
+		err = remoteConfig(c).Check()
+	}
+	return c, cmd, err
+}
+
 // registries makes the client of registries.
 func (d *Daemon) registries(images *imageStore) registryAPI {
 	return registryAPI{remote.New(remote.Options{

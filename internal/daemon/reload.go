@@ -17,7 +17,7 @@ import (
 func (d *Daemon) reload(args []string) {
 	_ = listen.Notify("RELOADING=1")
 	defer func() { _ = listen.Notify("READY=1") }()
-	fresh, _, err := config.Load(args)
+	fresh, _, err := load(args)
 	if err != nil {
 		d.log.Error("the configuration was not reloaded", "err", err)
 		return

@@ -21,7 +21,7 @@ import (
 // Run does what the command line asks for and returns when the daemon has
 // ended. Messages go to stderr.
 func Run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
-	c, cmd, err := config.Load(args)
+	c, cmd, err := load(args)
 	if err == nil && cmd != config.Serve {
 		return answer(c, cmd, stdout)
 	}

@@ -96,6 +96,34 @@ func endpoints(name reference.Named, c Config) ([]endpoint, error) {
 	return append(list, e), nil
 }
 
+// Check returns what is wrong with a configuration: errs.Invalid names the part.
+func (c Config) Check() error {
+	for _, m := range c.Mirrors {
+		if _, err := mirrorAddress(m); err != nil {
+			return err
+		}
+	}
+	for prefix, r := range c.Registries {
+		if _, err := reference.ParseNormalizedNamed(strings.TrimSuffix(prefix, "/") + "/x"); err != nil {
+			return errs.New(errs.Invalid, "registries: %q begins no image's name: %w", prefix, err)
+		}
+		for _, m := range r.Mirrors {
+			if _, err := mirrorAddress(m); err != nil {
+				return fmt.Errorf("registries: %s: %w", prefix, err)
+			}
+		}
+		for expr := range r.Rewrite {
+			if _, err := regexp.Compile(expr); err != nil {
+				return errs.New(errs.Invalid, "registries: %s: rewrite rule %q: %w", prefix, expr, err)
+			}
+		}
+		if (r.Cert == "") != (r.Key == "") {
+			return errs.New(errs.Invalid, "registries: %s: cert and key belong together", prefix)
+		}
+	}
+	return nil
+}
+
 // tableEntry returns the entry of the longest key that name begins with.
 func tableEntry(name string, table map[string]Registry) Registry {
 	best := ""
@@ -136,15 +164,24 @@ func sortedKeys(m map[string]string) []string {
 	return keys
 }
 
-// mirrorEndpoint reads the URL of a mirror. A path in it comes before "/v2",
-// unless it has that itself.
-func mirrorEndpoint(text string, c Config) (endpoint, error) {
+// mirrorAddress reads the URL of a mirror; https if it does not say.
+func mirrorAddress(text string) (*url.URL, error) {
 	if !strings.Contains(text, "://") {
 		text = "https://" + text
 	}
 	u, err := url.Parse(text)
 	if err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" || u.User != nil || u.RawQuery != "" || u.Fragment != "" {
-		return endpoint{}, errs.New(errs.Invalid, "invalid mirror %q: it must be http(s)://host[:port][/path]", text)
+		return nil, errs.New(errs.Invalid, "invalid mirror %q: it must be http(s)://host[:port][/path]", text)
+	}
+	return u, nil
+}
+
+// mirrorEndpoint returns the endpoint at the URL of a mirror. A path in it comes
+// before "/v2", unless it has that itself.
+func mirrorEndpoint(text string, c Config) (endpoint, error) {
+	u, err := mirrorAddress(text)
+	if err != nil {
+		return endpoint{}, err
 	}
 	e := endpoint{scheme: u.Scheme, host: u.Host, path: strings.TrimSuffix(u.Path, "/"), mirror: true}
 	if !slices.Contains(strings.Split(e.path, "/"), "v2") {

@@ -68,6 +68,17 @@ func TestEndpoints(t *testing.T) {
 			t.Errorf("mirror %q was taken", bad)
 		}
 	}
+	if err := c.Check(); err != nil {
+		t.Error(err)
+	}
+	for _, bad := range []Config{
+		{Mirrors: []string{"ftp://x"}}, {Registries: map[string]Registry{"a b": {}}}, {Registries: map[string]Registry{"a.test": {Mirrors: []string{"https://"}}}},
+		{Registries: map[string]Registry{"a.test": {Rewrite: map[string]string{"(": ""}}}}, {Registries: map[string]Registry{"a.test": {Cert: "x"}}},
+	} {
+		if err := bad.Check(); err == nil {
+			t.Errorf("%+v was taken", bad)
+		}
+	}
 	for _, to := range []string{"../x", "/x", "a//b", "a/../../b", ""} {
 		if _, err := rewrite("x", map[string]string{"x": to}); err == nil {
 			t.Errorf("rewritten to %q", to)

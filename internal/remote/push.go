@@ -95,9 +95,10 @@ func (c *Client) pushOne(ctx context.Context, name reference.NamedTagged, target
 		return err
 	}
 	defer s.close()
+	w, h := s.registry()
+	w.base.ResponseHeaderTimeout = storeTime
 	p := &push{session: s, t: t, tracker: docker.NewInMemoryTracker()}
 	ref := name.String() + "@" + send.target.Digest.String()
-	_, h := s.registry()
 	if p.pusher, err = resolver([]docker.RegistryHost{h}, p.tracker).Pusher(held, ref); err != nil {
 		return err
 	}

@@ -24,7 +24,8 @@ import (
 // Limits of an exchange with a registry.
 const (
 	dialTime      = 30 * time.Second
-	headerTime    = 60 * time.Second // until a registry begins to answer
+	headerTime    = 30 * time.Second // until a registry begins to answer
+	storeTime     = 5 * time.Minute  // until it has stored what was sent
 	maxHeader     = 256 << 10        // bytes of an answer's head
 	maxText       = 8 << 20          // bytes of an answer that is no blob
 	maxRedirects  = 10
