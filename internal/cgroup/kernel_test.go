@@ -292,3 +292,38 @@ func TestSystemdScope(t *testing.T) {
 		t.Error("the scope is still there")
 	}
 }
+
+// TestHugePagesAndRDMA: what the hierarchies can limit is limited, and what they
+// can't is refused by name. The machine of test/vm has both controllers.
+func TestHugePagesAndRDMA(t *testing.T) {
+	h, g := newGroup(t, nil)
+	sizes, err := filepath.Glob("/sys/kernel/mm/hugepages/hugepages-*kB")
+	if err != nil || len(sizes) == 0 {
+		t.Skip("no huge pages")
+	}
+	res := &specs.LinuxResources{HugepageLimits: []specs.LinuxHugepageLimit{{Pagesize: "2MB", Limit: 4 << 20}}}
+	switch err := g.Update(res); {
+	case h.Mode != cgroup.V2 && h.V1["hugetlb"] == "":
+		if !errs.Is(err, errs.Unsupported) || !strings.Contains(err.Error(), "hugetlb") {
+			t.Errorf("no controller: %v", err)
+		}
+	case err != nil:
+		t.Error(err)
+	case h.Mode == cgroup.V2:
+		for _, file := range []string{"hugetlb.2MB.max", "hugetlb.2MB.rsvd.max"} {
+			got, err := os.ReadFile(filepath.Join(h.V2, g.Path(), file))
+			if err != nil || strings.TrimSpace(string(got)) != "4194304" {
+				t.Errorf("%s: %q, %v", file, got, err)
+			}
+		}
+	}
+	// No such adapter here: an error about the value, or about the controller.
+	err = g.Update(&specs.LinuxResources{Rdma: map[string]specs.LinuxRdma{"nosuch0": {HcaHandles: n[uint32](2)}}})
+	if err == nil || !strings.Contains(err.Error(), "rdma") {
+		t.Errorf("rdma: %v", err)
+	}
+	bad := &specs.LinuxResources{HugepageLimits: []specs.LinuxHugepageLimit{{Pagesize: "3MB", Limit: 4 << 20}}}
+	if err := g.Update(bad); !errs.Is(err, errs.Unsupported) {
+		t.Errorf("a page size that does not exist: %v", err)
+	}
+}

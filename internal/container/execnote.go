@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"gantry/internal/durable"
+	"gantry/internal/errs"
 	"gantry/internal/launch"
 	"gantry/internal/plan"
 	"gantry/internal/shim"
@@ -48,15 +49,20 @@ func (c *Execs) note(x *execution) {
 	}
 }
 
-// forgetNote removes the note of x, if there is one.
+// forgetNote removes the note of x, if there is one, and the shim's of its end.
 func (c *Execs) forgetNote(x *execution) {
+	if _, err := shim.TakeExecExit(c.runDir(x.actor.id), x.id); err != nil && !errs.Is(err, errs.NotFound) {
+		c.log.Warn("the end of an exec stays", "id", x.actor.id, "exec", x.id, "error", err)
+	}
 	if err := os.Remove(c.notePath(x)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		c.log.Warn("the note of an exec stays", "id", x.actor.id, "exec", x.id, "error", err)
 	}
 }
 
-// adopt finds the execs of a container that an earlier daemon has started and that
-// still run. What they print goes nowhere: its client went with the daemon.
+// adopt finds the execs of a container that an earlier daemon has started: those
+// that run, and those that ended since, whose exit codes the shim has written down.
+// r is nil if the container has ended. What they print goes nowhere: its client
+// went with the daemon.
 func (c *Execs) adopt(ctx context.Context, a *actor, r *launch.Running) {
 	found, err := os.ReadDir(c.runDir(a.id))
 	if err != nil {
@@ -75,20 +81,38 @@ func (c *Execs) adopt(ctx context.Context, a *actor, r *launch.Running) {
 			c.log.Warn("the note of an exec can't be read", "id", a.id, "file", e.Name(), "error", err)
 			continue
 		}
-		x := &execution{id: n.ID, actor: a, plan: n.Plan, ready: make(chan struct{}), over: make(chan struct{})}
+		x := &execution{id: n.ID, actor: a, plan: n.Plan, ready: make(chan struct{}), over: make(chan struct{}), stage: execRunning, pid: n.Pid, noted: true}
 		close(x.ready)
+		c.execs.add(x)
+		if r == nil {
+			c.ended(x, c.lastExit(x))
+			continue
+		}
 		proc := r.Client.Resume(n.ID, n.Pid)
 		ask, cancel := context.WithTimeout(ctx, execAsk)
 		err = proc.Signal(ask, 0)
 		cancel()
 		if err != nil {
-			c.forgetNote(x) // it ended while nobody looked, and nobody knows how
+			c.ended(x, c.lastExit(x))
 			continue
 		}
-		x.stage, x.pid, x.proc, x.noted = execRunning, n.Pid, proc, true
-		c.execs.add(x)
+		x.mu.Lock()
+		x.proc = proc
+		x.mu.Unlock()
 		c.tasks.Go(func() { c.watch(x, proc) })
 	}
+}
+
+// lastExit tells how an exec ended that the shim knows no more.
+func (c *Execs) lastExit(x *execution) int {
+	exit, err := shim.TakeExecExit(c.runDir(x.actor.id), x.id)
+	switch {
+	case err == nil:
+		return exit.Code
+	case !errs.Is(err, errs.NotFound):
+		c.log.Warn("the end of an exec can't be read", "id", x.actor.id, "exec", x.id, "error", err)
+	}
+	return 128 + int(syscall.SIGKILL) // it was killed with its container
 }
 
 // watch notes the end of a running exec.
@@ -98,11 +122,19 @@ func (c *Execs) watch(x *execution, proc shim.Exec) {
 		if c.ctx.Err() != nil {
 			return
 		}
-		exit.Code = 128 + int(syscall.SIGKILL) // its container was killed
+		exit.Code = c.lastExit(x)
 	}
+	c.ended(x, exit.Code)
+}
+
+// ended notes how x has ended.
+func (c *Execs) ended(x *execution, code int) {
 	if x.noted {
 		c.forgetNote(x)
 	}
-	x.finish(exit.Code, proc.Pid())
-	x.actor.tellOf("exec_die", "execID", x.id, "exitCode", strconv.Itoa(exit.Code))
+	x.mu.Lock()
+	pid := x.pid
+	x.mu.Unlock()
+	x.finish(code, pid)
+	x.actor.tellOf("exec_die", "execID", x.id, "exitCode", strconv.Itoa(code))
 }

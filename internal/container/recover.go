@@ -184,6 +184,7 @@ func (c recovery) find(ctx context.Context, a *actor, o observed) {
 			c.log.Debug("close shim", "id", a.id, "error", err)
 		}
 	}
+	(&Execs{c.core}).adopt(ctx, a, nil)
 	if !o.Up {
 		if err := c.o.Launcher.Teardown(ctx, a.id); err != nil {
 			c.log.Warn("left-overs of a container stay", "id", a.id, "error", err)

@@ -10,8 +10,12 @@ package shim
 
 import (
 	"context"
+	"errors"
 	"io"
+	"os"
+	"path/filepath"
 
+	"gantry/internal/errs"
 	"gantry/internal/ociruntime/job"
 	"gantry/internal/shim/protocol"
 )
@@ -61,6 +65,17 @@ type (
 // ReadExit reads the exit record that a shim left in its run directory. If
 // there is none the error is errs.NotFound.
 func ReadExit(dir string) (Exit, error) { return protocol.ReadExit(dir) }
+
+// TakeExecExit reads and removes the record of an exec's end, which a shim leaves
+// in its run directory when the client that made the exec has gone. If there is
+// none the error is errs.NotFound.
+func TakeExecExit(dir, execID string) (Exit, error) {
+	e, err := protocol.ReadExecExit(dir, execID)
+	if errs.Is(err, errs.NotFound) {
+		return e, err
+	}
+	return e, errors.Join(err, os.Remove(filepath.Join(dir, protocol.ExecExitFile(execID))))
+}
 
 // A Client is a connection to one live shim. All methods may be called at once
 // from several goroutines; each fails with an errs.Unavailable when the shim is

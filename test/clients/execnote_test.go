@@ -3,8 +3,12 @@ package clients_test
 import (
 	"encoding/json"
 	"net/http"
+	"os"
+	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"gantry/internal/testkit"
 )
@@ -67,10 +71,46 @@ func TestExecsOutliveTheDaemon(t *testing.T) {
 		x := inspect(waits)
 		return !x.Running && x.ExitCode != nil && *x.ExitCode == 0
 	})
-	// One that ends while nobody looks is not there any more.
+	// Those that end while nobody looks are known by their exit codes, whether their
+	// container goes on or ends too.
+	known := ids()
+	run := func(cont string, cmd ...string) string {
+		d.OK(t, append([]string{"exec", "-d", cont}, cmd...)...)
+		for id := range strings.FieldsSeq(strings.Trim(d.OK(t, "inspect", "-f", "{{.ExecIDs}}", cont), "[]\n")) {
+			if !slices.Contains(known, id) {
+				known = append(known, id)
+				return id
+			}
+		}
+		t.Fatal("no exec is seen")
+		return ""
+	}
+	d.OK(t, "run", "-d", "--name", "brief", "busybox", "sh", "-c", "while ! test -e /end; do sleep 0.05; done; sleep 0.5")
+	seven := []string{"sh", "-c", "while ! test -e /end; do sleep 0.05; done; exit 7"}
+	one, two, three := run("host", seven...), run("brief", seven...), run("brief", "sleep", "888")
+	roots := map[string]string{}
+	for _, name := range []string{"host", "brief"} {
+		roots[name] = "/proc/" + strings.TrimSpace(d.OK(t, "inspect", "-f", "{{.State.Pid}}", name)) + "/root/end"
+	}
 	d.Kill()
+	for _, path := range roots {
+		if err := os.WriteFile(path, nil, 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	time.Sleep(time.Second)
 	d.Start(t)
+	for id, code := range map[string]int{one: 7, two: 7, three: 137} {
+		x := inspect(id)
+		if x.Running || x.ExitCode == nil || *x.ExitCode != code {
+			t.Errorf("exec %s: %+v, exit code %v, want %d", id, x, x.ExitCode, code)
+		}
+	}
 	if got := ids(); len(got) != 1 {
 		t.Errorf("execs %v", got)
 	}
+	if left, err := filepath.Glob(filepath.Join(d.Run, "c", "*", "ex*.*")); err != nil || len(left) != 1 {
+		t.Errorf("notes of execs: %v, %v", left, err)
+	}
+	d.OK(t, "rm", "-f", "brief")
 }

@@ -147,22 +147,47 @@ const exitMagic = "gantry-exit-1"
 // exitFile is shim.ExitFile.
 const exitFile = "exit"
 
+// ExecExitFile is the name of the exit record of an exec that ended, or was found
+// to have ended, when the client that made it had gone.
+func ExecExitFile(execID string) string { return exitFile + "." + execID }
+
+// WriteExecExit writes the exit record of an exec, without waiting for the disk:
+// it is of use only while the container's processes are there.
+func WriteExecExit(dir, execID string, e Exit) error {
+	if execID == "" || strings.ContainsAny(execID, "/\x00") {
+		return errs.New(errs.Invalid, "exec %q: not a file name", execID)
+	}
+	return durable.Replace(filepath.Join(dir, ExecExitFile(execID)), e.line(), 0o600)
+}
+
 // WriteExit writes the exit record into a container's run directory; it is on
 // disk when WriteExit returns nil.
 func WriteExit(dir string, e Exit) error {
+	return durable.WriteFile(filepath.Join(dir, exitFile), e.line(), 0o600)
+}
+
+func (e Exit) line() []byte {
 	line := exitMagic + " " + strconv.Itoa(e.Code) + " " + strconv.FormatInt(e.At.UnixNano(), 10)
 	if e.OOMKilled {
 		line += " oom"
 	}
-	return durable.WriteFile(filepath.Join(dir, exitFile), []byte(line+"\n"), 0o600)
+	return []byte(line + "\n")
 }
 
 // ReadExit reads the exit record in a container's run directory. If there is
 // none the error is NotFound.
-func ReadExit(dir string) (Exit, error) {
-	data, err := os.ReadFile(filepath.Join(dir, exitFile))
+func ReadExit(dir string) (Exit, error) { return readExit(filepath.Join(dir, exitFile)) }
+
+// ReadExecExit reads what WriteExecExit has written. If there is nothing the error
+// is NotFound.
+func ReadExecExit(dir, execID string) (Exit, error) {
+	return readExit(filepath.Join(dir, ExecExitFile(execID)))
+}
+
+func readExit(path string) (Exit, error) {
+	data, err := os.ReadFile(path)
 	if errors.Is(err, fs.ErrNotExist) {
-		return Exit{}, errs.New(errs.NotFound, "no exit record in %s", dir)
+		return Exit{}, errs.New(errs.NotFound, "no exit record %s", path)
 	}
 	if err != nil {
 		return Exit{}, err
@@ -175,5 +200,5 @@ func ReadExit(dir string) (Exit, error) {
 			return Exit{Code: code, At: time.Unix(0, at), OOMKilled: slices.Contains(f[3:], "oom")}, nil
 		}
 	}
-	return Exit{}, errs.New(errs.Corrupt, "exit record in %s: not understood", dir)
+	return Exit{}, errs.New(errs.Corrupt, "exit record %s: not understood", path)
 }

@@ -156,8 +156,9 @@ func (k *control) shutdown(call uint32) {
 	}
 }
 
-// leave forgets a client that has gone, and with it its execs that have not
-// been started: nobody else knows them.
+// leave forgets a client that has gone, and with it its execs that have not been
+// started: nobody else knows them. How the others end is written down, for the
+// next client.
 func (s *server) leave(k *control) {
 	s.mu.Lock()
 	delete(s.ctls, k)
@@ -171,7 +172,7 @@ func (s *server) leave(k *control) {
 	s.main.leave(k)
 	for _, p := range orphans {
 		p.leave(k)
-		p.forget()
+		p.orphaned()
 	}
 	s.settle()
 }
@@ -233,9 +234,24 @@ func (s *server) exec(k *control, id string, wire []byte, want protocol.Streams)
 	}
 	s.execs[id] = p
 	if _, there := s.ctls[k]; !there {
-		go p.forget() // the client went in the meantime
+		go p.orphaned() // the client went in the meantime
 	}
 	return nil
+}
+
+// orphaned says that the owner of an exec has gone without forgetting it.
+func (p *process) orphaned() {
+	p.mu.Lock()
+	started, exited, e := p.started, p.exited, p.exit
+	p.orphan = true
+	p.mu.Unlock()
+	switch {
+	case !started:
+		p.forget()
+	case exited:
+		p.s.execExited(p.id, e)
+		p.s.forget(p)
+	}
 }
 
 // forget says that no call on an exec will come any more. One that has not been

@@ -46,6 +46,7 @@ type process struct {
 	waiters   []waiter
 	owner     *control // of an exec: who made it and has not forgotten it
 	forgotten bool
+	orphan    bool // its owner has gone: its end is written down
 }
 
 // A waiter is a call that is answered at the end.
@@ -307,8 +308,11 @@ func (p *process) reaped(st syscall.WaitStatus) {
 	p.exit, p.exited = e, true
 	waiters := p.waiters
 	p.waiters = nil
-	forgotten := p.forgotten
+	orphan, forgotten := p.orphan && started, p.forgotten || p.orphan
 	p.mu.Unlock()
+	if orphan {
+		p.s.execExited(p.id, e) // before anybody hears of it, and removes the record
+	}
 	for _, w := range waiters {
 		w.k.send(w.call, protocol.OpAnswer, e.Encode())
 	}

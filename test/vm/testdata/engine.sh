@@ -28,6 +28,30 @@ check "published port" page "$(wget -qO- http://127.0.0.1:8080/)"
 check "stats" "32MiB" "$(gantry stats --no-stream --format '{{.MemUsage}}' box | sed 's/.* //')"
 gantry update -m 48m --memory-swap 48m box >/dev/null
 check "update" 50331648 "$(gantry exec box cat /sys/fs/cgroup/memory.max)"
+group=/sys/fs/cgroup/gantry*/$(gantry inspect -f '{{.Id}}' box)
+io=$(cat /sys/block/loop0/dev)
+while IFS='|' read -r flags file want; do
+	gantry update $flags box >/dev/null </dev/null
+	check "update $flags" "$want" "$(cat $group/$file)"
+done <<END
+-m 64m --memory-swap 80m|memory.max|67108864
+--memory-swap 96m|memory.swap.max|33554432
+--memory-swap -1|memory.swap.max|max
+--memory-reservation 16m|memory.low|16777216
+--cpu-quota 20000 --cpu-period 50000|cpu.max|20000 50000
+--cpu-shares 512|cpu.weight|59
+--cpuset-cpus 0|cpuset.cpus|0
+--cpuset-mems 0|cpuset.mems|0
+--pids-limit -1|pids.max|max
+--pids-limit 77|pids.max|77
+END
+body='{"BlkioDeviceReadBps":[{"Path":"/dev/loop0","Rate":1048576}],"BlkioDeviceWriteIOps":[{"Path":"/dev/loop0","Rate":50}]}'
+printf 'POST /containers/box/update HTTP/1.1\r\nHost: gantry\r\nConnection: close\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s' ${#body} "$body" | gantry system dial-stdio | tail -n 1
+echo
+check "update of io" "$io rbps=1048576 wbps=max riops=max wiops=50" "$(cat $group/io.max)"
+gantry restart -t 0 box
+check "limits of the next start" "20000 50000 0 59 $io rbps=1048576 wbps=max riops=max wiops=50" "$(cd $group; echo $(cat cpu.max cpuset.cpus cpu.weight io.max))"
+check "io at create" "$io rbps=2097152 wbps=max riops=70 wiops=max" "$(gantry run --rm --device-read-bps /dev/loop0:2m --device-read-iops /dev/loop0:70 busybox cat /sys/fs/cgroup/io.max)"
 gantry run --name oom -m 16m --memory-swap 16m busybox sh -c 'head -c 64m /dev/zero | tail' >/dev/null 2>&1
 check "out of memory" true "$(gantry inspect -f '{{.State.OOMKilled}}' oom)"
 check "device refused" 1 "$(gantry run --rm --cap-add ALL busybox sh -c 'mknod /tmp/d c 1 1 && dd if=/tmp/d of=/dev/null bs=1 count=1' >/dev/null 2>&1; echo $?)"
