@@ -1,6 +1,7 @@
 package server
 
 import (
+	"fmt"
 	"os"
 	"sync"
 	"syscall"
@@ -249,8 +250,15 @@ func (p *process) orphaned() {
 	case !started:
 		p.forget()
 	case exited:
-		p.s.execExited(p.id, e)
+		p.record(e)
 		p.s.forget(p)
+	}
+}
+
+// record writes down how an exec has ended whose owner has gone.
+func (p *process) record(e protocol.Exit) {
+	if err := protocol.WriteExecExit(p.s.dir, p.id, e); err != nil {
+		fmt.Fprintln(os.Stderr, "write exit record of an exec:", err)
 	}
 }
 

@@ -311,7 +311,7 @@ func (p *process) reaped(st syscall.WaitStatus) {
 	orphan, forgotten := p.orphan && started, p.forgotten || p.orphan
 	p.mu.Unlock()
 	if orphan {
-		p.s.execExited(p.id, e) // before anybody hears of it, and removes the record
+		p.record(e) // before anybody hears of it, and removes the record
 	}
 	for _, w := range waiters {
 		w.k.send(w.call, protocol.OpAnswer, e.Encode())

@@ -315,13 +315,6 @@ func (s *server) mainExited(e protocol.Exit) {
 	}
 }
 
-// execExited is called when an exec has ended whose owner has gone.
-func (s *server) execExited(id string, e protocol.Exit) {
-	if err := protocol.WriteExecExit(s.dir, id, e); err != nil {
-		fmt.Fprintln(os.Stderr, "write exit record of an exec:", err)
-	}
-}
-
 // cleanUp removes what outlives the container's processes.
 func (s *server) cleanUp() {
 	if s.runtime != nil {
