@@ -123,6 +123,18 @@ type Changer interface {
 	Publish(ctx context.Context, in launch.Input) (*launch.Sandbox, error)
 }
 
+// Networks is what the engine needs of package network.
+type Networks interface {
+	// Network finds a network by its name, ID or a prefix of that.
+	Network(ref string) (wire.Network, error)
+	// Connect and Disconnect put a running container on a network and take
+	// it off one, and return its sandbox as it is then.
+	Connect(ctx context.Context, r launch.Attachment, ref string, s *wire.EndpointSettings) (*launch.Sandbox, error)
+	Disconnect(ctx context.Context, r launch.Attachment, ref string) (*launch.Sandbox, error)
+	// Stale removes an endpoint whose container is not known any more.
+	Stale(ctx context.Context, ref, name string) error
+}
+
 // Prober makes health probes without a process: netns is the path of a network
 // namespace, hosts that of the hosts(5) file for names. The error says why what
 // answers is not healthy.
@@ -139,6 +151,7 @@ type Options struct {
 	Images   Images
 	Volumes  Volumes
 	Launcher Launcher
+	Networks Networks
 	Events   Events
 	Prober   Prober
 	Logs     LogShips // nil: no log goes anywhere
@@ -167,6 +180,7 @@ type Engine struct {
 	*Execs
 	*Files
 	Checkpoints *Checkpoints
+	Members     *Members
 	core        *core
 }
 
@@ -180,6 +194,8 @@ type (
 	Streams struct{ *core }
 	// Execs runs further processes in containers.
 	Execs struct{ *core }
+	// Members puts containers on networks and takes them off.
+	Members struct{ *core }
 	// Files copies files of containers, and makes images of them.
 	Files struct{ *core }
 )
@@ -224,7 +240,7 @@ func Open(ctx context.Context, o Options) (*Engine, error) {
 		c.tasks.Close()
 		return nil, fmt.Errorf("open engine: %w", err)
 	}
-	return &Engine{&Control{c}, &Query{c}, &Streams{c}, &Execs{c}, &Files{c}, &Checkpoints{c}, c}, nil
+	return &Engine{&Control{c}, &Query{c}, &Streams{c}, &Execs{c}, &Files{c}, &Checkpoints{c}, &Members{c}, c}, nil
 }
 
 // Close ends the engine and waits for its goroutines. The containers and their

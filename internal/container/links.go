@@ -3,12 +3,7 @@ package container
 import (
 	"bytes"
 	"context"
-	"errors"
-	"io"
-	"io/fs"
 	"net/netip"
-	"os"
-	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -154,31 +149,7 @@ const maxHosts = 1 << 20
 // rewrite changes the lines of a link in a container's hosts file. The file keeps
 // its inode, which is mounted in the container, and all that others have written.
 func (c links) rewrite(id, alias string, now []launch.HostRecord) error {
-	c.hosts.Lock()
-	defer c.hosts.Unlock()
-	f, err := os.OpenFile(filepath.Join(c.dir(id), "hosts"), os.O_RDWR, 0)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil // it has another's
-	}
-	if err != nil {
-		return err
-	}
-	defer f.Close()
-	old, err := io.ReadAll(io.LimitReader(f, maxHosts+1))
-	if err != nil {
-		return err
-	}
-	if len(old) > maxHosts {
-		return errs.New(errs.Invalid, "/etc/hosts is larger than %d bytes", maxHosts)
-	}
-	text := replaceLink(old, alias, now)
-	if bytes.Equal(text, old) {
-		return nil
-	}
-	if _, err := f.WriteAt(text, 0); err != nil {
-		return err
-	}
-	return f.Truncate(int64(len(text)))
+	return c.editHosts(id, func(old []byte) []byte { return replaceLink(old, alias, now) })
 }
 
 // replaceLink puts now in the place of the lines whose first name is alias. It

@@ -119,6 +119,7 @@ func (c recovery) run(ctx context.Context) error {
 	}
 	for _, a := range boot {
 		c.resumeEdit(ctx, a)
+		c.resumeMembers(ctx, a)
 		c.resume(a)
 	}
 	return nil

@@ -194,7 +194,7 @@ func (d *Daemon) openEngine(ctx context.Context, c *config.Config, p parts) erro
 	ships := ship.New(ctx, d.log)
 	d.later("logs", func(context.Context) error { ships.Close(); return nil })
 	d.engine, err = container.Open(ctx, container.Options{
-		Store: p.db, Images: p.images, Volumes: p.volumes, Launcher: launcher, Events: d.bus, Prober: probe.Prober{}, Logs: ships, Committer: p.images,
+		Store: p.db, Images: p.images, Volumes: p.volumes, Networks: network.Members{Networks: p.networks}, Launcher: launcher, Events: d.bus, Prober: probe.Prober{}, Logs: ships, Committer: p.images,
 		Defaults: func() plan.Defaults { return defaults(d.config.Load(), kernel, seccomp, host.Name) },
 		Root:     c.Root, RunDir: c.Run, Log: d.log, Probed: meter{d}.probed,
 	})
@@ -226,7 +226,7 @@ func (d *Daemon) openServer(ctx context.Context, p parts, sys *about, doc *docto
 	doc.Sources = append(doc.Sources, budgetSource(sys.budget))
 	d.server = server.New(ctx, server.Options{
 		Lifecycle: d.engine, States: d.engine, Views: d.engine, Streams: d.engine, Execs: d.engine, Files: d.engine, Changes: d.engine, Checkpoints: d.engine.Checkpoints,
-		Images: imageAPI{p.images}, Archives: imageArchives{p.images}, Registry: d.registries(p.images), Networks: p.networks, Volumes: volumeAPI{p.volumes},
+		Images: imageAPI{p.images}, Archives: imageArchives{p.images}, Registry: d.registries(p.images), Networks: p.networks, Members: d.engine.Members, Volumes: volumeAPI{p.volumes},
 		System: sys, Events: d.bus, Doctor: examiner{doc},
 		Disk: du, Jobs: jobs, Pins: p.images,
 		Product: "Docker/" + version.Engine + " (linux)", Driver: driver,

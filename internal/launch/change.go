@@ -25,6 +25,9 @@ func (l *Launcher) Publish(ctx context.Context, in Input) (*network.Sandbox, err
 	return s, err
 }
 
+// AttachmentOf is what a container asks of its networks.
+func AttachmentOf(in Input) Attachment { return attachRequest(in) }
+
 // A Source is what a mount of a running container is made of. It must be closed
 // when the mount has been made.
 type Source struct {

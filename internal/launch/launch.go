@@ -59,6 +59,9 @@ type HostRecord struct {
 // String returns the line, without its end.
 func (r HostRecord) String() string { return r.Addr.String() + "\t" + strings.Join(r.Names, " ") }
 
+// HostNames are the names that a container has for its own addresses.
+func HostNames(hostname, domain string) []string { return network.HostNames(hostname, domain) }
+
 // Joins names the other containers whose namespaces the plan asks to join, and
 // the host pids of their first processes.
 type Joins struct {
@@ -78,6 +81,8 @@ type Running struct {
 // The parts of other packages that callers of launch meet.
 type (
 	Sandbox     = network.Sandbox
+	Endpoint    = network.Endpoint
+	Attachment  = network.AttachRequest
 	Group       = cgroup.Group
 	Usage       = cgroup.Stats
 	UsageIO     = cgroup.IOEntry

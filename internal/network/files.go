@@ -70,6 +70,9 @@ func (n *Networks) HostFiles(_ context.Context, s *Sandbox, h HostFiles) (hosts,
 	return hostfiles.Hosts(extra, hostfiles.Own(h.Hostname, h.Domainname, addrs)), r.Render(), nil
 }
 
+// HostNames are the names that a container has for its own addresses.
+func HostNames(hostname, domain string) []string { return hostfiles.OwnNames(hostname, domain) }
+
 // hostGateway is what host-gateway stands for: this host as containers see it.
 func hostGateway(n *Networks) []netip.Addr {
 	if n.opts.HostGateway.IsValid() {

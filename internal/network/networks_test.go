@@ -130,7 +130,13 @@ func TestConnect(t *testing.T) { // spec/wire/63
 	c2 := b.attach(t, AttachRequest{Name: "c2", Mode: "bridge"})
 	h1 := b.attach(t, AttachRequest{Name: "h1", Mode: "host"})
 	want77 := &wire.EndpointSettings{IPAMConfig: &wire.EndpointIPAM{IPv4Address: netip.MustParseAddr("10.60.0.77")}}
-	e, err := b.Connect(ctx, "n1", c1.ID, want77)
+	m := Members{b.Networks}
+	by := func(s *Sandbox) AttachRequest { return AttachRequest{ID: s.ID} }
+	now, err := m.Connect(ctx, by(c1), "n1", want77)
+	if err != nil || len(now.Endpoints) != 2 {
+		t.Fatalf("%+v, %v", now, err)
+	}
+	e := now.Endpoints[1]
 	if err != nil || e.IPv4.String() != "10.60.0.77/24" || e.Interface != "eth1" || e.Gateway4.String() != "10.60.0.1" {
 		t.Fatalf("%+v, %v", e, err)
 	}
@@ -154,19 +160,20 @@ func TestConnect(t *testing.T) { // spec/wire/63
 		{"n1", h1.ID, nil, errs.Invalid, "container sharing network namespace with another container or host cannot be connected to any other network"},
 		{"nosuch", c1.ID, nil, errs.NotFound, "network nosuch not found"},
 	} {
-		_, err := b.Connect(ctx, c.ref, c.container, c.settings)
+		_, err := m.Connect(ctx, AttachRequest{ID: c.container}, c.ref, c.settings)
 		if fmt.Sprint(err) != c.want || !errs.Is(err, c.kind) {
 			t.Errorf("%s %s: %v (%v)\nwant %s", c.ref, c.container[:4], err, errs.KindOf(err), c.want)
 		}
 	}
 	b.reopen(t) // the second endpoint survives the daemon
+	m = Members{b.Networks}
 	if s, err := b.Sandbox(ctx, c1.ID); err != nil || len(s.Endpoints) != 2 {
 		t.Errorf("%+v, %v", s, err)
 	}
-	if err := b.Disconnect(ctx, "n1", c1.ID); err != nil {
+	if _, err := m.Disconnect(ctx, by(c1), "n1"); err != nil {
 		t.Fatal(err)
 	}
-	if err := b.Disconnect(ctx, "n1", c1.ID); fmt.Sprint(err) != "container "+c1.ID+" is not connected to network n1" {
+	if _, err := m.Disconnect(ctx, by(c1), "n1"); fmt.Sprint(err) != "container "+c1.ID+" is not connected to network n1" {
 		t.Error(err)
 	}
 	if got := ask(nil, "tcp4", "10.60.0.77:80"); got != "-" {

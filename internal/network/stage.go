@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"net/netip"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -197,6 +198,33 @@ func (s *stage) reap(ctx context.Context, e *ledger.Entry) error {
 // quit removes one endpoint of a sandbox that lives on.
 func (s *stage) quit(ctx context.Context, l driver.Endpoint) error {
 	return errors.Join(s.driver(l).Leave(ctx, l), s.host.RemoveLink(l.HostLink))
+}
+
+// move brings endpoints that are there in line with their new default routes and
+// published ports. What gives ports up goes before what gets them.
+func (s *stage) move(ctx context.Context, ns *kernel.Namespace, moves []ledger.Move) error {
+	for _, gives := range []bool{true, false} {
+		for _, m := range moves {
+			if gives != (len(m.From.Ports) > len(m.To.Ports)) || slices.Equal(m.From.Ports, m.To.Ports) {
+				continue
+			}
+			if p, ok := s.driver(m.To).(driver.Publisher); ok {
+				if err := p.Republish(ctx, m.From, m.To); err != nil {
+					return err
+				}
+			}
+		}
+	}
+	for _, m := range moves {
+		for _, gw := range []struct{ from, to netip.Addr }{{m.From.Gateway, m.To.Gateway}, {m.From.Gateway6, m.To.Gateway6}} {
+			if gw.to.IsValid() && gw.to != gw.from {
+				if err := ns.Route(m.To.Interface, gw.to); err != nil {
+					return err
+				}
+			}
+		}
+	}
+	return nil
 }
 
 // driver returns who makes endpoints like l; if its network is gone already, the

@@ -4,6 +4,7 @@ import (
 	"maps"
 	"slices"
 
+	"gantry/internal/errs"
 	"gantry/internal/id"
 	"gantry/internal/wire"
 )
@@ -173,4 +174,36 @@ func (p *Plan) withResources(r wire.Resources, restart wire.RestartPolicy) *Plan
 	q.Resources, q.HostConfig.Resources = r, r
 	q.Restart, q.HostConfig.RestartPolicy = restart, restart
 	return q
+}
+
+// WithEndpoint returns a copy of p whose container is in the network called
+// name, too, with these settings.
+func (p *Plan) WithEndpoint(name string, s *wire.EndpointSettings) *Plan {
+	q := p.clone()
+	q.Endpoints = maps.Clone(p.Endpoints)
+	if q.Endpoints == nil {
+		q.Endpoints = map[string]*wire.EndpointSettings{}
+	}
+	q.Endpoints[name] = s
+	return q
+}
+
+// WithoutEndpoint returns a copy of p whose container is not in the network that
+// it has by one of these names any more.
+func (p *Plan) WithoutEndpoint(names ...string) *Plan {
+	q := p.clone()
+	q.Endpoints = maps.Clone(p.Endpoints)
+	for _, n := range names {
+		delete(q.Endpoints, n)
+	}
+	return q
+}
+
+// CheckEndpoint returns why a container can't have these settings in a network,
+// in Docker's words, or nil.
+func CheckEndpoint(network string, s *wire.EndpointSettings) error {
+	if err := checkEndpoint(network, s); err != nil {
+		return errs.New(errs.Invalid, "invalid endpoint settings:\n%w", err)
+	}
+	return nil
 }

@@ -20,8 +20,17 @@ type Networks interface {
 	Prune(ctx context.Context, f filter.Args) (wire.NetworksPruned, error)
 }
 
+// Members puts containers on networks and takes them off.
+type Members interface {
+	Connect(ctx context.Context, ref string, c wire.NetworkConnect) error
+	Disconnect(ctx context.Context, ref string, d wire.NetworkDisconnect) error
+}
+
 // networks answers for /networks.
-type networks struct{ store Networks }
+type networks struct {
+	store   Networks
+	members Members
+}
 
 func (s *networks) routes() []route {
 	return []route{
@@ -31,7 +40,7 @@ func (s *networks) routes() []route {
 		{method: "POST", pattern: "/networks/create", serve: s.create},
 		{method: "POST", pattern: "/networks/prune", serve: s.prune},
 		{method: "POST", pattern: "/networks/{id}/connect", serve: s.connect},
-		{method: "POST", pattern: "/networks/{id}/disconnect", serve: s.connect},
+		{method: "POST", pattern: "/networks/{id}/disconnect", serve: s.disconnect},
 		{method: "DELETE", pattern: "/networks/{id}", serve: s.remove},
 	}
 }
@@ -76,9 +85,22 @@ func (s *networks) create(w http.ResponseWriter, r *request) error {
 	return writeJSON(w, http.StatusCreated, resp)
 }
 
-// connect joins a container to a network, or takes it out.
-func (s *networks) connect(http.ResponseWriter, *request) error {
-	return errs.New(errs.Unsupported, "network connect and disconnect: not supported by this version of Gantry")
+// connect puts a container on a network.
+func (s *networks) connect(w http.ResponseWriter, r *request) error {
+	var c wire.NetworkConnect
+	if err := r.decodeIfAny(w, &c); err != nil {
+		return err
+	}
+	return s.members.Connect(act(r), r.name, c)
+}
+
+// disconnect takes a container off a network.
+func (s *networks) disconnect(w http.ResponseWriter, r *request) error {
+	var d wire.NetworkDisconnect
+	if err := r.decodeIfAny(w, &d); err != nil {
+		return err
+	}
+	return s.members.Disconnect(act(r), r.name, d)
 }
 
 func (s *networks) remove(w http.ResponseWriter, r *request) error {

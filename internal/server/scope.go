@@ -39,6 +39,7 @@ func (s *Server) Scoped(p *policy.Policy) *Scoped {
 	o.Views = guardedViews{o.Views, w}
 	o.Execs = guardedExecs{o.Execs, w}
 	o.Networks = guardedNetworks{o.Networks, w}
+	o.Members = guardedMembers{o.Members, w}
 	o.Volumes = guardedVolumes{o.Volumes, w}
 	o.Checkpoints = guardedCheckpoints{o.Checkpoints}
 	inner := &Server{Options: o, ctx: s.ctx, cancel: s.cancel, scope: &scope{w}, parent: s}
@@ -290,6 +291,27 @@ func (g guardedNetworks) Create(ctx context.Context, c wire.NetworkCreate) (wire
 		return wire.NetworkCreated{}, err
 	}
 	return g.Networks.Create(ctx, c)
+}
+
+type guardedMembers struct {
+	Members
+	w world
+}
+
+// Connect puts a container on a network that the policy allows.
+func (g guardedMembers) Connect(ctx context.Context, ref string, c wire.NetworkConnect) error {
+	if err := g.w.policy.Load().Network("network.connect", ref); err != nil {
+		return err
+	}
+	return g.Members.Connect(ctx, ref, c)
+}
+
+// Disconnect takes a container off a network that the policy allows.
+func (g guardedMembers) Disconnect(ctx context.Context, ref string, d wire.NetworkDisconnect) error {
+	if err := g.w.policy.Load().Network("network.disconnect", ref); err != nil {
+		return err
+	}
+	return g.Members.Disconnect(ctx, ref, d)
 }
 
 type guardedVolumes struct {

@@ -35,6 +35,7 @@ var guarded = map[string][]string{
 	"Images":    {"History", "Inspect", "List", "Remove", "Tag"},
 	"Archives":  {"Import", "Load", "Prune", "Save"},
 	"Networks":  {"Create", "Inspect", "List", "Prune", "Remove"},
+	"Members":   {"Connect", "Disconnect"},
 	"Volumes":   {"Create", "Inspect", "List", "Prune", "Remove"},
 	"System":    {"Info", "Version"},
 	"Doctor":    {"Examine", "Mend"},

@@ -51,6 +51,7 @@ type Options struct {
 	Archives  Archives
 	Registry  Registries
 	Networks  Networks
+	Members   Members
 	Volumes   Volumes
 	System    System
 	Events    *event.Bus
@@ -114,7 +115,7 @@ func (s *Server) route(visible func(wire.Event) bool) {
 		(&events{o.Events, visible}).routes(),
 		(&images{o.Images, o.Archives, o.Driver, remote}).routes(),
 		remote.routes(),
-		(&networks{o.Networks}).routes(),
+		(&networks{o.Networks, o.Members}).routes(),
 		(&volumes{o.Volumes}).routes(),
 		(&system{o.System, o.Doctor}).routes(),
 		upgradeRoutes(o.Upgrades),

@@ -20,13 +20,32 @@ type Network struct {
 	ID       string
 	Name     string
 	Link     string       // name of the bridge or the parent interface
-	Subnet   netip.Prefix // IPv4
+	Subnet   netip.Prefix // IPv4; invalid if it has none
 	Gateway  netip.Addr   // this host's address in Subnet; invalid for none
-	MTU      int          // 0 means the default
+	Subnet6  netip.Prefix // IPv6; invalid if it has none
+	Gateway6 netip.Addr
+	Mode4    GatewayMode
+	Mode6    GatewayMode
+	Trusted  []string // interfaces of the host that reach unpublished ports, too
+	MTU      int      // 0 means the default
 	Internal bool
 	Isolated bool // containers do not reach each other
 	NAT      bool // containers reach elsewhere under the host's address
+	Foreign  bool // the link is the administrator's: used, never made nor removed
+	// Kind is what is particular to a driver: the mode of macvlan and ipvlan.
+	Kind string
 }
+
+// GatewayMode is how a bridge's containers and the world reach each other.
+type GatewayMode string
+
+// The modes that Docker knows; the empty one is NAT.
+const (
+	ModeNAT         GatewayMode = "nat"
+	ModeUnprotected GatewayMode = "nat-unprotected" // unpublished ports are reachable, too
+	ModeRouted      GatewayMode = "routed"          // no translation: published ports are let through
+	ModeIsolated    GatewayMode = "isolated"        // the host has no address in the network
+)
 
 // Endpoint is one container's end of a network.
 type Endpoint struct {
@@ -35,9 +54,16 @@ type Endpoint struct {
 	Interface string // name in the container
 	HostLink  string // name on the host
 	MAC       []byte
-	Addr      netip.Prefix
-	Gateway   netip.Addr // default route; invalid for none
-	Ports     []nat.Port
+	Addr      netip.Prefix // IPv4; invalid for none
+	Addr6     netip.Prefix // IPv6; invalid for none
+	// Gateway and Gateway6 are the default routes; invalid for none, and
+	// unspecified for a route to the link itself.
+	Gateway  netip.Addr
+	Gateway6 netip.Addr
+	Ports    []nat.Port
+	// Sysctls of the interface: "net.ipv4.conf.IFNAME.log_martians" with the
+	// name put in.
+	Sysctls map[string]string `json:",omitempty"`
 }
 
 // Driver makes networks of one kind. Its methods are idempotent and safe for

@@ -89,6 +89,16 @@ func Extra(values []string, gateway []netip.Addr) ([]Record, error) {
 
 // Own returns the records of a container's own addresses.
 func Own(hostname, domain string, addrs []netip.Addr) []Record {
+	names := OwnNames(hostname, domain)
+	var out []Record
+	for _, a := range addrs {
+		out = append(out, Record{a.String(), names})
+	}
+	return out
+}
+
+// OwnNames returns the names of a container's own addresses.
+func OwnNames(hostname, domain string) []string {
 	names := []string{hostname}
 	if host, rest, ok := strings.Cut(hostname, "."); ok && rest != "" {
 		names = []string{hostname, host}
@@ -96,11 +106,7 @@ func Own(hostname, domain string, addrs []netip.Addr) []Record {
 	if domain != "" {
 		names = []string{hostname + "." + domain, hostname}
 	}
-	var out []Record
-	for _, a := range addrs {
-		out = append(out, Record{a.String(), names})
-	}
-	return out
+	return names
 }
 
 // Resolv is a resolv.conf to be: what the user asked for goes before what the

@@ -141,9 +141,30 @@ func (c conn) gateway(index int, gw netip.Addr) error {
 	if gw.Is6() {
 		msg.Family = unix.AF_INET6
 	}
-	_, err := c.do(unix.RTM_NEWROUTE, unix.NLM_F_CREATE|unix.NLM_F_REPLACE, msg,
-		attr(unix.RTA_GATEWAY, gw.AsSlice()), attr(unix.RTA_OIF, nl.Uint32Attr(uint32(index))))
+	parts := []nl.NetlinkRequestData{msg, attr(unix.RTA_OIF, nl.Uint32Attr(uint32(index)))}
+	if gw.IsUnspecified() { // whatever is on the link
+		if gw.Is4() {
+			msg.Scope = unix.RT_SCOPE_LINK
+		}
+	} else {
+		parts = append(parts, attr(unix.RTA_GATEWAY, gw.AsSlice()))
+	}
+	_, err := c.do(unix.RTM_NEWROUTE, unix.NLM_F_CREATE|unix.NLM_F_REPLACE, parts...)
 	return err
+}
+
+// Route makes gw on the link of that name the default route of its family,
+// instead of the one that there may be. An unspecified address is a route to the
+// link itself.
+func (n *Namespace) Route(link string, gw netip.Addr) error {
+	i, err := n.index(link)
+	if err == nil {
+		err = n.gateway(i, gw)
+	}
+	if err != nil {
+		return fmt.Errorf("default route by %s on %s: %w", gw, link, err)
+	}
+	return nil
 }
 
 // Bridge is a bridge to be.

@@ -2,87 +2,113 @@ package ledger
 
 import (
 	"slices"
-	"strconv"
-	"strings"
 
 	"gantry/internal/errs"
 	"gantry/internal/network/driver"
 	"gantry/internal/wire"
 )
 
-// Add decides one more endpoint of a sandbox that exists, and writes the record.
-// The endpoint never brings the default route, unless the sandbox has none.
-func (b *Book) Add(owner, ref string, settings *wire.EndpointSettings) (*Entry, driver.Endpoint, error) {
+// A Change is what becomes of a sandbox when an endpoint comes or goes.
+type Change struct {
+	Entry *Entry          // as it is now
+	Link  driver.Endpoint // the one that comes or goes
+	// Moves are the other endpoints that change: default routes and published
+	// ports go where the new order of networks wants them.
+	Moves []Move
+}
+
+// A Move is an endpoint before and after.
+type Move struct{ From, To driver.Endpoint }
+
+// Add decides one more endpoint, on the network ref, of the sandbox of r, and
+// writes the record. The default route and the published ports of r go to it if
+// its network comes first.
+func (b *Book) Add(r AttachRequest, ref string, settings *wire.EndpointSettings) (Change, error) {
 	if settings == nil {
 		settings = &wire.EndpointSettings{}
 	}
 	b.mu.Lock()
-	e, l, err := b.add(owner, ref, settings)
+	c, err := b.add(r, ref, settings)
 	b.mu.Unlock()
 	if err != nil {
-		return nil, l, err
+		return c, err
 	}
-	return e, l, b.records.write(e)
+	return c, b.records.write(c.Entry)
 }
 
-func (b *state) add(owner, ref string, settings *wire.EndpointSettings) (*Entry, driver.Endpoint, error) {
-	var none driver.Endpoint
+func (b *state) add(r AttachRequest, ref string, settings *wire.EndpointSettings) (Change, error) {
 	w, err := b.find(ref)
 	if err != nil {
-		return nil, none, err
+		return Change{}, err
 	}
-	old := b.entries[owner]
-	switch {
-	case w.rec.Name == Host:
-		return nil, none, errs.New(errs.Invalid, "cannot connect container to host network - container must be created in host network mode")
-	case old == nil || !old.Complete:
-		return nil, none, errs.New(errs.Conflict, "container %s has no network namespace", owner)
-	case old.Mode == ModeContainer || old.Mode == ModeHost:
-		return nil, none, errs.New(errs.Invalid, "container sharing network namespace with another container or host cannot be connected to any other network")
-	case w.rec.Name == None || old.Mode == ModeNone:
-		return nil, none, errs.New(errs.Invalid, "container cannot be connected to multiple networks with one of the networks in private (none) mode")
-	case slices.ContainsFunc(old.Links, func(l driver.Endpoint) bool { return l.Network == w.rec.ID }):
-		return nil, none, errs.New(errs.Denied, "endpoint with name %s already exists in network %s", old.Name, w.rec.Name)
+	old := b.entries[r.ID]
+	if err := addable(old, w, r.ID); err != nil {
+		return Change{}, err
 	}
 	e := *old
+	e.Mode = ModeLinks // one that was without any network has this one
 	e.Endpoints, e.Links = slices.Clone(old.Endpoints), slices.Clone(old.Links)
-	index, routed := 0, false
-	for _, l := range old.Links {
-		if n, err := strconv.Atoi(strings.TrimLeft(l.Interface, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ-_.")); err == nil && n >= index {
-			index = n + 1
-		}
-		routed = routed || l.Gateway.IsValid()
+	if err := b.decideLink(&e, wish{w, settings}); err != nil {
+		return Change{}, err
 	}
-	if err := b.decideLink(&e, wish{w, settings}, index, !routed && !w.rec.Internal); err != nil {
-		return nil, none, err
+	moves, err := b.elect(&e, r)
+	if err != nil {
+		b.drop(e.Links[len(old.Links):])
+		return Change{}, err
 	}
-	b.entries[owner] = &e
-	return &e, e.Links[len(e.Links)-1], nil
+	b.entries[r.ID] = &e
+	last := len(e.Links) - 1
+	moves = slices.DeleteFunc(moves, func(m Move) bool { return m.To.Network == w.rec.ID })
+	return Change{Entry: &e, Link: e.Links[last], Moves: moves}, nil
+}
+
+// addable returns why a sandbox can't have an endpoint on a network.
+func addable(old *Entry, w *network, owner string) error {
+	switch {
+	case w.rec.Name == Host:
+		return errs.New(errs.Invalid, "cannot connect container to host network - container must be created in host network mode")
+	case old == nil || !old.Complete:
+		return errs.New(errs.Conflict, "container %s has no network namespace", owner)
+	case old.Mode == ModeContainer || old.Mode == ModeHost:
+		return errs.New(errs.Invalid, "container sharing network namespace with another container or host cannot be connected to any other network")
+	case slices.ContainsFunc(old.Endpoints, func(l Endpoint) bool { return l.NetworkID == w.rec.ID }):
+		return errs.New(errs.Denied, "endpoint with name %s already exists in network %s", old.Name, w.rec.Name)
+	case w.rec.Name == None, old.Mode == ModeNone && len(old.Endpoints) > 0:
+		return errs.New(errs.Invalid, "container cannot be connected to multiple networks with one of the networks in private (none) mode")
+	}
+	return nil
 }
 
 // Subtract takes one endpoint of a sandbox off the books, after it has been
-// removed from the kernel.
-func (b *Book) Subtract(owner, networkID string) error {
+// removed from the kernel. What it had of default routes and published ports
+// goes to the network that comes first now.
+func (b *Book) Subtract(r AttachRequest, networkID string) (Change, error) {
 	b.mu.Lock()
-	old := b.entries[owner]
+	old := b.entries[r.ID]
 	if old == nil {
 		b.mu.Unlock()
-		return nil
+		return Change{}, nil
 	}
 	e := *old
-	keep := func(l driver.Endpoint) bool { return l.Network != networkID }
+	c := Change{Entry: &e}
 	var gone []driver.Endpoint
 	e.Links = nil
 	for _, l := range old.Links {
-		if keep(l) {
+		if l.Network != networkID {
 			e.Links = append(e.Links, l)
-		} else {
-			gone = append(gone, l)
+			continue
 		}
+		gone = append(gone, l)
+		c.Link = l
 	}
 	e.Endpoints = slices.DeleteFunc(slices.Clone(old.Endpoints), func(p Endpoint) bool { return p.NetworkID == networkID })
 	b.drop(gone)
-	b.entries[owner] = &e
+	var err error
+	c.Moves, err = b.elect(&e, r)
+	b.entries[r.ID] = &e
 	b.mu.Unlock()
-	return b.records.write(&e)
+	if err != nil {
+		return c, err
+	}
+	return c, b.records.write(&e)
 }

@@ -46,7 +46,7 @@ func (b *state) decide(r AttachRequest, namespaces string) (*Entry, error) {
 			return nil, errs.New(errs.Conflict, "cannot join network namespace of a non running container: %s", r.SharedWith)
 		}
 		s.Mode, s.SharedWith, s.Path = ModeContainer, r.SharedWith, t.Path
-	case r.Mode == Host, r.Mode == None:
+	case r.Mode == Host, r.Mode == None && !elsewhere(r):
 		s.Mode = r.Mode
 		w := b.named(r.Mode)
 		s.Endpoints = []Endpoint{{NetworkID: w.rec.ID, NetworkName: w.rec.Name, ID: id.New()}}
@@ -64,6 +64,13 @@ func (b *state) decide(r AttachRequest, namespaces string) (*Entry, error) {
 	return s, nil
 }
 
+// elsewhere reports whether a container that was made without network has been
+// put on one since. Pure.
+func elsewhere(r AttachRequest) bool {
+	_, stays := r.Endpoints[None]
+	return len(r.Endpoints) > 0 && !stays
+}
+
 // wish is one network that a container asks for.
 type wish struct {
 	net      *network
@@ -71,18 +78,23 @@ type wish struct {
 }
 
 // wishes resolves the networks of a request: the mode's first, then the others
-// by name. The lock is held.
+// by name. Without any it is the mode's; that one alone can be left, too. The
+// lock is held.
 func (b *state) wishes(r AttachRequest) ([]wish, error) {
 	mode := r.Mode
 	if mode == "" || mode == "default" {
 		mode = Bridge
 	}
+	refs := slices.Sorted(maps.Keys(r.Endpoints))
 	first, err := b.find(mode)
-	if err != nil {
+	switch {
+	case len(refs) == 0 && err != nil:
 		return nil, err
+	case len(refs) == 0:
+		return []wish{{first, &wire.EndpointSettings{}}}, nil
 	}
-	out := []wish{{net: first, settings: &wire.EndpointSettings{}}}
-	for _, ref := range slices.Sorted(maps.Keys(r.Endpoints)) {
+	var out []wish
+	for _, ref := range refs {
 		set := r.Endpoints[ref]
 		if set == nil {
 			set = &wire.EndpointSettings{}
@@ -97,10 +109,10 @@ func (b *state) wishes(r AttachRequest) ([]wish, error) {
 		switch {
 		case err != nil:
 			return nil, err
-		case w == first:
-			out[0].settings = set
 		case !w.rec.Linked():
 			return nil, errs.New(errs.Invalid, "container cannot be connected to multiple networks with one of the networks in private (none) mode")
+		case w == first:
+			out = slices.Insert(out, 0, wish{w, set})
 		default:
 			out = append(out, wish{w, set})
 		}
@@ -113,39 +125,16 @@ func (b *state) decideLinks(s *Entry, r AttachRequest) error {
 	if err != nil {
 		return err
 	}
-	gw := gatewayOf(ws)
-	for i, w := range ws {
-		if err := b.decideLink(s, w, i, i == gw); err != nil {
+	for _, w := range ws {
+		if err := b.decideLink(s, w); err != nil {
 			return err
 		}
 	}
-	if gw < 0 {
-		return nil
-	}
-	e, l := &s.Endpoints[gw], &s.Links[gw]
-	if err := b.decidePorts(e, l, ws[gw].net, r); err != nil {
-		return fmt.Errorf("driver failed programming external connectivity on endpoint %s (%s): %w", r.Name, e.ID, err)
-	}
-	return nil
+	_, err = b.elect(s, r)
+	return err
 }
 
-// gatewayOf returns the index of the network that gives the default route: the
-// highest priority, then the first by name; never an internal one. Pure.
-func gatewayOf(ws []wish) int {
-	best := -1
-	for i, w := range ws {
-		if w.net.rec.Internal {
-			continue
-		}
-		if best < 0 || cmp.Or(cmp.Compare(ws[best].settings.GwPriority, w.settings.GwPriority),
-			cmp.Compare(w.net.rec.Name, ws[best].net.rec.Name)) < 0 {
-			best = i
-		}
-	}
-	return best
-}
-
-func (b *state) decideLink(s *Entry, w wish, index int, gateway bool) error {
+func (b *state) decideLink(s *Entry, w wish) error {
 	rec := &w.net.rec
 	p := rec.Plan()
 	if w.net.pool == nil {
@@ -157,10 +146,10 @@ func (b *state) decideLink(s *Entry, w wish, index int, gateway bool) error {
 	}
 	w.net.users++
 	e := Endpoint{
-		NetworkID: rec.ID, NetworkName: rec.Name, ID: id.New(), Interface: ifPrefix(rec) + strconv.Itoa(index),
-		IPv4: netip.PrefixFrom(addr, p.Subnet.Bits()),
+		NetworkID: rec.ID, NetworkName: rec.Name, ID: id.New(), Interface: freeInterface(s, ifPrefix(rec)),
+		IPv4: netip.PrefixFrom(addr, p.Subnet.Bits()), Priority: w.settings.GwPriority,
 	}
-	l := driver.Endpoint{Owner: s.ID, Network: rec.ID, Interface: e.Interface, HostLink: hostLink(s.ID, index), Addr: e.IPv4, MAC: ipam.MAC(addr)}
+	l := driver.Endpoint{Owner: s.ID, Network: rec.ID, Interface: e.Interface, HostLink: freeHostLink(s), Addr: e.IPv4, MAC: ipam.MAC(addr)}
 	if m := w.settings.MacAddress; len(m) > 0 {
 		l.MAC = m
 	}
@@ -168,11 +157,30 @@ func (b *state) decideLink(s *Entry, w wish, index int, gateway bool) error {
 	if !rec.Internal {
 		e.Gateway4 = p.Gateway
 	}
-	if gateway {
-		l.Gateway = e.Gateway4
-	}
 	s.Endpoints, s.Links = append(s.Endpoints, e), append(s.Links, l)
 	return nil
+}
+
+// freeInterface returns the first name after prefix that no interface of the
+// sandbox has. Pure.
+func freeInterface(s *Entry, prefix string) string {
+	for n := 0; ; n++ {
+		name := prefix + strconv.Itoa(n)
+		if !slices.ContainsFunc(s.Links, func(l driver.Endpoint) bool { return l.Interface == name }) {
+			return name
+		}
+	}
+}
+
+// freeHostLink returns the first name of a host's end that the sandbox does not
+// have. Pure.
+func freeHostLink(s *Entry) string {
+	for n := 0; ; n++ {
+		name := hostLink(s.ID, n)
+		if !slices.ContainsFunc(s.Links, func(l driver.Endpoint) bool { return l.HostLink == name }) {
+			return name
+		}
+	}
 }
 
 func ifPrefix(r *Record) string {

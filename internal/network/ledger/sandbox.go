@@ -25,6 +25,8 @@ type Endpoint struct {
 	IPv6        netip.Prefix
 	Gateway4    netip.Addr
 	Gateway6    netip.Addr
+	// Priority is that of the endpoint when the default route is given.
+	Priority int `json:",omitempty"`
 	// Ports holds what was published, with the host ports chosen. A port that
 	// is only exposed has a nil list.
 	Ports wire.PortMap

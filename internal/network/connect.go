@@ -1,0 +1,133 @@
+package network
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"gantry/internal/errs"
+	"gantry/internal/network/kernel"
+	"gantry/internal/network/ledger"
+	"gantry/internal/wire"
+)
+
+// Members are the networks as containers that run join and leave them.
+type Members struct{ *Networks }
+
+// Connect adds an endpoint on the network ref to the sandbox of the running
+// container that r describes, and returns the sandbox as it is then. r has the
+// ports that the container publishes: they follow the default route. If it fails
+// the sandbox is as before.
+func (n Members) Connect(ctx context.Context, r AttachRequest, ref string, settings *wire.EndpointSettings) (*Sandbox, error) {
+	unlock, err := n.making.Lock(ctx, r.ID)
+	if err != nil {
+		return nil, err
+	}
+	defer unlock()
+	if err := n.stage.raiseFor(ctx, AttachRequest{Mode: ref}); err != nil {
+		return nil, err
+	}
+	c, err := n.book.Add(r, ref, settings)
+	if err != nil {
+		return nil, err
+	}
+	ns, err := kernel.OpenNamespace(c.Entry.Path)
+	if err == nil {
+		defer ns.Close()
+		if err = n.stage.join(ctx, ns, c.Link); err == nil {
+			err = n.stage.move(ctx, ns, c.Moves)
+		}
+	}
+	if err != nil {
+		_, back := n.part(context.WithoutCancel(ctx), r, c.Entry, c.Link.Network)
+		return nil, errors.Join(err, back)
+	}
+	n.tellAll(wire.Event{Action: "connect"}, c.Entry.Endpoints[len(c.Entry.Endpoints)-1:], r.ID)
+	s := c.Entry.Sandbox
+	return &s, nil
+}
+
+// Disconnect removes the endpoint of a running container on the network ref, and
+// returns the sandbox as it is then. The default route and the published ports
+// go to the network that comes first now.
+func (n Members) Disconnect(ctx context.Context, r AttachRequest, ref string) (*Sandbox, error) {
+	w, err := n.book.Find(ref)
+	if err != nil {
+		return nil, err
+	}
+	if w.Name == ledger.Host {
+		return nil, errs.New(errs.Invalid, "cannot disconnect container from host network - container was created in host network mode")
+	}
+	unlock, err := n.making.Lock(ctx, r.ID)
+	if err != nil {
+		return nil, err
+	}
+	defer unlock()
+	e := n.book.Get(r.ID)
+	if e != nil {
+		for i, p := range e.Endpoints {
+			if p.NetworkID != w.ID {
+				continue
+			}
+			s, err := n.part(context.WithoutCancel(ctx), r, e, w.ID)
+			if err == nil {
+				n.tellAll(wire.Event{Action: "disconnect"}, e.Endpoints[i:i+1], r.ID)
+			}
+			return s, err
+		}
+	}
+	return nil, fmt.Errorf("container %s is not connected to network %s", r.ID, ref) // 500, as recorded
+}
+
+// part takes an endpoint out of the kernel, then off the books, and moves what
+// goes elsewhere. It can be done twice.
+func (n Members) part(ctx context.Context, r AttachRequest, e *ledger.Entry, networkID string) (*Sandbox, error) {
+	for _, l := range e.Links {
+		if l.Network == networkID {
+			if err := n.stage.quit(ctx, l); err != nil {
+				return nil, err
+			}
+		}
+	}
+	c, err := n.book.Subtract(r, networkID)
+	if err != nil {
+		return nil, err
+	}
+	if len(c.Moves) > 0 {
+		ns, err := kernel.OpenNamespace(c.Entry.Path)
+		if err != nil {
+			return nil, err
+		}
+		defer ns.Close()
+		if err := n.stage.move(ctx, ns, c.Moves); err != nil {
+			return nil, err
+		}
+	}
+	s := c.Entry.Sandbox
+	return &s, nil
+}
+
+// Network returns what is decided about the network with this ID, name or
+// unique prefix of an ID. An unknown one is errs.NotFound.
+func (n Members) Network(ref string) (wire.Network, error) {
+	w, err := n.book.Find(ref)
+	return w.Network, err
+}
+
+// Stale removes the endpoint called name on the network ref, for a container
+// that nobody knows any more. If there is none the error is errs.NotFound.
+func (n Members) Stale(ctx context.Context, ref, name string) error {
+	w, err := n.book.Find(ref)
+	if err != nil {
+		return err
+	}
+	for _, e := range n.book.Entries() {
+		if e.Name != name && e.ID != name {
+			continue
+		}
+		if _, err := n.Disconnect(ctx, AttachRequest{ID: e.ID, Name: e.Name}, w.ID); err == nil {
+			return nil
+		}
+	}
+	return errs.New(errs.NotFound, "endpoint %s not found", name)
+}

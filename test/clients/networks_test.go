@@ -1,0 +1,156 @@
+package clients
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+
+	"gantry/internal/testkit"
+)
+
+// TestConnectAndDisconnect moves containers between networks while they run,
+// rest, and have not run yet.
+func TestConnectAndDisconnect(t *testing.T) {
+	d := testkit.StartBusybox(t)
+	ok := func(args ...string) string { t.Helper(); return d.OK(t, args...) }
+	docker := func(args ...string) string { t.Helper(); return d.DockerOK(t, args...) }
+	fails := func(text string, args ...string) {
+		t.Helper()
+		if _, err := d.Gantry(args...); err == nil || !strings.Contains(err.Error(), text) {
+			t.Errorf("%v: %v, want %q", args, err, text)
+		}
+	}
+	nets := func(c string) string {
+		t.Helper()
+		return ok("inspect", "-f", "{{range $n, $e := .NetworkSettings.Networks}}{{$n}}={{$e.IPAddress}} {{end}}", c)
+	}
+	route := func(c string) string {
+		t.Helper()
+		return ok("exec", c, "sh", "-c", "ip route | grep default | cut -d' ' -f3")
+	}
+	ok("network", "create", "--subnet", "10.77.1.0/24", "a1")
+	docker("network", "create", "--subnet", "10.77.2.0/24", "z1")
+	ok("network", "create", "--subnet", "10.77.3.0/24", "--internal", "in")
+	ok("run", "-d", "--name", "c1", "--network", "z1", "--ip", "10.77.2.9", "-p", "127.0.0.1:0:80", "-h", "host1", "busybox", "httpd", "-f", "-h", "/etc")
+	port := ok("port", "c1", "80")
+	reach := func() {
+		t.Helper()
+		if got, err := fetch("http://" + port + "/hostname"); err != nil || got != "host1\n" {
+			t.Errorf("through the published port: %q, %v", got, err)
+		}
+	}
+	reach()
+
+	// The default route, and what is published, goes with the first name.
+	docker("network", "connect", "--ip", "10.77.1.9", "--alias", "al", "a1", "c1")
+	if got := nets("c1"); got != "a1=10.77.1.9 z1=10.77.2.9 " {
+		t.Errorf("connected: %s", got)
+	}
+	if got := route("c1"); got != "10.77.1.1" {
+		t.Errorf("default route by %s", got)
+	}
+	if got := ok("exec", "c1", "grep", "host1", "/etc/hosts"); got != "10.77.2.9\thost1\n10.77.1.9\thost1" {
+		t.Errorf("hosts: %q", got)
+	}
+	if got := ok("port", "c1", "80"); got != port {
+		t.Errorf("port %s, then %s", port, got)
+	}
+	reach()
+	if got := ok("inspect", "-f", "{{json .NetworkSettings.Networks.a1.DNSNames}}", "c1"); !strings.HasPrefix(got, `["c1","al","`) || !strings.HasSuffix(got, `,"host1"]`) {
+		t.Errorf("names: %s", got)
+	}
+	if got := ok("network", "inspect", "-f", "{{range .Containers}}{{.Name}}={{.IPv4Address}}{{end}}", "a1"); got != "c1=10.77.1.9/24" {
+		t.Errorf("network inspect: %s", got)
+	}
+	fails("network a1 has active endpoints", "network", "rm", "a1")
+	fails("endpoint with name c1 already exists in network a1", "network", "connect", "a1", "c1")
+	ok("network", "connect", "--gw-priority", "5", "in", "c1") // internal: never
+	if got := route("c1"); got != "10.77.1.1" {
+		t.Errorf("default route by %s", got)
+	}
+
+	d.Restart(t)
+	if got := nets("c1"); got != "a1=10.77.1.9 in=10.77.3.2 z1=10.77.2.9 " {
+		t.Errorf("after a restart: %s", got)
+	}
+	reach()
+	docker("network", "disconnect", "a1", "c1")
+	if got := route("c1") + " " + nets("c1"); got != "10.77.2.1 in=10.77.3.2 z1=10.77.2.9 " {
+		t.Errorf("disconnected: %s", got)
+	}
+	if got := ok("exec", "c1", "grep", "host1", "/etc/hosts"); got != "10.77.2.9\thost1\n10.77.3.2\thost1" {
+		t.Errorf("hosts: %q", got)
+	}
+	reach()
+	fails("is not connected to network a1", "network", "disconnect", "a1", "c1")
+	ok("network", "disconnect", "z1", "c1") // its ports rest until it has a way out again
+	if _, err := fetch("http://" + port + "/hostname"); err == nil {
+		t.Error("a port is published without a network")
+	}
+	ok("network", "connect", "--gw-priority", "1", "z1", "c1")
+	ok("network", "connect", "a1", "c1")
+	if got := route("c1"); got != "10.77.2.1" {
+		t.Errorf("default route by %s, not by priority", got)
+	}
+	if got, err := fetch("http://" + ok("port", "c1", "80") + "/hostname"); err != nil || got != "host1\n" {
+		t.Errorf("published again: %q, %v", got, err)
+	}
+
+	// Those that do not run: from the next start on.
+	ok("create", "--name", "c2", "busybox", "sleep", "1000")
+	docker("network", "connect", "--ip", "10.77.1.20", "a1", "c2")
+	ok("network", "disconnect", "bridge", "c2")
+	if got := nets("c2"); got != "a1= " {
+		t.Errorf("created: %s", got)
+	}
+	ok("start", "c2")
+	if got := nets("c2"); got != "a1=10.77.1.20 " {
+		t.Errorf("started: %s", got)
+	}
+	ok("network", "connect", "bridge", "c2")
+	ok("restart", "-t", "0", "c2")
+	if got := nets("c2"); !strings.HasPrefix(got, "a1=10.77.1.20 bridge=") {
+		t.Errorf("restarted: %s", got)
+	}
+	ok("stop", "-t", "0", "c2")
+	ok("network", "disconnect", "a1", "c2")
+	fails("is not connected to the network a1", "network", "disconnect", "a1", "c2")
+
+	// Without a network of its own, or with another's.
+	ok("run", "-d", "--name", "n", "--network", "none", "busybox", "sleep", "1000")
+	fails("in private (none) mode", "network", "connect", "a1", "n")
+	ok("network", "disconnect", "none", "n")
+	ok("network", "connect", "a1", "n")
+	ok("exec", "n", "ping", "-c1", "-W2", "10.77.1.1")
+	ok("run", "-d", "--name", "x", "--network", "container:n", "busybox", "sleep", "1000")
+	fails("sharing network namespace", "network", "connect", "z1", "x")
+	fails("No such container: nosuch", "network", "disconnect", "a1", "nosuch")
+	fails("endpoint nosuch not found", "network", "disconnect", "-f", "a1", "nosuch")
+}
+
+// TestManyJoinOneNetwork: containers that run join a network at the same time.
+func TestManyJoinOneNetwork(t *testing.T) {
+	d := testkit.StartBusybox(t)
+	d.OK(t, "network", "create", "--subnet", "10.78.0.0/16", "n1")
+	d.OK(t, "network", "create", "--subnet", "10.79.0.0/16", "n2")
+	const many = 40
+	errs := make(chan error, many)
+	for i := range many {
+		go func() {
+			name := fmt.Sprint("c", i)
+			_, err := d.Gantry("run", "-d", "--name", name, "--network", "n1", "busybox", "sleep", "1000")
+			if err == nil {
+				_, err = d.Gantry("network", "connect", "n2", name)
+			}
+			errs <- err
+		}()
+	}
+	for range many {
+		if err := <-errs; err != nil {
+			t.Error(err)
+		}
+	}
+	if got := d.OK(t, "network", "inspect", "-f", "{{len .Containers}}", "n2"); got != fmt.Sprint(many) {
+		t.Errorf("%s containers are on the network", got)
+	}
+}
