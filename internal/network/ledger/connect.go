@@ -12,7 +12,7 @@ import (
 type Change struct {
 	Entry *Entry          // as it is now
 	Link  driver.Endpoint // the one that comes or goes
-	// Moves are the other endpoints that change: default routes and published
+	// Moves are the endpoints that change besides: default routes and published
 	// ports go where the new order of networks wants them.
 	Moves []Move
 }
@@ -57,9 +57,13 @@ func (b *state) add(r AttachRequest, ref string, settings *wire.EndpointSettings
 		return Change{}, err
 	}
 	b.entries[r.ID] = &e
-	last := len(e.Links) - 1
-	moves = slices.DeleteFunc(moves, func(m Move) bool { return m.To.Network == w.rec.ID })
-	return Change{Entry: &e, Link: e.Links[last], Moves: moves}, nil
+	c := Change{Entry: &e, Link: e.Links[len(e.Links)-1], Moves: moves}
+	for _, m := range moves {
+		if m.To.Network == w.rec.ID { // made bare, it gets the rest when the others have given it up
+			c.Link = m.From
+		}
+	}
+	return c, nil
 }
 
 // addable returns why a sandbox can't have an endpoint on a network.
