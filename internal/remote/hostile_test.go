@@ -349,4 +349,17 @@ func TestNoDowngrade(t *testing.T) {
 	h.refuses("example.com/b:1", "certificate signed by unknown authority")
 	h.config.Insecure = []string{"example.com"}
 	h.mustPull("example.com/b:1")
+	// That its certificate is not checked is no reason to check no other.
+	r.Put("c", "1", small("z"))
+	r.Set(registry.Faults{Before: func(w http.ResponseWriter, q *http.Request) bool {
+		if strings.Contains(q.URL.Path, "/blobs/") && q.Host == "example.com" {
+			http.Redirect(w, q, "https://other.example"+q.URL.Path, http.StatusFound)
+			return true
+		}
+		return false
+	}})
+	h.config.Attempts = 1
+	h.refuses("example.com/c:1", "certificate")
+	h.config.Insecure = append(h.config.Insecure, "other.example")
+	h.mustPull("example.com/c:1")
 }

@@ -56,6 +56,7 @@ func (c *Client) open(name reference.Named, a apiwire.RegistryAuth) (*session, e
 func (s *session) close() {
 	for _, w := range s.wires {
 		w.base.CloseIdleConnections()
+		w.strict.CloseIdleConnections()
 	}
 }
 

@@ -36,12 +36,16 @@ const (
 // HTTP, bounds answers, and falls back to plain HTTP where that is allowed.
 type wire struct {
 	endpoint
-	base  *http.Transport
-	name  string // repository as in the image's name; what the endpoint calls it may differ
-	agent string
-	plain atomic.Bool  // the endpoint was found to speak plain HTTP
-	bad   atomic.Bool  // it can't be reached, or sends what it should not
-	calm  atomic.Int32 // how often it has asked for a pause
+	base *http.Transport
+	// strict leads elsewhere, where certificates are checked although the
+	// endpoint's is not.
+	strict   *http.Transport
+	lenience []string // hosts where TLS is optional
+	name     string   // repository as in the image's name; what the endpoint calls it may differ
+	agent    string
+	plain    atomic.Bool  // the endpoint was found to speak plain HTTP
+	bad      atomic.Bool  // it can't be reached, or sends what it should not
+	calm     atomic.Int32 // how often it has asked for a pause
 }
 
 func newWire(e endpoint, name string, c Config, agent string) (*wire, error) {
@@ -66,7 +70,20 @@ func newWire(e endpoint, name string, c Config, agent string) (*wire, error) {
 		ReadBufferSize:         64 << 10,
 		WriteBufferSize:        64 << 10,
 	}
+	w.strict, w.lenience = w.base, c.Insecure
+	if e.insecure {
+		w.strict = w.base.Clone()
+		w.strict.TLSClientConfig.InsecureSkipVerify = false
+	}
 	return w, nil
+}
+
+// over returns the transport for an address.
+func (w *wire) over(u *url.URL) *http.Transport {
+	if strings.EqualFold(hostName(u.Host), hostName(w.host)) || isInsecure(u.Host, w.lenience) {
+		return w.base
+	}
+	return w.strict
 }
 
 // proxy is the choice of a proxy: by the configuration, or else the environment.
@@ -139,7 +156,7 @@ func (w *wire) RoundTrip(r *http.Request) (*http.Response, error) {
 		r.Header.Set("Accept-Encoding", "identity")
 		blob.setRange(r.Header)
 	}
-	resp, err := w.base.RoundTrip(r)
+	resp, err := w.over(r.URL).RoundTrip(r)
 	if err != nil && here && w.insecure && r.URL.Scheme == "https" && speaksPlain(err, r.URL) && rewind(r) {
 		w.plain.Store(true)
 		r.URL.Scheme = "http"
