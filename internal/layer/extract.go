@@ -3,7 +3,6 @@ package layer
 import (
 	"archive/tar"
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"path"
@@ -69,21 +68,8 @@ func Extract(ctx context.Context, root int, r io.Reader, o ExtractOptions) (Stat
 		return Stats{}, err
 	}
 	defer plain.Close()
-	tr := tar.NewReader(plain)
-	for {
-		if err := ctx.Err(); err != nil {
-			return a.stats, context.Cause(ctx)
-		}
-		hdr, err := tr.Next()
-		if errors.Is(err, io.EOF) {
-			break
-		}
-		if err != nil {
-			return a.stats, tarError(err)
-		}
-		if err := a.entry(hdr, tr); err != nil {
-			return a.stats, err
-		}
+	if err := a.entries(ctx, plain, func(_ string, err error) error { return err }); err != nil {
+		return a.stats, err
 	}
 	return a.stats, a.finish()
 }

@@ -86,25 +86,34 @@ func Apply(ctx context.Context, dir string, r io.Reader, o Options) (Stats, erro
 		return Stats{}, err
 	}
 	defer a.close()
-	tr := tar.NewReader(r)
-	for {
-		if err := ctx.Err(); err != nil {
-			return a.stats, context.Cause(ctx)
-		}
-		hdr, err := tr.Next()
-		if errors.Is(err, io.EOF) {
-			break
-		}
-		if err != nil {
-			return a.stats, tarError(err)
-		}
-		if err := a.entry(hdr, tr); err != nil {
-			return a.stats, fmt.Errorf("layer entry %q: %w", clip(hdr.Name), err)
-		}
+	named := func(name string, err error) error { return fmt.Errorf("layer entry %q: %w", clip(name), err) }
+	if err := a.entries(ctx, r, named); err != nil {
+		return a.stats, err
 	}
 	err = a.finish()
 	a.stats.Implied = slices.Sorted(maps.Keys(a.implied)) // parents come first
 	return a.stats, err
+}
+
+// entries applies every entry of a tar. An error of one is what failed makes of
+// it.
+func (a *applier) entries(ctx context.Context, r io.Reader, failed func(name string, err error) error) error {
+	tr := tar.NewReader(r)
+	for {
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+		hdr, err := tr.Next()
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err != nil {
+			return tarError(err)
+		}
+		if err := a.entry(hdr, tr); err != nil {
+			return failed(hdr.Name, err)
+		}
+	}
 }
 
 // tarError gives the errors of a tar reader their kind; those of the stream
