@@ -16,11 +16,8 @@ import (
 	"gantry/internal/cli/conf"
 	"gantry/internal/cli/formatter"
 	"gantry/internal/client"
-	"gantry/internal/errs"
 	"gantry/internal/wire"
 )
-
-func isUnsupported(err error) bool { return client.KindOf(err) == errs.Unsupported }
 
 // versionInfo is what templates of version see.
 type versionInfo struct {
