@@ -76,6 +76,8 @@ type Config struct {
 	MTU            int
 	ICC            bool
 	IPForward      bool
+	Relay          bool // published ports that packet rules can't serve
+	FilterPorts    bool // published ports obey the host's own filters
 	IPMasq         bool
 	Pools          []Pool
 	DNS            []netip.Addr
@@ -156,7 +158,7 @@ func Default() *Config {
 		Runtimes: map[string]Runtime{}, DefaultRuntime: OwnRuntime, CgroupDriver: "cgroupfs", IPCMode: "private",
 		ShmSize: 64 << 20, Ulimits: map[string]Ulimit{},
 		LogDriver: "json-file", LogOpts: map[string]string{},
-		ICC: true, IPForward: true, IPMasq: true,
+		ICC: true, IPForward: true, IPMasq: true, Relay: true,
 		MaxDownloads: 3, MaxUploads: 5, DownloadAttempts: 5,
 		StopTimeout: 10, ShutdownTimeout: 15, LiveRestore: true, Features: map[string]bool{},
 	}

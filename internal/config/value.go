@@ -297,3 +297,13 @@ func overlayOnly(_ *Config, s string) error {
 	}
 	return nil
 }
+
+// publishing reads how published ports pass the host's filters.
+func publishing(c *Config, s string) error {
+	switch s {
+	case "", "open", "filtered":
+		c.FilterPorts = s == "filtered"
+		return nil
+	}
+	return fmt.Errorf("published-ports is open or filtered, not %q", s)
+}

@@ -294,6 +294,7 @@ func networkOptions(c *config.Config, db *store.DB, bus *event.Bus) network.Opti
 		Store: db, RunDir: c.Run, Events: bus, Instance: c.Instance, Bridge: c.Bridge,
 		Subnet: c.BIP, Range: c.FixedCIDR, MTU: c.MTU, HostIP: c.HostIP,
 		IsolateDefault: !c.ICC, NoMasquerade: !c.IPMasq, NoIPForward: !c.IPForward,
+		FilterPorts: c.FilterPorts, NoRelay: !c.Relay,
 	}
 	for _, p := range c.Pools {
 		o.Pools = append(o.Pools, ipam.Source{Base: p.Base, Bits: p.Size})

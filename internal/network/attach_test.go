@@ -65,6 +65,7 @@ func open(t testing.TB, change func(*Options)) *bench {
 func (b *bench) reopen(t testing.TB) {
 	t.Helper()
 	if b.Networks != nil {
+		b.stage.bridge.Close()
 		b.book.Close() // the kernel closes a dead process's sockets
 	}
 	n, err := Open(context.Background(), b.opts)
@@ -241,7 +242,7 @@ func TestPublishConflict(t *testing.T) {
 	r.PublishAll = true
 	s3 := b.attach(t, r)
 	for p, bs := range s3.Endpoints[0].Ports {
-		if len(bs) != 1 || bs[0].HostPort < "32768" {
+		if len(bs) != 2 || bs[0].HostPort < "32768" || bs[1] != (wire.PortBinding{HostIP: netip.IPv6Unspecified(), HostPort: bs[0].HostPort}) {
 			t.Errorf("publish all: %v %v", p, bs)
 		}
 	}

@@ -68,6 +68,13 @@ type Options struct {
 
 	IsolateDefault bool // containers of the default network do not reach each other
 	NoMasquerade   bool
+	// FilterPorts makes published ports obey the host's own filters: packets
+	// for them run through its input hooks. A network's option
+	// "gantry.published-ports" overrides it.
+	FilterPorts bool
+	// NoRelay publishes only what the packet rules can do alone: not ::1, and
+	// IPv6 only to containers that have it.
+	NoRelay bool
 	// NoIPForward leaves net.ipv4.ip_forward as it is.
 	NoIPForward bool
 	// HostGateway is what "host-gateway" stands for; by default the default
@@ -114,6 +121,7 @@ func Open(ctx context.Context, o Options) (_ *Networks, err error) {
 	r, _ := kernel.Sysctl("net/ipv4/ip_local_port_range")
 	n.book, err = ledger.Open(ledger.Options{
 		Store: o.Store, RunDir: o.RunDir, Pools: o.Pools, Routes: routes, Ephemeral: ledger.ParseEphemeral(r),
+		Filtered: o.FilterPorts, NoRelay: o.NoRelay,
 		Default: ledger.Default{
 			Off: o.Bridge == "none", Link: o.Bridge, Subnet: o.Subnet, Range: o.Range, MTU: o.MTU,
 			Isolated: o.IsolateDefault, NoNAT: o.NoMasquerade, HostIP: o.HostIP,
@@ -123,7 +131,7 @@ func Open(ctx context.Context, o Options) (_ *Networks, err error) {
 		return nil, err
 	}
 	s.book = n.book
-	if s.bridge, err = bridge.Open(bridge.Options{Host: host, Table: o.table(), Closed: n.book.Forwarding().Closed()}); err != nil {
+	if s.bridge, err = bridge.Open(ctx, bridge.Options{Host: host, Table: o.table(), Closed: n.book.Forwarding().Closed(), Socket: n.book.Socket}); err != nil {
 		return nil, err
 	}
 	s.drivers = map[string]driver.Driver{"bridge": s.bridge}

@@ -25,12 +25,14 @@ import (
 	"gantry/internal/network/ipam"
 	"gantry/internal/network/kernel"
 	"gantry/internal/network/nat"
+	"gantry/internal/network/relay"
 )
 
 // Driver implements driver.Driver.
 type Driver struct {
 	host   *kernel.Host
 	rules  *nat.Rules
+	relay  *relay.Relay
 	table  string
 	closed []string
 
@@ -50,19 +52,28 @@ type Options struct {
 	Table string // of nftables
 	// Closed are the interfaces between which forwarding stays off.
 	Closed []string
+	// Socket gives a copy of the bound socket of a published port, for those
+	// that the packet rules can't serve.
+	Socket func(nat.Port) (*os.File, error)
 }
 
 // Open returns a driver without networks. It changes nothing yet.
-func Open(o Options) (*Driver, error) {
+func Open(ctx context.Context, o Options) (*Driver, error) {
 	rules, err := nat.Open(o.Table)
 	if err != nil {
 		return nil, err
 	}
-	return &Driver{host: o.Host, rules: rules, table: o.Table, closed: o.Closed, nets: map[string]active{}, ports: map[string][]nat.Port{}}, nil
+	d := &Driver{host: o.Host, rules: rules, table: o.Table, closed: o.Closed, nets: map[string]active{}, ports: map[string][]nat.Port{}}
+	d.relay = relay.New(ctx, sockets(o.Socket))
+	return d, nil
 }
 
-// Close ends the connection to the packet filter. The networks stay.
-func (d *Driver) Close() { d.rules.Close() }
+// Close ends the connection to the packet filter, and what is relayed. The
+// networks stay.
+func (d *Driver) Close() {
+	d.relay.Close()
+	d.rules.Close()
+}
 
 // Published returns the ports in the kernel, or errs.NotFound if there is no
 // table.
@@ -92,6 +103,7 @@ func (d *Driver) Ensure(ctx context.Context, n driver.Network, adopted []driver.
 	for _, e := range adopted {
 		if len(e.Ports) > 0 {
 			d.ports[key(e)] = e.Ports
+			d.adopt(e.Ports)
 		}
 	}
 	return d.apply()
@@ -142,9 +154,12 @@ func (d *Driver) publish(e driver.Endpoint) error {
 	if errs.Is(err, errs.NotFound) { // the table was flushed from outside
 		err = d.apply()
 	}
+	if err == nil {
+		err = d.relay.Serve(relayed(e.Ports))
+	}
 	if err != nil {
 		delete(d.ports, key(e))
-		return err
+		return errors.Join(err, d.rules.Delete(e.Ports))
 	}
 	// A datagram flow that was there before would go on bypassing the port.
 	return forget(e.Ports, netip.Addr{})
@@ -163,12 +178,17 @@ func (d *Driver) Republish(_ context.Context, from, to driver.Endpoint) error {
 	if err != nil { // whatever is in the kernel: draw it anew
 		err = d.apply()
 	}
+	if err == nil {
+		d.relay.Stop(relayed(gone))
+		err = d.relay.Serve(relayed(come))
+	}
 	if err == nil { // datagram flows would go on as before
 		err = errors.Join(forget(gone, to.Addr.Addr()), forget(come, netip.Addr{}))
 	}
 	if err != nil {
 		d.ports[key(from)] = from.Ports
-		return errors.Join(err, d.apply())
+		d.relay.Stop(relayed(come))
+		return errors.Join(err, d.apply(), d.relay.Serve(relayed(from.Ports)))
 	}
 	return nil
 }
@@ -184,6 +204,7 @@ func (d *Driver) Leave(_ context.Context, e driver.Endpoint) error {
 	delete(d.ports, key(e))
 	err := d.rules.Delete(e.Ports)
 	d.mu.Unlock()
+	d.relay.Stop(relayed(e.Ports))
 	return errors.Join(err, forget(e.Ports, e.Addr.Addr()))
 }
 

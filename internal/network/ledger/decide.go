@@ -16,8 +16,6 @@ import (
 	"gantry/internal/id"
 	"gantry/internal/network/driver"
 	"gantry/internal/network/ipam"
-	"gantry/internal/network/nat"
-	"gantry/internal/network/ports"
 	"gantry/internal/wire"
 )
 
@@ -231,102 +229,4 @@ func hexAfter(link, prefix string) bool {
 // bytes that a name has.
 func hostLink(owner string, n int) string {
 	return fmt.Sprintf("%s%.11s%s", LinkPrefix, owner, strconv.FormatInt(int64(n), 36))
-}
-
-// decidePorts holds host ports for what shall be published.
-func (b *state) decidePorts(e *Endpoint, l *driver.Endpoint, w *network, r AttachRequest) error {
-	e.Ports = wire.PortMap{}
-	for p := range r.Exposed {
-		e.Ports[p] = nil
-	}
-	for _, x := range bindings(r) {
-		proto := nat.ParseProto(string(x.port.Proto()))
-		if proto == 0 {
-			return errs.New(errs.Invalid, "invalid protocol %q", x.port.Proto())
-		}
-		ip := b.bindAddress(x, w)
-		if ip.Is6() {
-			return errs.New(errs.Unsupported, "Bind for [%s]:%s failed: network %s has no IPv6", ip, x.HostPort, w.rec.Name)
-		}
-		want, err := ports.Parse(x.HostPort)
-		if err != nil {
-			return err
-		}
-		got, err := b.ports.Reserve(proto.String(), ip, want)
-		if errors.Is(err, ports.ErrTaken) {
-			return fmt.Errorf("%w: %s", err, b.holder(proto, ip, want))
-		}
-		if err != nil {
-			return err
-		}
-		l.Ports = append(l.Ports, nat.Port{Proto: proto, HostIP: ip, HostPort: got, Container: netip.AddrPortFrom(l.Addr.Addr(), x.port.Num()), Owner: l.Owner})
-		e.Ports[x.port] = append(e.Ports[x.port], wire.PortBinding{HostIP: ip, HostPort: strconv.Itoa(int(got))})
-	}
-	return nil
-}
-
-// bindAddress is the host's address that a binding is for.
-func (b *state) bindAddress(x binding, w *network) netip.Addr {
-	ip := x.HostIP
-	if !ip.IsValid() {
-		ip = b.hostIP
-		if a, err := netip.ParseAddr(w.rec.Options[optHostIP]); err == nil {
-			ip = a
-		}
-	}
-	return ip.Unmap()
-}
-
-// holder says who has a host port that can't be had.
-func (b *state) holder(proto nat.Proto, ip netip.Addr, want ports.Range) string {
-	for _, e := range b.entries {
-		if e.Retired {
-			continue
-		}
-		for _, l := range e.Links {
-			for _, p := range l.Ports {
-				if p.Proto == proto && p.HostPort == want.First && (p.HostIP == ip || p.HostIP.IsUnspecified() || ip.IsUnspecified()) {
-					return fmt.Sprintf("container %s publishes it", e.Name)
-				}
-			}
-		}
-	}
-	return "a program of this host has it"
-}
-
-type binding struct {
-	port wire.Port
-	wire.PortBinding
-}
-
-// bindings lists what a request publishes: fixed host ports first, so that no
-// ephemeral choice takes one of them, then by container port. Pure.
-func bindings(r AttachRequest) []binding {
-	var out []binding
-	for p, bs := range r.Ports {
-		for _, b := range bs {
-			out = append(out, binding{p, b})
-		}
-	}
-	if r.PublishAll {
-		for p := range r.Exposed {
-			if len(r.Ports[p]) == 0 {
-				out = append(out, binding{p, wire.PortBinding{}})
-			}
-		}
-	}
-	slices.SortStableFunc(out, func(a, b binding) int {
-		return cmp.Or(rank(a.HostPort)-rank(b.HostPort), cmp.Compare(a.port.Num(), b.port.Num()), cmp.Compare(a.port.Proto(), b.port.Proto()))
-	})
-	return out
-}
-
-func rank(hostPort string) int {
-	switch {
-	case hostPort == "" || hostPort == "0":
-		return 2
-	case strings.Contains(hostPort, "-"):
-		return 1
-	}
-	return 0
 }

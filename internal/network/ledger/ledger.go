@@ -44,6 +44,11 @@ type Options struct {
 	// them.
 	Routes    []netip.Prefix
 	Ephemeral ports.Range
+	// Filtered makes published ports obey the host's filters, in networks that
+	// do not say otherwise.
+	Filtered bool
+	// NoRelay publishes nothing that the packet rules can't do alone.
+	NoRelay bool
 }
 
 // Source is a block of addresses that subnets are cut from.
@@ -69,6 +74,9 @@ type Book struct {
 type state struct {
 	pools    []ipam.Source
 	hostIP   netip.Addr
+	ipv6     bool // this host has it
+	filtered bool
+	noRelay  bool
 	ports    *ports.Table
 	networks map[string]*network
 	entries  map[string]*Entry
@@ -87,7 +95,7 @@ func newNetwork(r Record) *network { return &network{rec: r, pool: r.pool()} }
 // the addresses and host ports of the sandboxes it finds.
 func Open(o Options) (*Book, error) {
 	b := &Book{store: o.Store, run: o.RunDir, records: records(filepath.Join(o.RunDir, "sandbox")), state: state{
-		pools: o.Pools, hostIP: o.Default.HostIP, ports: ports.New(o.Ephemeral),
+		pools: o.Pools, hostIP: o.Default.HostIP, ports: ports.New(o.Ephemeral), ipv6: hasIPv6(), filtered: o.Filtered, noRelay: o.NoRelay,
 		networks: map[string]*network{}, entries: map[string]*Entry{},
 	}}
 	if b.pools == nil {
@@ -111,6 +119,10 @@ func Open(o Options) (*Book, error) {
 
 // Close lets go of the sockets that hold host ports. The records stay.
 func (b *Book) Close() { b.ports.Close() }
+
+// Socket returns a copy of the socket that holds the host port of a published
+// port.
+func (b *Book) Socket(p nat.Port) (*os.File, error) { return b.ports.Socket(portKey(p)) }
 
 // NamespaceDir is where namespaces are bound.
 func (b *Book) NamespaceDir() string { return filepath.Join(b.run, "netns") }
@@ -235,6 +247,9 @@ func disown(entries map[string]*Entry, written map[string]time.Time) {
 			l := &entries[owner].Links[i]
 			l.Ports = slices.DeleteFunc(l.Ports, func(p nat.Port) bool {
 				k := portKey(p)
+				if p.HostPort == 0 {
+					return false
+				}
 				if taken[k] {
 					return true
 				}

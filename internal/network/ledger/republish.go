@@ -78,15 +78,12 @@ func (b *state) keepPorts(p *Endpoint, l *driver.Endpoint, w *network, r AttachR
 	left.Ports, left.PublishAll, left.Exposed = wire.PortMap{}, false, nil
 	var stay []nat.Port
 	for _, x := range bindings(r) {
-		served := false
-		for i, h := range have {
-			if served = !kept[i] && b.serves(h, x, w); served {
-				kept[i] = true
-				stay = append(stay, h)
-				break
-			}
+		served := b.serving(have, kept, x, l, w)
+		for _, i := range served {
+			kept[i] = true
+			stay = append(stay, have[i])
 		}
-		if !served {
+		if len(served) == 0 {
 			left.Ports[x.port] = append(left.Ports[x.port], x.PortBinding)
 		}
 	}
@@ -97,17 +94,17 @@ func (b *state) keepPorts(p *Endpoint, l *driver.Endpoint, w *network, r AttachR
 			gone = append(gone, portKey(h))
 		}
 	}
-	b.ports.Release(gone...)
+	b.ports.Lend(gone...)
 	n := Endpoint{}
 	err := b.decidePorts(&n, l, w, left)
 	if err != nil {
 		for _, h := range l.Ports {
-			b.ports.Release(portKey(h))
+			if k := portKey(h); !slices.Contains(gone, k) {
+				b.ports.Release(k)
+			}
 		}
 	}
-	for _, k := range gone {
-		b.ports.Claim(k) // until the kernel has let go of it
-	}
+	b.ports.Return(gone...) // held until the kernel has let go of them
 	if err != nil {
 		return err
 	}
@@ -123,18 +120,44 @@ func (b *state) keepPorts(p *Endpoint, l *driver.Endpoint, w *network, r AttachR
 		if err != nil {
 			return err
 		}
-		p.Ports[port] = append(p.Ports[port], wire.PortBinding{HostIP: h.HostIP, HostPort: strconv.Itoa(int(h.HostPort))})
+		at := wire.PortBinding{HostIP: h.HostIP}
+		if h.HostPort != 0 {
+			at.HostPort = strconv.Itoa(int(h.HostPort))
+		}
+		p.Ports[port] = append(p.Ports[port], at)
 	}
 	return nil
 }
 
-// serves reports whether a published port is what a binding asks for.
-func (b *state) serves(h nat.Port, x binding, w *network) bool {
-	if h.Container.Port() != x.port.Num() || h.Proto != nat.ParseProto(string(x.port.Proto())) || h.HostIP != b.bindAddress(x, w) {
-		return false
-	}
+// serving returns the indices of the ports that are what a binding asks for,
+// one for each of its addresses and all of one number; none if one is missing.
+func (b *state) serving(have []nat.Port, kept []bool, x binding, l *driver.Endpoint, w *network) []int {
 	want, err := ports.Parse(x.HostPort)
-	return err == nil && (want.First == 0 || want.First <= h.HostPort && h.HostPort <= want.Last)
+	wanted := b.wanted(x, l, w)
+	if err != nil || len(wanted) == 0 {
+		return nil
+	}
+	find := func(p nat.Port) int {
+		return slices.IndexFunc(have, func(h nat.Port) bool { return h == p && !kept[slices.Index(have, h)] })
+	}
+	for _, h := range have {
+		if h.HostPort != 0 && want.First != 0 && (h.HostPort < want.First || want.Last < h.HostPort) {
+			continue
+		}
+		var found []int
+		for _, p := range wanted {
+			if p.HostPort != 0 {
+				p.HostPort = h.HostPort
+			}
+			if at := find(p); at >= 0 {
+				found = append(found, at)
+			}
+		}
+		if len(found) == len(wanted) {
+			return found
+		}
+	}
+	return nil
 }
 
 func portKey(p nat.Port) ports.Key {

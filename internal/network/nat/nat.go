@@ -14,6 +14,10 @@
 //	                   or the answer would not come back this way (hairpin)
 //	to the container's own address, from outside → forward: drop
 //
+// IPv6 goes the same way through maps of its own, but for ::1, link-local
+// addresses of the host and containers that have IPv4 only: the kernel can't
+// translate those, so the daemon's sockets serve them (package relay).
+//
 // Source of the expressions: nft(8), <linux/netfilter/nf_tables.h>.
 package nat
 
@@ -39,22 +43,86 @@ type Config struct {
 type Network struct {
 	Bridge     string
 	Subnet     netip.Prefix // IPv4; invalid if none
+	Subnet6    netip.Prefix // IPv6; invalid if none
 	Isolated   bool         // containers do not reach each other (icc=false)
 	Masquerade bool         // containers reach elsewhere under the host's address
 	Internal   bool         // nothing goes in or out
+	// Mode and Mode6 say how each family of the network meets the others.
+	Mode, Mode6 Mode
+	// Trusted are interfaces from which every port of the containers may be
+	// reached at the containers' own addresses.
+	Trusted []string
+}
+
+// Mode is how the containers of a network are reached from elsewhere, by
+// Docker's names.
+type Mode string
+
+// The modes. The empty one is NAT.
+const (
+	// NAT: by ports of the host that are published.
+	NAT Mode = "nat"
+	// Unprotected: as NAT, and every port at the container's own address.
+	Unprotected Mode = "nat-unprotected"
+	// Routed: the published ports at the container's own address, which is not
+	// translated on the way out either.
+	Routed Mode = "routed"
+	// Isolated: as NAT for internal networks; the host itself has no address.
+	Isolated Mode = "isolated"
+)
+
+// ParseMode reads the name of a mode; empty is NAT.
+func ParseMode(s string) (Mode, bool) {
+	switch m := Mode(s); m {
+	case "":
+		return NAT, true
+	case NAT, Unprotected, Routed, Isolated:
+		return m, true
+	}
+	return "", false
 }
 
 // Port is one published port.
 type Port struct {
 	Proto     Proto
-	HostIP    netip.Addr // unspecified: every address of the host
-	HostPort  uint16
+	HostIP    netip.Addr // unspecified: every address of the host of this family
+	HostPort  uint16     // 0: the container's own address and port are opened, nothing is translated
 	Container netip.AddrPort
 	Owner     string // container ID
+	// Filtered ports are never translated: packets for them reach a socket of
+	// the host, past the filters that the host has for its own ports.
+	Filtered bool `json:",omitempty"`
 }
 
 // String returns the port as "address:port/protocol".
-func (p Port) String() string { return fmt.Sprintf("%s:%d/%s", p.HostIP, p.HostPort, p.Proto) }
+func (p Port) String() string {
+	if p.HostPort == 0 {
+		return p.Container.String() + "/" + p.Proto.String()
+	}
+	return netip.AddrPortFrom(p.HostIP, p.HostPort).String() + "/" + p.Proto.String()
+}
+
+// Translated reports whether the packet rules serve the port. Pure.
+func (p Port) Translated() bool {
+	return p.HostPort == 0 || !p.Filtered && p.HostIP.Is4() == p.Container.Addr().Is4() && !(p.HostIP.Is6() && p.HostIP.IsLoopback())
+}
+
+// Relayed reports whether a socket of the daemon serves the port, or that part
+// of it that the kernel can't translate. Pure.
+func (p Port) Relayed() bool {
+	return p.HostPort != 0 && p.Proto != SCTP && (p.Filtered || p.HostIP.Is6())
+}
+
+// kernelPorts returns those that belong into the maps.
+func kernelPorts(ports []Port) []Port {
+	out := make([]Port, 0, len(ports))
+	for _, p := range ports {
+		if p.Translated() {
+			out = append(out, p)
+		}
+	}
+	return out
+}
 
 // Proto is an IP protocol number.
 type Proto uint8
@@ -99,15 +167,8 @@ type Ruleset struct {
 	Chains []chain
 }
 
-// The maps of published ports: those bound to one address of the host, and
-// those bound to all.
-const (
-	byAddress = "published_at"
-	anywhere  = "published"
-)
-
 type portMap struct {
-	name  string
+	layout
 	ports []Port
 }
 
@@ -124,25 +185,32 @@ type rule []part
 // Render draws the table. It is a pure function: equal values give equal rules.
 func Render(c Config) Ruleset {
 	c.Networks = slices.SortedFunc(slices.Values(c.Networks), func(a, b Network) int { return strings.Compare(a.Bridge, b.Bridge) })
-	r := Ruleset{Table: c.Table, Maps: []portMap{{name: byAddress}, {name: anywhere}}}
-	for _, p := range slices.SortedFunc(slices.Values(c.Ports), comparePorts) {
-		i := 0
-		if p.HostIP.IsUnspecified() {
-			i = 1
-		}
+	r := Ruleset{Table: c.Table}
+	for _, l := range layouts {
+		r.Maps = append(r.Maps, portMap{layout: l})
+	}
+	for _, p := range slices.SortedFunc(slices.Values(kernelPorts(c.Ports)), comparePorts) {
+		i := slices.Index(layouts, layoutOf(p))
 		r.Maps[i].ports = append(r.Maps[i].ports, p)
 	}
+	publish, out := []rule{}, []rule{{daddr(loopback6), verdictReturn}, {daddr(linkLocal6), verdictReturn}, {localDestination, jump("publish")}}
+	for _, l := range layouts {
+		if !l.opens {
+			publish = append(publish, rule{dnat(l)})
+		}
+	}
 	r.Chains = []chain{
-		{name: "publish", rules: []rule{{dnat(byAddress)}, {dnat(anywhere)}}},
+		{name: "publish", rules: publish},
 		{name: "spoofed", hook: rawPrerouting},
 		{name: "prerouting", hook: dstnat, rules: []rule{
 			// A packet for 127.0.0.1 that comes from a wire is a forgery. Left
 			// alone it is dropped as such by the routing that follows;
 			// translated it would get through to ports meant for this host only.
 			{daddr(loopback), verdictReturn},
+			{daddr(linkLocal6), verdictReturn},
 			{localDestination, jump("publish")},
 		}},
-		{name: "output", hook: output, rules: []rule{{localDestination, jump("publish")}}},
+		{name: "output", hook: output, rules: out},
 		{name: "postrouting", hook: srcnat},
 		{name: "forward", hook: forward},
 	}
@@ -160,12 +228,7 @@ func Render(c Config) Ruleset {
 	fwd.rules = append(fwd.rules, rule{established, verdictAccept})
 	var into []chain
 	for _, n := range c.Networks {
-		in := chain{name: "to-" + n.Bridge}
-		among := verdictAccept
-		if n.Isolated {
-			among = verdictDrop
-		}
-		in.rules = []rule{{iifname(n.Bridge), notTranslated, among}, {translated, verdictAccept}, {verdictDrop}}
+		in := chain{name: "to-" + n.Bridge, rules: inward(n)}
 		into = append(into, in)
 		fwd.rules = append(fwd.rules, rule{oifname(n.Bridge), jump(in.name)})
 	}
@@ -178,21 +241,61 @@ func Render(c Config) Ruleset {
 	return r
 }
 
+// inward are the rules for packets that go to the containers of a network.
+func inward(n Network) []rule {
+	among := verdictAccept
+	if n.Isolated {
+		among = verdictDrop
+	}
+	rules := []rule{{iifname(n.Bridge), notTranslated, among}, {translated, verdictAccept}}
+	for _, link := range n.Trusted {
+		rules = append(rules, rule{iifname(link), verdictAccept})
+	}
+	for _, f := range n.families() {
+		switch f.mode {
+		case Unprotected:
+			rules = append(rules, rule{daddr(f.subnet), verdictAccept})
+		case Routed:
+			rules = append(rules, rule{ping(f.subnet), verdictAccept}, rule{opened(f.layout), verdictAccept})
+		}
+	}
+	return append(rules, rule{verdictDrop})
+}
+
+// family is a network's part in one version of IP.
+type family struct {
+	subnet, loopback netip.Prefix
+	mode             Mode
+	layout           layout // of the map of opened ports
+}
+
+func (n Network) families() []family {
+	var out []family
+	if n.Subnet.IsValid() {
+		out = append(out, family{n.Subnet, loopback, n.Mode, opened4})
+	}
+	if n.Subnet6.IsValid() {
+		out = append(out, family{n.Subnet6, loopback6, n.Mode6, opened6})
+	}
+	return out
+}
+
 func postrouting(n Network) []rule {
 	var rules []rule
-	if !n.Subnet.IsValid() {
-		return nil
+	for _, f := range n.families() {
+		if n.Masquerade && !n.Internal && f.mode != Routed {
+			rules = append(rules, rule{notOifname(n.Bridge), saddr(f.subnet), masquerade})
+		}
+		if f.subnet.Addr().Is4() {
+			rules = append(rules, rule{oifname(n.Bridge), saddr(f.loopback), masquerade})
+		}
+		rules = append(rules, rule{oifname(n.Bridge), saddr(f.subnet), translated, masquerade})
 	}
-	if n.Masquerade && !n.Internal {
-		rules = append(rules, rule{notOifname(n.Bridge), saddr(n.Subnet), masquerade})
-	}
-	return append(rules,
-		rule{oifname(n.Bridge), saddr(loopback), masquerade},
-		rule{oifname(n.Bridge), saddr(n.Subnet), translated, masquerade})
+	return rules
 }
 
 func comparePorts(a, b Port) int {
-	return cmp.Or(cmp.Compare(a.Proto, b.Proto), a.HostIP.Compare(b.HostIP), cmp.Compare(a.HostPort, b.HostPort))
+	return cmp.Or(cmp.Compare(a.Proto, b.Proto), a.HostIP.Compare(b.HostIP), cmp.Compare(a.HostPort, b.HostPort), a.Container.Compare(b.Container))
 }
 
 // String returns the rules in the language of nft(8), as `nft list table`
@@ -201,26 +304,7 @@ func (r Ruleset) String() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "table inet %s {\n", r.Table)
 	for _, m := range r.Maps {
-		typ := "inet_proto . inet_service"
-		if m.name == byAddress {
-			typ = "ipv4_addr . " + typ
-		}
-		fmt.Fprintf(&b, "\tmap %s {\n\t\ttype %s : ipv4_addr . inet_service\n", m.name, typ)
-		for i, p := range m.ports {
-			lead, tail := "\t\t             ", ",\n"
-			if i == 0 {
-				lead = "\t\telements = { "
-			}
-			if i == len(m.ports)-1 {
-				tail = " }\n"
-			}
-			key := fmt.Sprintf("%s . %d", p.Proto, p.HostPort)
-			if m.name == byAddress {
-				key = p.HostIP.String() + " . " + key
-			}
-			fmt.Fprintf(&b, "%s%s comment %q : %s . %d%s", lead, key, p.Owner, p.Container.Addr(), p.Container.Port(), tail)
-		}
-		b.WriteString("\t}\n")
+		m.print(&b)
 	}
 	for _, c := range r.Chains {
 		fmt.Fprintf(&b, "\n\tchain %s {\n", c.name)

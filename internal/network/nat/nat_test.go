@@ -28,6 +28,19 @@ func cases() map[string]Config {
 			port(SCTP, "192.0.2.2", 7, "172.20.0.3:7", "c2"),
 			port(TCP, "0.0.0.0", 443, "172.20.0.2:443", "c1"),
 		}},
+		"dual": {Table: "gantry", Networks: []Network{
+			{Bridge: "gb1", Subnet: netip.MustParsePrefix("172.21.0.0/16"), Subnet6: netip.MustParsePrefix("fd00:1::/64"), Masquerade: true, Trusted: []string{"wg0"}},
+			{Bridge: "gb2", Subnet: netip.MustParsePrefix("172.22.0.0/16"), Subnet6: netip.MustParsePrefix("fd00:2::/64"), Masquerade: true, Mode: Routed, Mode6: Routed},
+			{Bridge: "gb3", Subnet6: netip.MustParsePrefix("fd00:3::/64"), Mode6: Unprotected},
+		}, Ports: []Port{
+			port(TCP, "0.0.0.0", 8080, "172.21.0.2:80", "c1"),
+			port(TCP, "::", 8080, "[fd00:1::2]:80", "c1"),
+			port(UDP, "2001:db8::1", 53, "[fd00:1::2]:53", "c1"),
+			port(TCP, "::1", 8081, "[fd00:1::2]:80", "c1"),
+			port(TCP, "::", 8082, "172.20.0.2:80", "c2"),
+			{Proto: TCP, Container: netip.MustParseAddrPort("172.22.0.2:80"), Owner: "c3"},
+			{Proto: TCP, Container: netip.MustParseAddrPort("[fd00:2::2]:80"), Owner: "c3"},
+		}},
 		"networks": {Table: "gantry-b", Networks: []Network{
 			{Bridge: "gb2", Subnet: netip.MustParsePrefix("172.22.0.0/16"), Isolated: true},
 			{Bridge: "gb1", Subnet: netip.MustParsePrefix("172.21.0.0/16"), Masquerade: true, Internal: true}, a}},
@@ -54,17 +67,37 @@ func TestRender(t *testing.T) {
 }
 
 func TestElementsRoundTrip(t *testing.T) {
-	for _, p := range cases()["published"].Ports {
-		set := anywhere
-		if !p.HostIP.IsUnspecified() {
-			set = byAddress
-		}
-		k := key(set, p)
-		if want := map[string]int{anywhere: 8, byAddress: 12}[set]; len(k) != want {
-			t.Errorf("%v: key of %d bytes, want %d", p, len(k), want)
+	ports := append(cases()["published"].Ports, cases()["dual"].Ports...)
+	for _, p := range kernelPorts(ports) {
+		l := layoutOf(p)
+		if got := l.decode(l.element(p)); got != p {
+			t.Errorf("%s: %v comes back as %v", l.name, p, got)
 		}
 		if p2 := ParseProto(p.Proto.String()); p2 != p.Proto {
 			t.Errorf("%v: protocol comes back as %v", p, p2)
+		}
+	}
+}
+
+// TestWhoServes: what the kernel can't translate is relayed, and nothing else
+// but the part of ::1.
+func TestWhoServes(t *testing.T) {
+	filtered := port(TCP, "0.0.0.0", 80, "172.20.0.2:80", "c")
+	filtered.Filtered = true
+	for _, c := range []struct {
+		p                   Port
+		translated, relayed bool
+	}{
+		{port(TCP, "0.0.0.0", 80, "172.20.0.2:80", "c"), true, false},
+		{port(TCP, "::", 80, "172.20.0.2:80", "c"), false, true},
+		{port(TCP, "::", 80, "[fd00::2]:80", "c"), true, true},
+		{port(UDP, "::1", 80, "[fd00::2]:80", "c"), false, true},
+		{port(SCTP, "::", 80, "172.20.0.2:80", "c"), false, false},
+		{filtered, false, true},
+		{Port{Proto: TCP, Container: netip.MustParseAddrPort("172.20.0.2:80")}, true, false},
+	} {
+		if c.p.Translated() != c.translated || c.p.Relayed() != c.relayed {
+			t.Errorf("%v: translated %v, relayed %v", c.p, c.p.Translated(), c.p.Relayed())
 		}
 	}
 }

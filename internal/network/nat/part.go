@@ -31,14 +31,17 @@ var (
 	forward       = hook{"type filter hook forward priority filter; policy accept;", nftables.ChainTypeFilter, nftables.ChainHookForward, nftables.ChainPriorityFilter}
 )
 
-var loopback = netip.MustParsePrefix("127.0.0.0/8")
+var (
+	loopback   = netip.MustParsePrefix("127.0.0.0/8")
+	loopback6  = netip.MustParsePrefix("::1/128")
+	linkLocal6 = netip.MustParsePrefix("fe80::/10")
+)
 
-// The registers of the kernel: 1 is 16 bytes, 8 to 11 are its four quarters.
+// The registers of the kernel: 1 to 4 are 16 bytes each, 8 to 11 the four
+// quarters of 1, 12 and 13 the first two of 2.
 const (
 	reg  = 1
 	reg0 = 8
-	reg1 = 9
-	reg2 = 10
 )
 
 var (
@@ -95,42 +98,101 @@ func ifname(text string, key expr.MetaKey, op expr.CmpOp, s string) part {
 	return part{text, []expr.Any{&expr.Meta{Key: key, Register: reg}, &expr.Cmp{Op: op, Register: reg, Data: data}}}
 }
 
-var isIPv4 = []expr.Any{
-	&expr.Meta{Key: expr.MetaKeyNFPROTO, Register: reg},
-	&expr.Cmp{Op: expr.CmpOpEq, Register: reg, Data: []byte{unix.NFPROTO_IPV4}},
+// family selects packets of one version of IP.
+func ofFamily(proto byte) []expr.Any {
+	return []expr.Any{
+		&expr.Meta{Key: expr.MetaKeyNFPROTO, Register: reg},
+		&expr.Cmp{Op: expr.CmpOpEq, Register: reg, Data: []byte{proto}},
+	}
 }
 
-func saddr(p netip.Prefix) part { return ip4("ip saddr "+p.String(), 12, p) }
-func daddr(p netip.Prefix) part { return ip4("ip daddr "+p.String(), 16, p) }
+func saddr(p netip.Prefix) part {
+	if p.Addr().Is6() {
+		return inside("ip6 saddr ", 8, p)
+	}
+	return inside("ip saddr ", 12, p)
+}
 
-// ip4 matches the address at offset in the IPv4 header (RFC 791 3.1).
-func ip4(text string, offset uint32, p netip.Prefix) part {
-	mask := make([]byte, 4)
+func daddr(p netip.Prefix) part {
+	if p.Addr().Is6() {
+		return inside("ip6 daddr ", 24, p)
+	}
+	return inside("ip daddr ", 16, p)
+}
+
+// inside matches the address at offset in the header (RFC 791 3.1, RFC 8200 3).
+func inside(text string, offset uint32, p netip.Prefix) part {
+	proto, n := byte(unix.NFPROTO_IPV4), 4
+	if p.Addr().Is6() {
+		proto, n = unix.NFPROTO_IPV6, 16
+	}
+	mask := make([]byte, n)
 	for i := range p.Bits() {
 		mask[i/8] |= 1 << (7 - i%8)
 	}
-	return part{text, append(append([]expr.Any{}, isIPv4...),
-		&expr.Payload{DestRegister: reg, Base: expr.PayloadBaseNetworkHeader, Offset: offset, Len: 4},
-		&expr.Bitwise{SourceRegister: reg, DestRegister: reg, Len: 4, Mask: mask, Xor: make([]byte, 4)},
+	if p.IsSingleIP() {
+		text += p.Addr().String()
+	} else {
+		text += p.String()
+	}
+	return part{text, append(ofFamily(proto),
+		&expr.Payload{DestRegister: reg, Base: expr.PayloadBaseNetworkHeader, Offset: offset, Len: uint32(n)},
+		&expr.Bitwise{SourceRegister: reg, DestRegister: reg, Len: uint32(n), Mask: mask, Xor: make([]byte, n)},
 		&expr.Cmp{Op: expr.CmpOpEq, Register: reg, Data: p.Masked().Addr().AsSlice()},
 	)}
 }
 
+// portKey loads what a map of this form is looked up by.
+func portKey(l layout) (string, []expr.Any) {
+	key := "meta l4proto . th dport"
+	family, name, offset := byte(unix.NFPROTO_IPV4), "ip", uint32(16)
+	if l.v6 {
+		family, name, offset = unix.NFPROTO_IPV6, "ip6", 24
+	}
+	proto := uint32(reg0)
+	load := ofFamily(family)
+	if l.at {
+		key = name + " daddr . " + key
+		load = append(load, &expr.Payload{DestRegister: reg, Base: expr.PayloadBaseNetworkHeader, Offset: offset, Len: uint32(l.width())})
+		proto += uint32(l.width() / 4)
+	}
+	return key, append(load,
+		&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: proto},
+		&expr.Payload{DestRegister: proto + 1, Base: expr.PayloadBaseTransportHeader, Offset: 2, Len: 2},
+	)
+}
+
 // dnat sends a packet where the map says, and lets it pass on if it is not in
 // the map.
-func dnat(set string) part {
-	key := "meta l4proto . th dport"
-	proto, port := uint32(reg0), uint32(reg1)
-	load := append([]expr.Any{}, isIPv4...)
-	if set == byAddress {
-		key = "ip daddr . " + key
-		proto, port = reg1, reg2
-		load = append(load, &expr.Payload{DestRegister: reg0, Base: expr.PayloadBaseNetworkHeader, Offset: 16, Len: 4})
+func dnat(l layout) part {
+	key, load := portKey(l)
+	name, family := "ip", uint32(unix.NFPROTO_IPV4)
+	if l.v6 {
+		name, family = "ip6", unix.NFPROTO_IPV6
 	}
-	return part{"dnat ip to " + key + " map @" + set, append(load,
-		&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: proto},
-		&expr.Payload{DestRegister: port, Base: expr.PayloadBaseTransportHeader, Offset: 2, Len: 2},
-		&expr.Lookup{SourceRegister: reg, DestRegister: reg, IsDestRegSet: true, SetName: set},
-		&expr.NAT{Type: expr.NATTypeDestNAT, Family: unix.NFPROTO_IPV4, RegAddrMin: reg, RegProtoMin: reg1},
+	return part{"dnat " + name + " to " + key + " map @" + l.name, append(load,
+		&expr.Lookup{SourceRegister: reg, DestRegister: reg, IsDestRegSet: true, SetName: l.name},
+		&expr.NAT{Type: expr.NATTypeDestNAT, Family: family, RegAddrMin: reg, RegProtoMin: reg0 + uint32(l.width()/4)},
+	)}
+}
+
+// opened matches packets for an address and port in the set.
+func opened(l layout) part {
+	key, load := portKey(l)
+	return part{key + " @" + l.name, append(load, &expr.Lookup{SourceRegister: reg, SetName: l.name})}
+}
+
+// ping matches echo requests to a subnet (RFC 792, RFC 4443 4.1).
+func ping(p netip.Prefix) part {
+	to := daddr(p)
+	text, proto, echo := " icmp type echo-request", byte(unix.IPPROTO_ICMP), byte(8)
+	if p.Addr().Is6() {
+		text, proto, echo = " icmpv6 type echo-request", unix.IPPROTO_ICMPV6, 128
+	}
+	return part{to.text + text, append(to.exprs,
+		&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: reg},
+		&expr.Cmp{Op: expr.CmpOpEq, Register: reg, Data: []byte{proto}},
+		&expr.Payload{DestRegister: reg, Base: expr.PayloadBaseTransportHeader, Offset: 0, Len: 1},
+		&expr.Cmp{Op: expr.CmpOpEq, Register: reg, Data: []byte{echo}},
 	)}
 }

@@ -1,10 +1,8 @@
 package nat
 
 import (
-	"encoding/binary"
 	"errors"
 	"fmt"
-	"net/netip"
 	"os"
 	"sync"
 
@@ -87,12 +85,12 @@ func (r *Rules) Apply(rs Ruleset) error {
 		c.DelTable(r.table)
 		c.AddTable(r.table)
 		for i, m := range rs.Maps {
-			set := r.set(m.name)
+			set := m.set(r.table)
 			set.ID = uint32(i + 1)
 			if err := c.AddSet(set, nil); err != nil {
 				return err
 			}
-			if err := addElements(c, set, m.ports); err != nil {
+			if err := addElements(c, set, m.layout, m.ports); err != nil {
 				return err
 			}
 		}
@@ -140,15 +138,19 @@ func (r *Rules) Add(ports []Port) error {
 
 // Delete takes published ports back. Ports that are not published are no error.
 func (r *Rules) Delete(ports []Port) error {
-	del := func(c *nftables.Conn, s *nftables.Set, ports []Port) error {
+	ports = kernelPorts(ports)
+	del := func(c *nftables.Conn, s *nftables.Set, l layout, ports []Port) error {
 		es := make([]nftables.SetElement, len(ports))
 		for i, p := range ports {
-			es[i].Key = key(s.Name, p)
+			es[i].Key = l.key(p)
 		}
 		return c.SetDeleteElements(s, es)
 	}
 	err := r.elements(ports, del)
-	if !errors.Is(err, os.ErrNotExist) {
+	if !errors.Is(err, os.ErrNotExist) || len(ports) == 1 {
+		if errors.Is(err, os.ErrNotExist) {
+			err = nil
+		}
 		return wrap("unpublish", err)
 	}
 	var all []error // one that is missing fails the others with it: one by one
@@ -165,27 +167,20 @@ func (r *Rules) Delete(ports []Port) error {
 // or one of come is, nothing happens, and that is an error.
 func (r *Rules) Replace(gone, come []Port) error {
 	return wrap("publish", r.transact(func(c *nftables.Conn) error {
-		for _, p := range gone {
-			set := r.setOf(p)
-			if err := c.SetDeleteElements(set, []nftables.SetElement{{Key: key(set.Name, p)}}); err != nil {
+		for _, p := range kernelPorts(gone) {
+			l := layoutOf(p)
+			if err := c.SetDeleteElements(l.set(r.table), []nftables.SetElement{{Key: l.key(p)}}); err != nil {
 				return err
 			}
 		}
-		for _, p := range come {
-			if err := addElements(c, r.setOf(p), []Port{p}); err != nil {
+		for _, p := range kernelPorts(come) {
+			l := layoutOf(p)
+			if err := addElements(c, l.set(r.table), l, []Port{p}); err != nil {
 				return err
 			}
 		}
 		return nil
 	}))
-}
-
-// setOf is the map that a port is in.
-func (r *Rules) setOf(p Port) *nftables.Set {
-	if p.HostIP.IsUnspecified() {
-		return r.set(anywhere)
-	}
-	return r.set(byAddress)
 }
 
 func wrap(what string, err error) error {
@@ -195,24 +190,17 @@ func wrap(what string, err error) error {
 	return nil
 }
 
-func (r *Rules) elements(ports []Port, fn func(*nftables.Conn, *nftables.Set, []Port) error) error {
-	if len(ports) == 0 {
+func (r *Rules) elements(ports []Port, fn func(*nftables.Conn, *nftables.Set, layout, []Port) error) error {
+	by := map[layout][]Port{}
+	for _, p := range kernelPorts(ports) {
+		by[layoutOf(p)] = append(by[layoutOf(p)], p)
+	}
+	if len(by) == 0 {
 		return nil
 	}
-	var at, any []Port
-	for _, p := range ports {
-		if p.HostIP.IsUnspecified() {
-			any = append(any, p)
-		} else {
-			at = append(at, p)
-		}
-	}
 	return r.transact(func(c *nftables.Conn) error {
-		for name, ports := range map[string][]Port{byAddress: at, anywhere: any} {
-			if len(ports) == 0 {
-				continue
-			}
-			if err := fn(c, r.set(name), ports); err != nil {
+		for l, ports := range by {
+			if err := fn(c, l.set(r.table), l, ports); err != nil {
 				return err
 			}
 		}
@@ -238,13 +226,16 @@ func (r *Rules) Published() ([]Port, error) {
 		return nil, errs.New(errs.NotFound, "no table %s", r.table.Name)
 	}
 	var out []Port
-	for _, name := range []string{byAddress, anywhere} {
-		es, err := r.c.GetSetElements(r.set(name))
+	for _, l := range layouts {
+		es, err := r.c.GetSetElements(l.set(r.table))
+		if errors.Is(err, os.ErrNotExist) {
+			continue // the table is one of an older version
+		}
 		if err != nil {
 			return nil, fmt.Errorf("list published ports: %w", err)
 		}
 		for _, e := range es {
-			out = append(out, decode(name, e))
+			out = append(out, l.decode(e))
 		}
 	}
 	return out, nil
@@ -269,29 +260,12 @@ func (r *Rules) DropsForwarding() ([]string, error) {
 	return out, nil
 }
 
-// set describes a map of published ports. Fields of keys and values are padded
-// to four bytes each, as concatenations are.
-func (r *Rules) set(name string) *nftables.Set {
-	types := []nftables.SetDatatype{nftables.TypeInetProto, nftables.TypeInetService}
-	if name == byAddress {
-		types = append([]nftables.SetDatatype{nftables.TypeIPAddr}, types...)
-	}
-	return &nftables.Set{
-		Table: r.table, Name: name, IsMap: true, Concatenation: true,
-		KeyType:  nftables.MustConcatSetType(types...),
-		DataType: nftables.MustConcatSetType(nftables.TypeIPAddr, nftables.TypeInetService),
-	}
-}
-
-func addElements(c *nftables.Conn, s *nftables.Set, ports []Port) error {
+func addElements(c *nftables.Conn, s *nftables.Set, l layout, ports []Port) error {
 	for len(ports) > 0 {
 		n := min(chunk, len(ports))
 		es := make([]nftables.SetElement, n)
 		for i, p := range ports[:n] {
-			val := make([]byte, 8)
-			copy(val, p.Container.Addr().AsSlice())
-			binary.BigEndian.PutUint16(val[4:], p.Container.Port())
-			es[i] = nftables.SetElement{Key: key(s.Name, p), Val: val, Comment: p.Owner}
+			es[i] = l.element(p)
 		}
 		if err := c.SetAddElements(s, es); err != nil {
 			return err
@@ -299,29 +273,4 @@ func addElements(c *nftables.Conn, s *nftables.Set, ports []Port) error {
 		ports = ports[n:]
 	}
 	return nil
-}
-
-func key(set string, p Port) []byte {
-	k := make([]byte, 8, 12)
-	k[0] = byte(p.Proto)
-	binary.BigEndian.PutUint16(k[4:], p.HostPort)
-	if set == byAddress {
-		return append(p.HostIP.AsSlice(), k...)
-	}
-	return k
-}
-
-func decode(set string, e nftables.SetElement) Port {
-	p := Port{HostIP: netip.IPv4Unspecified(), Owner: e.Comment}
-	k := e.Key
-	if set == byAddress {
-		p.HostIP, _ = netip.AddrFromSlice(k[:4])
-		k = k[4:]
-	}
-	p.Proto, p.HostPort = Proto(k[0]), binary.BigEndian.Uint16(k[4:])
-	if len(e.Val) >= 6 {
-		a, _ := netip.AddrFromSlice(e.Val[:4])
-		p.Container = netip.AddrPortFrom(a, binary.BigEndian.Uint16(e.Val[4:]))
-	}
-	return p
 }

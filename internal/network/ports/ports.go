@@ -11,6 +11,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"os"
 	"strconv"
 	"strings"
 	"sync"
@@ -56,6 +57,7 @@ type Table struct {
 
 	mu   sync.Mutex
 	held map[Key]int // socket, or -1 where none could be had
+	lent map[Key]int // as held, of ports that may be reserved again
 	next uint16      // where the search for an ephemeral port goes on
 }
 
@@ -64,7 +66,7 @@ func New(r Range) *Table {
 	if r.First == 0 {
 		r = Range{32768, 60999} // Linux's own default
 	}
-	return &Table{ephemeral: r, held: map[Key]int{}, next: r.First}
+	return &Table{ephemeral: r, held: map[Key]int{}, lent: map[Key]int{}, next: r.First}
 }
 
 // ParseEphemeral reads net.ipv4.ip_local_port_range.
@@ -90,18 +92,25 @@ func (t *Table) Close() {
 	}
 }
 
-// Reserve holds a port of range r and returns its number. A port that is held
-// here or used by a program of the host is errs.Unknown with Docker's text: the
-// API answers 500.
+// Reserve holds a port of range r at ip and returns its number. A port that is
+// held here or used by a program of the host is errs.Unknown with Docker's text:
+// the API answers 500.
 func (t *Table) Reserve(proto string, ip netip.Addr, r Range) (uint16, error) {
+	return t.ReserveAll(proto, []netip.Addr{ip}, r)
+}
+
+// ReserveAll is Reserve for one number at all of ips, of which there is at least
+// one.
+func (t *Table) ReserveAll(proto string, ips []netip.Addr, r Range) (uint16, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if r.First == 0 {
-		return t.any(proto, ip)
+		return t.any(proto, ips)
 	}
 	var last error
+	var at netip.Addr
 	for p := int(r.First); p <= int(r.Last); p++ {
-		if last = t.take(Key{proto, ip, uint16(p)}); last == nil {
+		if at, last = t.takeAll(proto, ips, uint16(p)); last == nil {
 			return uint16(p), nil
 		}
 		if !inUse(last) {
@@ -109,32 +118,45 @@ func (t *Table) Reserve(proto string, ip netip.Addr, r Range) (uint16, error) {
 		}
 	}
 	if inUse(last) && r.First != r.Last {
-		return 0, fmt.Errorf("Bind for %s:%d-%d failed: all ports are allocated", host(ip), r.First, r.Last)
+		return 0, fmt.Errorf("Bind for %s:%d-%d failed: all ports are allocated", host(at), r.First, r.Last)
 	}
-	return 0, bindError(Key{proto, ip, r.First}, last)
+	return 0, bindError(Key{proto, at, r.First}, last)
 }
 
 // any takes the next free ephemeral port. The lock is held.
-func (t *Table) any(proto string, ip netip.Addr) (uint16, error) {
+func (t *Table) any(proto string, ips []netip.Addr) (uint16, error) {
 	n := int(t.ephemeral.Last) - int(t.ephemeral.First) + 1
-	var last error
 	for i := range n {
 		p := int(t.next) + i
 		if p > int(t.ephemeral.Last) {
 			p -= n
 		}
-		if last = t.take(Key{proto, ip, uint16(p)}); last == nil {
+		at, err := t.takeAll(proto, ips, uint16(p))
+		if err == nil {
 			t.next = uint16(p) + 1
 			if t.next > t.ephemeral.Last || t.next < t.ephemeral.First {
 				t.next = t.ephemeral.First
 			}
 			return uint16(p), nil
 		}
-		if !inUse(last) {
-			return 0, bindError(Key{proto, ip, uint16(p)}, last)
+		if !inUse(err) {
+			return 0, bindError(Key{proto, at, uint16(p)}, err)
 		}
 	}
-	return 0, fmt.Errorf("Bind for %s:0 failed: all ports are allocated", host(ip))
+	return 0, fmt.Errorf("Bind for %s:0 failed: all ports are allocated", host(ips[0]))
+}
+
+// takeAll holds one number at all of ips, or says at which it could not.
+func (t *Table) takeAll(proto string, ips []netip.Addr, port uint16) (netip.Addr, error) {
+	for i, ip := range ips {
+		if err := t.take(Key{proto, ip, port}); err != nil {
+			for _, got := range ips[:i] {
+				t.release(Key{proto, got, port})
+			}
+			return ip, err
+		}
+	}
+	return netip.Addr{}, nil
 }
 
 // ErrTaken says that somebody has the one port that was asked for.
@@ -162,7 +184,7 @@ func host(ip netip.Addr) string {
 func (t *Table) Claim(k Key) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if _, ok := t.held[k]; ok {
+	if _, ok := t.held[k]; ok || k.Port == 0 {
 		return
 	}
 	fd, err := bind(k)
@@ -190,18 +212,61 @@ func (t *Table) release(k Key) {
 	}
 }
 
-// take holds exactly k, or says unix.EADDRINUSE.
+// Lend makes ports that are held free to be reserved, by the same sockets,
+// until Return. For one who exchanges the ports of a container at once.
+func (t *Table) Lend(keys ...Key) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for _, k := range keys {
+		if fd, ok := t.held[k]; ok {
+			t.lent[k] = fd
+			delete(t.held, k)
+		}
+	}
+}
+
+// Return holds the ports again that were lent, whether they were reserved
+// meanwhile or not.
+func (t *Table) Return(keys ...Key) {
+	for _, k := range keys {
+		t.mu.Lock()
+		fd, ok := t.lent[k]
+		if delete(t.lent, k); ok {
+			t.held[k] = fd
+		}
+		t.mu.Unlock()
+		t.Claim(k)
+	}
+}
+
+// take holds exactly k, or says unix.EADDRINUSE. The versions of IP do not
+// concern each other.
 func (t *Table) take(k Key) error {
-	for _, ip := range []netip.Addr{k.IP, netip.IPv4Unspecified()} {
+	all := netip.IPv4Unspecified()
+	if k.IP.Is6() {
+		all = netip.IPv6Unspecified()
+	}
+	for _, ip := range []netip.Addr{k.IP, all} {
 		if _, ok := t.held[Key{k.Proto, ip, k.Port}]; ok {
 			return unix.EADDRINUSE
 		}
 	}
 	if k.IP.IsUnspecified() {
 		for h := range t.held {
-			if h.Proto == k.Proto && h.Port == k.Port {
+			if h.Proto == k.Proto && h.Port == k.Port && h.IP.Is4() == k.IP.Is4() {
 				return unix.EADDRINUSE
 			}
+		}
+	}
+	if fd, ok := t.lent[k]; ok {
+		t.held[k] = fd
+		delete(t.lent, k)
+		return nil
+	}
+	for l, fd := range t.lent { // the port at another address is in the way
+		if l.Proto == k.Proto && l.Port == k.Port && l.IP.Is4() == k.IP.Is4() {
+			unix.Close(fd)
+			delete(t.lent, l)
 		}
 	}
 	fd, err := bind(k)
@@ -210,6 +275,26 @@ func (t *Table) take(k Key) error {
 	}
 	t.held[k] = fd
 	return nil
+}
+
+// ErrNoSocket says that a port is held without a socket: another program has it
+// bound, or the kernel lacks the protocol.
+var ErrNoSocket = errors.New("no socket of this daemon has the port")
+
+// Socket returns a copy of the bound socket that holds k, for one who serves the
+// port. ErrNoSocket if there is none.
+func (t *Table) Socket(k Key) (*os.File, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	fd, ok := t.held[k]
+	if !ok || fd < 0 {
+		return nil, fmt.Errorf("%s:%d/%s: %w", host(k.IP), k.Port, k.Proto, ErrNoSocket)
+	}
+	dup, err := unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 0)
+	if err != nil {
+		return nil, fmt.Errorf("%s:%d/%s: %w", host(k.IP), k.Port, k.Proto, err)
+	}
+	return os.NewFile(uintptr(dup), "port"), nil
 }
 
 // bind returns a socket bound to k, or -1 without an error where this kernel
@@ -240,6 +325,7 @@ func bind(k Key) (int, error) {
 	}
 	var sa unix.Sockaddr
 	if k.IP.Is6() {
+		_ = unix.SetsockoptInt(fd, unix.IPPROTO_IPV6, unix.IPV6_V6ONLY, 1)
 		sa = &unix.SockaddrInet6{Port: int(k.Port), Addr: k.IP.As16()}
 	} else {
 		sa = &unix.SockaddrInet4{Port: int(k.Port), Addr: k.IP.As4()}
