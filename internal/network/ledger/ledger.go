@@ -120,10 +120,6 @@ func Open(o Options) (*Book, error) {
 // Close lets go of the sockets that hold host ports. The records stay.
 func (b *Book) Close() { b.ports.Close() }
 
-// Socket returns a copy of the socket that holds the host port of a published
-// port.
-func (b *Book) Socket(p nat.Port) (*os.File, error) { return b.ports.Socket(portKey(p)) }
-
 // NamespaceDir is where namespaces are bound.
 func (b *Book) NamespaceDir() string { return filepath.Join(b.run, "netns") }
 

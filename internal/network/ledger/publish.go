@@ -144,6 +144,10 @@ func (b *state) bindAddresses(x binding, w *network) []netip.Addr {
 	return []netip.Addr{first, second}
 }
 
+// Socket returns a copy of the socket that holds the host port of a published
+// port.
+func Socket(b *Book, p nat.Port) (*os.File, error) { return b.ports.Socket(portKey(p)) }
+
 // hasIPv6 reports whether this host has any address of IPv6, be it loopback's.
 func hasIPv6() bool {
 	b, err := os.ReadFile("/proc/self/net/if_inet6")

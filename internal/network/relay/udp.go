@@ -23,7 +23,13 @@ const (
 
 // listen makes a bound socket a listener of the runtime's.
 func listen(f *os.File) (net.Listener, error) {
-	if err := unix.Listen(int(f.Fd()), unix.SOMAXCONN); err != nil {
+	fd := int(f.Fd())
+	// Connections of before that linger are no reason not to listen again;
+	// those to come inherit the option.
+	if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1); err != nil {
+		return nil, os.NewSyscallError("setsockopt", err)
+	}
+	if err := unix.Listen(fd, unix.SOMAXCONN); err != nil {
 		return nil, os.NewSyscallError("listen", err)
 	}
 	return net.FileListener(f)
