@@ -278,7 +278,8 @@ func (d *Driver) apply() error {
 	c := nat.Config{Table: d.table, Closed: d.closed}
 	for _, n := range d.nets {
 		c.Networks = append(c.Networks, nat.Network{
-			Bridge: n.Link, Subnet: n.Subnet, Isolated: n.Isolated, Masquerade: n.NAT, Internal: n.Internal,
+			Bridge: n.Link, Subnet: n.Subnet, Subnet6: n.Subnet6, Isolated: n.Isolated, Masquerade: n.NAT, Internal: n.Internal,
+			Mode: nat.Mode(n.Mode4), Mode6: nat.Mode(n.Mode6), Trusted: n.Trusted,
 		})
 	}
 	c.Ports = slices.Concat(slices.Collect(maps.Values(d.ports))...)

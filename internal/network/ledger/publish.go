@@ -96,9 +96,13 @@ func (b *state) decidePort(e *Endpoint, l *driver.Endpoint, w *network, x bindin
 func (b *state) wanted(x binding, l *driver.Endpoint, w *network) []nat.Port {
 	var out []nat.Port
 	for _, ip := range b.bindAddresses(x, w) {
+		to := l.Addr.Addr()
+		if l.Addr6.IsValid() && (ip.Is6() || !to.IsValid()) {
+			to = l.Addr6.Addr()
+		}
 		p := nat.Port{
 			Proto: nat.ParseProto(string(x.port.Proto())), HostIP: ip, HostPort: 1, Owner: l.Owner,
-			Container: netip.AddrPortFrom(l.Addr.Addr(), x.port.Num()),
+			Container: netip.AddrPortFrom(to, x.port.Num()),
 		}
 		if routed(w, ip) {
 			if p.HostPort = 0; ip.Is4() == p.Container.Addr().Is4() {

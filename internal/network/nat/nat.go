@@ -110,7 +110,7 @@ func (p Port) Translated() bool {
 // Relayed reports whether a socket of the daemon serves the port, or that part
 // of it that the kernel can't translate. Pure.
 func (p Port) Relayed() bool {
-	return p.HostPort != 0 && p.Proto != SCTP && (p.Filtered || p.HostIP.Is6())
+	return p.HostPort != 0 && p.Proto != SCTP && (p.Filtered || p.HostIP.Is6() || p.Container.Addr().Is6())
 }
 
 // kernelPorts returns those that belong into the maps.

@@ -37,22 +37,31 @@ type Relay struct {
 	ctx     context.Context
 
 	mu     sync.Mutex
-	served map[Port]*service
+	served map[socket]*service
 	closed bool
 }
 
+// socket names the host's end of a port.
+type socket struct {
+	udp  bool
+	host netip.AddrPort
+}
+
+func (p Port) socket() socket { return socket{p.UDP, p.Host} }
+
 type service struct {
+	to   netip.AddrPort
 	stop func() // ends it with all its connections and waits
 }
 
 // New returns a relay that serves nothing yet. It lives until Close, whatever
 // becomes of ctx.
 func New(ctx context.Context, s Sockets) *Relay {
-	return &Relay{sockets: s, ctx: context.WithoutCancel(ctx), served: map[Port]*service{}}
+	return &Relay{sockets: s, ctx: context.WithoutCancel(ctx), served: map[socket]*service{}}
 }
 
-// Serve begins to serve ports. Those that it serves already go on. If it fails
-// none of those that were new is served.
+// Serve begins to serve ports. Those that it serves already go on; one that led
+// elsewhere is led anew. If it fails none of those that were new is served.
 func (r *Relay) Serve(ports []Port) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -61,21 +70,26 @@ func (r *Relay) Serve(ports []Port) error {
 	}
 	var fresh []Port
 	for _, p := range ports {
-		if r.served[p] != nil {
-			continue
+		if s := r.served[p.socket()]; s != nil {
+			if s.to == p.To {
+				continue
+			}
+			r.stop([]Port{{p.UDP, p.Host, s.to}})
 		}
 		s, err := r.start(p)
 		if err != nil {
 			r.stop(fresh)
 			return fmt.Errorf("serve %s: %w", p.Host, err)
 		}
-		r.served[p] = s
+		s.to = p.To
+		r.served[p.socket()] = s
 		fresh = append(fresh, p)
 	}
 	return nil
 }
 
-// Stop ends ports and their connections. One that is not served is no error.
+// Stop ends ports and their connections. One that is not served, or leads
+// elsewhere by now, is no error.
 func (r *Relay) Stop(ports []Port) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -84,8 +98,8 @@ func (r *Relay) Stop(ports []Port) {
 
 func (r *Relay) stop(ports []Port) {
 	for _, p := range ports {
-		if s := r.served[p]; s != nil {
-			delete(r.served, p)
+		if s := r.served[p.socket()]; s != nil && s.to == p.To {
+			delete(r.served, p.socket())
 			s.stop()
 		}
 	}
