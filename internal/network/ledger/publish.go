@@ -36,7 +36,7 @@ func (b *state) decidePorts(e *Endpoint, l *driver.Endpoint, w *network, r Attac
 		e.Ports[p] = nil
 	}
 	for _, x := range bindings(r) {
-		if err := b.decidePort(e, l, w, x); err != nil {
+		if err := decidePort(b, e, l, w, x); err != nil {
 			return err
 		}
 	}
@@ -44,7 +44,7 @@ func (b *state) decidePorts(e *Endpoint, l *driver.Endpoint, w *network, r Attac
 }
 
 // decidePort holds one number at every address of a binding.
-func (b *state) decidePort(e *Endpoint, l *driver.Endpoint, w *network, x binding) error {
+func decidePort(b *state, e *Endpoint, l *driver.Endpoint, w *network, x binding) error {
 	proto := nat.ParseProto(string(x.port.Proto()))
 	if proto == 0 {
 		return errs.New(errs.Invalid, "invalid protocol %q", x.port.Proto())
@@ -53,7 +53,7 @@ func (b *state) decidePort(e *Endpoint, l *driver.Endpoint, w *network, x bindin
 	if err != nil {
 		return err
 	}
-	made := b.wanted(x, l, w)
+	made := wanted(b, x, l, w)
 	if len(made) == 0 {
 		if x.HostIP.IsValid() {
 			return errs.New(errs.Unsupported, "Bind for %s failed: network %s has no addresses of this kind", netip.AddrPortFrom(x.HostIP, want.First), w.rec.Name)
@@ -93,7 +93,7 @@ func (b *state) decidePort(e *Endpoint, l *driver.Endpoint, w *network, x bindin
 // wanted are the ports that a binding comes to, one for each address that it is
 // for and that can be served. Their host port is 0 in a routed network, where
 // the container's own is opened, else 1 for "to be chosen".
-func (b *state) wanted(x binding, l *driver.Endpoint, w *network) []nat.Port {
+func wanted(b *state, x binding, l *driver.Endpoint, w *network) []nat.Port {
 	var out []nat.Port
 	for _, ip := range b.bindAddresses(x, w) {
 		to := l.Addr.Addr()

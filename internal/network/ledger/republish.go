@@ -78,7 +78,7 @@ func (b *state) keepPorts(p *Endpoint, l *driver.Endpoint, w *network, r AttachR
 	left.Ports, left.PublishAll, left.Exposed = wire.PortMap{}, false, nil
 	var stay []nat.Port
 	for _, x := range bindings(r) {
-		served := b.serving(have, kept, x, l, w)
+		served := serving(b, have, kept, x, l, w)
 		for _, i := range served {
 			kept[i] = true
 			stay = append(stay, have[i])
@@ -131,10 +131,10 @@ func (b *state) keepPorts(p *Endpoint, l *driver.Endpoint, w *network, r AttachR
 
 // serving returns the indices of the ports that are what a binding asks for,
 // one for each of its addresses and all of one number; none if one is missing.
-func (b *state) serving(have []nat.Port, kept []bool, x binding, l *driver.Endpoint, w *network) []int {
+func serving(b *state, have []nat.Port, kept []bool, x binding, l *driver.Endpoint, w *network) []int {
 	want, err := ports.Parse(x.HostPort)
-	wanted := b.wanted(x, l, w)
-	if err != nil || len(wanted) == 0 {
+	all := wanted(b, x, l, w)
+	if err != nil || len(all) == 0 {
 		return nil
 	}
 	find := func(p nat.Port) int {
@@ -145,7 +145,7 @@ func (b *state) serving(have []nat.Port, kept []bool, x binding, l *driver.Endpo
 			continue
 		}
 		var found []int
-		for _, p := range wanted {
+		for _, p := range all {
 			if p.HostPort != 0 {
 				p.HostPort = h.HostPort
 			}
@@ -153,7 +153,7 @@ func (b *state) serving(have []nat.Port, kept []bool, x binding, l *driver.Endpo
 				found = append(found, at)
 			}
 		}
-		if len(found) == len(wanted) {
+		if len(found) == len(all) {
 			return found
 		}
 	}
