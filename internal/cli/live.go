@@ -43,8 +43,11 @@ func (f *liveFlags) add(fs *pflag.FlagSet) {
 
 // extra is what the flags ask for, or nil if none was given.
 func (f *liveFlags) extra() (*wire.UpdateExtra, error) {
-	x := &wire.UpdateExtra{AddMounts: slices.Clone(f.mounts), RemoveMounts: f.mountRm.Values, RemovePorts: f.publishRm.Values, RemoveLabels: f.labelRm.Values}
-	used := len(f.mounts)+len(f.volumes.Values)+len(f.mountRm.Values)+len(f.publish.Values)+len(f.publishAdd.Values)+len(f.publishRm.Values) > 0 ||
+	if len(f.mounts.IDMaps) > 0 {
+		return nil, errs.New(errs.Invalid, "idmap is for the mounts that a container is created with")
+	}
+	x := &wire.UpdateExtra{AddMounts: slices.Clone(f.mounts.List), RemoveMounts: f.mountRm.Values, RemovePorts: f.publishRm.Values, RemoveLabels: f.labelRm.Values}
+	used := len(f.mounts.List)+len(f.volumes.Values)+len(f.mountRm.Values)+len(f.publish.Values)+len(f.publishAdd.Values)+len(f.publishRm.Values) > 0 ||
 		len(f.env.Values)+len(f.envRm.Values)+len(f.labels.Values)+len(f.labelRm.Values) > 0
 	if !used {
 		return nil, nil

@@ -74,8 +74,8 @@ type Images interface {
 	Resolve(ctx context.Context, ref, platform string) (*plan.Image, Image, error)
 	// Find returns the ID of the image that ref names; false if there is none.
 	Find(ctx context.Context, ref string) (id string, ok bool)
-	// Pin keeps an image's layers for a container until Unpin.
-	Pin(ctx context.Context, containerID, imageID string) error
+	// Pin keeps the layers of images for a container until Unpin.
+	Pin(ctx context.Context, containerID string, imageIDs ...string) error
 	Unpin(ctx context.Context, containerID string) error
 	// Pinned returns the containers that images are pinned for.
 	Pinned(ctx context.Context) ([]string, error)

@@ -43,13 +43,16 @@ func (c *Control) Create(ctx context.Context, o CreateOptions) (wire.CreateRespo
 		return none, err
 	}
 	warnings = append(warnings, more...)
-	if p, err = c.named(ctx, p, o.Platform); err != nil {
+	if p, err = c.named(p); err != nil {
 		return none, err
 	}
 	if err := checkSources(p); err != nil {
 		return none, err
 	}
 	rec := &Record{Version: recordVersion, ID: id.New(), Name: name, CreatedAt: time.Now().UTC(), Plan: p, Image: base}
+	if rec.Images, err = c.mounted(ctx, p, o.Platform); err != nil {
+		return none, err
+	}
 	if err := c.o.Launcher.Check(c.plainInput(rec)); err != nil {
 		return none, err
 	}
@@ -97,9 +100,9 @@ func (c *Control) nameFor(asked string) (string, error) {
 	return name, nil
 }
 
-// named looks up what the user named for a container: the other containers, and
-// images as mounts. From then on they are known by their IDs.
-func (c *Control) named(ctx context.Context, p *plan.Plan, platform string) (*plan.Plan, error) {
+// named looks up the other containers that the user named for a container. From
+// then on they are known by their IDs.
+func (c *Control) named(p *plan.Plan) (*plan.Plan, error) {
 	p, err := c.inherit(p)
 	if err != nil {
 		return nil, err
@@ -123,16 +126,30 @@ func (c *Control) named(ctx context.Context, p *plan.Plan, platform string) (*pl
 			return nil, errs.With(errs.Invalid, err)
 		}
 	}
+	return p.WithJoined(ids), nil
+}
+
+// mounted finds the images that a plan mounts, by target.
+func (c *Control) mounted(ctx context.Context, p *plan.Plan, platform string) (map[string]Mounted, error) {
+	var out map[string]Mounted
 	for _, m := range p.Mounts {
 		if m.Type != "image" {
 			continue
 		}
-		if _, _, err := c.o.Images.Resolve(ctx, m.Source, platform); err != nil {
+		_, img, err := c.o.Images.Resolve(ctx, m.Source, platform)
+		if errs.Is(err, errs.NotFound) {
+			// Not a missing image of the container, which clients then pull.
+			return nil, errs.With(errs.Invalid, fmt.Errorf("mount %s: %w", m.Target, err))
+		}
+		if err != nil {
 			return nil, err
 		}
-		return nil, errs.New(errs.Unsupported, "mount %s: image mounts are not supported by this version of Gantry", m.Target)
+		if out == nil {
+			out = map[string]Mounted{}
+		}
+		out[m.Target] = Mounted{ID: img.ID, Lower: img.Lower}
 	}
-	return p.WithJoined(ids), nil
+	return out, nil
 }
 
 // inherit adds the mounts of the containers that the user named for it.
@@ -163,8 +180,15 @@ func checkSources(p *plan.Plan) error {
 // claimAll claims the image and the volumes of a container to be, and names
 // its anonymous volumes.
 func (c *Control) claimAll(ctx context.Context, rec *Record) error {
+	var images []string
 	if rec.Image.ID != "" {
-		if err := c.o.Images.Pin(ctx, rec.ID, rec.Image.ID); err != nil {
+		images = append(images, rec.Image.ID)
+	}
+	for _, i := range rec.Images {
+		images = append(images, i.ID)
+	}
+	if len(images) > 0 {
+		if err := c.o.Images.Pin(ctx, rec.ID, images...); err != nil {
 			return err
 		}
 	}
@@ -175,6 +199,9 @@ func (c *Control) claimAll(ctx context.Context, rec *Record) error {
 		}
 		v := volume.Claim{Name: m.Name, Driver: m.Driver, Options: m.DriverOptions, Labels: m.VolumeLabels, Anonymous: m.Anonymous}
 		name, err := c.o.Volumes.Claim(ctx, rec.ID, v)
+		if errs.Is(err, errs.NotFound) {
+			return errs.With(errs.Invalid, err) // as in mounted
+		}
 		if err != nil {
 			return err
 		}

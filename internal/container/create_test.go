@@ -24,8 +24,7 @@ func TestCreateLooksUpNames(t *testing.T) {
 		{wire.HostConfig{PidMode: "container:nosuch"}, errs.Invalid, "No such container: nosuch"},
 		{wire.HostConfig{IpcMode: "container:nosuch"}, errs.Invalid, "No such container: nosuch"},
 		{wire.HostConfig{Links: []string{"nosuch:alias"}}, errs.Invalid, "could not get container for nosuch: No such container: nosuch"},
-		{wire.HostConfig{Mounts: []wire.Mount{{Type: "image", Source: "nosuch", Target: "/x"}}}, errs.NotFound, "No such image: nosuch"},
-		{wire.HostConfig{Mounts: []wire.Mount{{Type: "image", Source: "busybox", Target: "/x"}}}, errs.Unsupported, "mount /x: image mounts are not supported by this version of Gantry"},
+		{wire.HostConfig{Mounts: []wire.Mount{{Type: "image", Source: "nosuch", Target: "/x"}}}, errs.Invalid, "mount /x: No such image: nosuch"},
 	} {
 		wants(t, made(c.host), c.kind, c.text)
 	}

@@ -423,7 +423,7 @@ func (f *fakeImages) Find(_ context.Context, ref string) (string, bool) {
 	return imageID, ref == "busybox" || ref == "busybox:latest" || ref == imageID
 }
 
-func (f *fakeImages) Pin(_ context.Context, id, _ string) error {
+func (f *fakeImages) Pin(_ context.Context, id string, _ ...string) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.pinned[id] = true

@@ -21,11 +21,19 @@ type Record struct {
 	CreatedAt time.Time
 	Plan      *plan.Plan
 	Image     Image
+	// Images are those of its mounts of type image, by target.
+	Images map[string]Mounted `json:",omitempty"`
 	// Before is what the container was like before a change that is being
 	// made to it: a crash in between is mended by whoever finds it.
 	Before *plan.Plan `json:",omitempty"`
 	// StopAsked says that the user wants it down.
 	StopAsked bool `json:",omitempty"`
+}
+
+// Mounted is an image that a container has mounted.
+type Mounted struct {
+	ID    string
+	Lower []string // as of Image
 }
 
 // Image is what a container keeps of the image it was made of.

@@ -118,14 +118,18 @@ func (s *Images) Lower(ctx context.Context, i *Image) ([]string, error) {
 	return s.store.Dirs(ctx, i.ChainID)
 }
 
-// Pin keeps an image for a container, whatever happens to its names, until
-// Unpin. imageID is an Image's ID. errs.NotFound if it is gone.
-func (s *Images) Pin(ctx context.Context, containerID, imageID string) error {
-	d, err := digest.Parse(imageID)
-	if err != nil {
-		return noSuchImage(imageID)
+// Pin keeps images for a container, whatever happens to their names, until
+// Unpin. imageIDs are Images' IDs. errs.NotFound if one is gone.
+func (s *Images) Pin(ctx context.Context, containerID string, imageIDs ...string) error {
+	var keep []digest.Digest
+	for _, id := range imageIDs {
+		d, err := digest.Parse(id)
+		if err != nil {
+			return noSuchImage(id)
+		}
+		keep = append(keep, d)
 	}
-	return s.store.Pin(ctx, containerID, d)
+	return s.store.Pin(ctx, containerID, keep...)
 }
 
 // Unpin ends the pin of a container, if there is one.

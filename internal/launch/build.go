@@ -83,6 +83,7 @@ func (b *build) close() {
 		b.half.Close()
 	}
 	b.users.Close()
+	_ = unmountImages(b.l.runDir(b.in.ID)) // the container has its own; a teardown tries again
 	for _, f := range b.open {
 		f.Close()
 	}
@@ -133,7 +134,9 @@ func (b *build) mountVolumes(ctx context.Context) error {
 				return err
 			}
 		case "image":
-			return errs.New(errs.Unsupported, "mount %s: image mounts are not supported by this version of Gantry", m.Target)
+			if err := b.mountImage(m); err != nil {
+				return err
+			}
 		}
 	}
 	return nil

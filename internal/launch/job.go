@@ -103,6 +103,9 @@ func (b *build) inputs() (ocispec.Inputs, error) {
 	if !b.users.Has(in.User.UID, in.User.GID) {
 		return in, errs.New(errs.Invalid, initFailed+"cannot set user %d:%d: it is not mapped in the container's user namespace", in.User.UID, in.User.GID)
 	}
+	if in.Owners, err = b.owners(in.User); err != nil {
+		return in, err
+	}
 	in.Devices, in.BlockDevice, err = lookup.Devices(p)
 	return in, err
 }

@@ -41,7 +41,9 @@ type Input struct {
 	Plan *plan.Plan
 	// Lower are the read-only directories of the image, topmost first.
 	Lower []string
-	Joins Joins
+	// Images are those of the images that are mounted, by target.
+	Images map[string][]string
+	Joins  Joins
 	// Linked are further lines for its /etc/hosts, LinkEnv variables that it
 	// gets unless it has its own of that name.
 	Linked  []HostRecord

@@ -61,6 +61,9 @@ func (l *Launcher) endProcess(ctx context.Context, id string) error {
 			return err
 		}
 	}
+	if err := unmountImages(dir); err != nil {
+		return err
+	}
 	if err := os.RemoveAll(dir); err != nil {
 		return fmt.Errorf("run directory: %w", err)
 	}

@@ -136,7 +136,10 @@ func Mount(m plan.Mount, in Inputs) (specs.Mount, error) {
 	if m.Within != "" {
 		opts = append(opts, "src-beneath="+m.Within)
 	}
-	return specs.Mount{Destination: m.Target, Type: "bind", Source: source, Options: append(opts, prop)}, nil
+	o := in.Owners[m.Target]
+	return specs.Mount{
+		Destination: m.Target, Type: "bind", Source: source, Options: append(opts, prop), UIDMappings: o.UID, GIDMappings: o.GID,
+	}, nil
 }
 
 // readOnlyOption: read-only is meant with all that is mounted below, where the

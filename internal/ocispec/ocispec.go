@@ -50,6 +50,9 @@ type Inputs struct {
 	// Sources gives, by a mount's Target, the host path to be bound there:
 	// the directory of a volume or an image. Binds need none.
 	Sources map[string]string
+	// Owners gives, by a mount's Target, the maps through which its owners are
+	// seen: from the ids on the disk (ContainerID) to those of this host.
+	Owners map[string]Owners
 	// HostsPath, HostnamePath and ResolvConfPath are host paths of files to
 	// be bound over those in /etc; empty for none.
 	HostsPath, HostnamePath, ResolvConfPath string
@@ -91,6 +94,9 @@ type Device struct {
 	Access string // some of r, w, m; empty grants nothing
 	Host   string // path on the host
 }
+
+// Owners are the id maps of a mount.
+type Owners struct{ UID, GID []specs.LinuxIDMapping }
 
 // User is a resolved user.
 type User struct {

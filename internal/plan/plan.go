@@ -187,6 +187,9 @@ type Mount struct {
 	// the mount is made, whatever links lead there; empty for anywhere.
 	Within string `json:",omitempty"`
 
+	// IDMap says how the owners of a bind are seen; nil for as they are.
+	IDMap *IDMap `json:",omitempty"`
+
 	Options string `json:",omitempty"` // of tmpfs, comma separated, not yet checked
 	Mode    string `json:",omitempty"` // the third field of a -v, as inspect shows it
 	From    Origin

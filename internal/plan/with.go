@@ -89,8 +89,10 @@ func (p *Plan) WithVolumeNames(byTarget map[string]string) *Plan {
 func (p *Plan) WithExtra(e wire.CreateExtra) (*Plan, error) {
 	q := p.clone()
 	var err error
-	q.After, err = parseAfter(e.After)
-	return q, err
+	if q.After, err = parseAfter(e.After); err != nil {
+		return nil, err
+	}
+	return q, q.mapOwners(e.IDMaps)
 }
 
 // WithBindRoots returns a copy of p in which the sources of bind mounts must be

@@ -227,6 +227,9 @@ func (g guardedLife) Create(ctx context.Context, o container.CreateOptions) (wir
 	if err != nil {
 		return wire.CreateResponse{}, err
 	}
+	if len(o.Extra.IDMaps) > 0 {
+		return wire.CreateResponse{}, errs.New(errs.Denied, "idmap: this socket does not allow to change who owns files")
+	}
 	o.BindRoots = roots
 	return g.Lifecycle.Create(ctx, o)
 }

@@ -13,6 +13,11 @@ type CreateExtra struct {
 	After []string `json:",omitempty"`
 	// NetRate bounds the container's network traffic.
 	NetRate *NetRate `json:",omitempty"`
+	// IDMaps maps the owners of bind mounts, by target path: "user" shows the
+	// source's owner as the user that the container runs as, and
+	// "HOST:CONTAINER:COUNT[;…]" ranges of ids, of users (with the prefix "u:"),
+	// of groups ("g:") or of both.
+	IDMaps map[string]string `json:",omitempty"`
 }
 
 // ContainerJSON is an inspection of a container: Docker's, and under the key

@@ -27,10 +27,10 @@ func (f *Flags) CIDFile() string { return f.cidFile }
 
 // Extra returns what the daemon is asked for beyond Docker, nil for nothing.
 func (f *Flags) Extra() *wire.CreateExtra {
-	if len(f.after.Values) == 0 {
+	if len(f.after.Values) == 0 && len(f.mounts.IDMaps) == 0 {
 		return nil
 	}
-	return &wire.CreateExtra{After: f.after.Values}
+	return &wire.CreateExtra{After: f.after.Values, IDMaps: f.mounts.IDMaps}
 }
 
 // AutoRemove returns the value of --rm.
@@ -207,7 +207,7 @@ func (f *Flags) setHost(fs *pflag.FlagSet, _ *wire.ContainerConfig, h *wire.Host
 	h.DNS, h.DNSSearch, h.DNSOptions = addrs(f.dns.Values), orEmpty(f.dnsSearch.Values), orEmpty(f.dnsOption.Values)
 	h.CapAdd, h.CapDrop, h.GroupAdd = f.capAdd.Values, f.capDrop.Values, f.groupAdd.Values
 	h.VolumeDriver, h.ShmSize, h.Runtime = f.volumeDriver, int64(f.shmSize), f.runtime
-	h.Sysctls, h.Annotations, h.Mounts = orEmptyMap(f.sysctls.Values), orEmptyMap(f.annotations.Values), f.mounts
+	h.Sysctls, h.Annotations, h.Mounts = orEmptyMap(f.sysctls.Values), orEmptyMap(f.annotations.Values), f.mounts.List
 	h.NetworkMode = "default"
 	if len(f.networks) > 0 {
 		h.NetworkMode = container.NetworkMode(f.networks[0].Target)

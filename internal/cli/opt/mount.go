@@ -14,7 +14,11 @@ import (
 )
 
 // Mounts collects --mount type=…,source=…,target=….
-type Mounts []mount.Mount
+type Mounts struct {
+	List []mount.Mount
+	// IDMaps are the values of idmap=, which Docker has not, by target.
+	IDMaps map[string]string
+}
 
 // String shows nothing: there is no default.
 func (m *Mounts) String() string { return "" }
@@ -33,7 +37,12 @@ func (m *Mounts) Set(v string) error {
 		return err
 	}
 	mnt := mount.Mount{Type: mount.TypeVolume}
+	idmap := ""
 	for _, f := range fields {
+		if v, ok := strings.CutPrefix(f, "idmap="); ok {
+			idmap = v
+			continue
+		}
 		if err := mountField(&mnt, f); err != nil {
 			return err
 		}
@@ -41,7 +50,16 @@ func (m *Mounts) Set(v string) error {
 	if err := checkMount(&mnt); err != nil {
 		return err
 	}
-	*m = append(*m, mnt)
+	if idmap != "" {
+		if mnt.Type != mount.TypeBind {
+			return errs.New(errs.Invalid, "cannot mix 'idmap' with mount type '%s'", mnt.Type)
+		}
+		if m.IDMaps == nil {
+			m.IDMaps = map[string]string{}
+		}
+		m.IDMaps[mnt.Target] = idmap
+	}
+	m.List = append(m.List, mnt)
 	return nil
 }
 
