@@ -21,6 +21,7 @@ type snapshot struct {
 	sandbox *launch.Sandbox // while it is up
 	netIDs  map[string]string
 	health  *wire.Health // nil: it has no health check, or never ran
+	lost    logLost
 }
 
 // An actor is the only writer of one container. It has a goroutine while there

@@ -174,10 +174,10 @@ func (c *Query) StopOrder() [][]string {
 
 // extra is what inspect shows beyond Docker; nil for nothing.
 func (c order) extra(s *snapshot) *wire.InspectExtra {
-	if len(s.rec.Plan.After) == 0 {
+	if len(s.rec.Plan.After) == 0 && s.lost.Entries == 0 {
 		return nil
 	}
-	w := &wire.InspectExtra{}
+	w := &wire.InspectExtra{LogLost: s.lost.Entries}
 	for _, d := range s.rec.Plan.After {
 		w.After = append(w.After, d.String())
 	}

@@ -168,6 +168,9 @@ type Options struct {
 	// Probed is told how each health check ended (0: healthy) and how long it
 	// took; nil for nobody.
 	Probed func(code int, took time.Duration)
+	// LogLost is told of entries of logs that are lost: "unwritten" or "unsent";
+	// nil for nobody.
+	LogLost func(entries uint64, why string)
 }
 
 // Engine runs containers. Its methods are those of its parts: Control changes

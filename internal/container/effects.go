@@ -24,6 +24,7 @@ const freezeWait = 10 * time.Second
 func (a *actor) do(e Effect, l letter) {
 	switch e.Do {
 	case Launch, Patiently:
+		a.now.lost.Unwritten = 0 // a new shim counts anew
 		a.launch(e.Do)
 	case Hurry:
 		if a.hurry != nil {
@@ -156,7 +157,7 @@ func startCode(err error) int {
 // watch tells the actor of the end of its process, and of what happens until then.
 func (a *actor) watch(r *launch.Running) {
 	ctx := a.core.ctx
-	shipping{a.core}.begin(a.now.rec)
+	shipping{a.core}.begin(a)
 	a.core.tasks.Go(func() {
 		for fact := range facts(ctx, r.Client) {
 			if fact == "oom" {

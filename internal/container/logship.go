@@ -12,8 +12,8 @@ import (
 // remote drivers want them. path is the current file of a container's record.
 type LogShips interface {
 	Check(info plan.LogInfo) error
-	Begin(info plan.LogInfo, path string) error
-	Resume(info plan.LogInfo, path string) error
+	Begin(info plan.LogInfo, path string, dropped func(entries uint64)) error
+	Resume(info plan.LogInfo, path string, dropped func(entries uint64)) error
 	Ended(id string)
 	Forget(ctx context.Context, id string)
 }
@@ -42,21 +42,23 @@ func (c shipping) check(rec *Record) error {
 }
 
 // begin sends the log of a container that runs.
-func (c shipping) begin(rec *Record) {
+func (c shipping) begin(a *actor) {
+	rec := a.now.rec
 	if !c.wants(rec) {
 		return
 	}
-	if err := c.o.Logs.Begin(rec.logInfo(), c.logPath(rec)); err != nil {
+	if err := c.o.Logs.Begin(rec.logInfo(), c.logPath(rec), c.dropped(a)); err != nil {
 		c.log.Error("a container's log is not sent", "id", rec.ID, "error", err)
 	}
 }
 
 // rest sends what is left of the log of a container that is down.
-func (c shipping) rest(rec *Record) {
+func (c shipping) rest(a *actor) {
+	rec := a.view().rec
 	if !c.wants(rec) {
 		return
 	}
-	if err := c.o.Logs.Resume(rec.logInfo(), c.logPath(rec)); err != nil {
+	if err := c.o.Logs.Resume(rec.logInfo(), c.logPath(rec), c.dropped(a)); err != nil {
 		c.log.Error("the rest of a container's log is not sent", "id", rec.ID, "error", err)
 	}
 }
@@ -79,9 +81,13 @@ func (c shipping) forget(ctx context.Context, rec *Record) {
 func logFact(a *actor, fact string) {
 	text, lost := strings.CutPrefix(fact, "log-lost ")
 	n, why, _ := strings.Cut(strings.TrimPrefix(text, "log-back "), ": ")
-	if _, err := strconv.Atoi(n); err != nil {
+	entries, err := strconv.ParseUint(n, 10, 64)
+	if err != nil {
 		return
 	}
+	lose(a, entries-min(entries, a.now.lost.Unwritten), "unwritten")
+	a.now.lost.Unwritten = entries
+	a.save()
 	if !lost {
 		a.core.log.Info("a container's log is written again", "id", a.id, "entries_lost", n)
 		a.announce("log-back", "entries", n)
@@ -89,4 +95,32 @@ func logFact(a *actor, fact string) {
 	}
 	a.core.log.Error("a container's log can't be written; the container goes on", "id", a.id, "entries_lost", n, "error", why)
 	a.announce("log-lost", "entries", n, "error", why)
+}
+
+// logLost counts the entries of a container's log that nobody will read.
+type logLost struct {
+	Entries uint64 // all of them
+	// Unwritten is what the present shim has told of those that it could not write.
+	Unwritten uint64 `json:",omitempty"`
+}
+
+// lose counts entries that are lost, for the reason why: they were unwritten, or
+// unsent. It runs in the actor's goroutine.
+func lose(a *actor, entries uint64, why string) {
+	if entries == 0 {
+		return
+	}
+	a.now.lost.Entries += entries
+	a.publish()
+	if told := a.core.o.LogLost; told != nil {
+		told(entries, why)
+	}
+}
+
+// dropped returns what is told of entries that were dropped before they could be
+// sent.
+func (c shipping) dropped(a *actor) func(uint64) {
+	return func(entries uint64) {
+		a.post(letter{run: func() { lose(a, entries, "unsent"); a.save() }})
+	}
 }

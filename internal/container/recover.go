@@ -30,7 +30,8 @@ type observed struct {
 	Error                 string `json:",omitempty"`
 	// Up says that its process ran when this was written, Paused that it was
 	// frozen, Waiting that it waited for a restart by policy.
-	Up, Paused, Waiting bool `json:",omitempty"`
+	Up, Paused, Waiting bool    `json:",omitempty"`
+	Lost                logLost `json:",omitzero"`
 	// Health is that of the last start, at its last change.
 	Health *wire.Health `json:",omitempty"`
 }
@@ -44,7 +45,7 @@ func (a *actor) save() {
 		Ran: s.Ran, Restarts: s.Restarts, Pause: s.Pause, StartedAt: s.StartedAt, FinishedAt: s.FinishedAt,
 		ExitCode: s.ExitCode, OOMKilled: s.OOMKilled, Error: s.Error,
 		Up: s.Phase.live(), Paused: s.Phase == Paused, Waiting: s.Phase == Restarting,
-		Health: a.now.health,
+		Health: a.now.health, Lost: a.now.lost,
 	})
 	if err == nil {
 		err = durable.Replace(filepath.Join(a.core.dir(a.id), observedFile), data, 0o600)
@@ -97,6 +98,8 @@ func (c recovery) run(ctx context.Context) error {
 	for _, rec := range recs {
 		s, o := c.remembered(rec)
 		a := newActor(c.core, rec, s)
+		a.now.lost = o.Lost
+		a.publish()
 		if o.Health != nil && rec.Plan.Health != nil {
 			a.now.health, a.healthSince = o.Health, o.StartedAt
 			a.publish()
@@ -129,7 +132,7 @@ func (c recovery) run(ctx context.Context) error {
 func (c recovery) resume(a *actor) {
 	s, p := a.view().state, policyOf(a.view().rec.Plan)
 	if !s.Phase.live() {
-		shipping{c.core}.rest(a.view().rec)
+		shipping{c.core}.rest(a)
 	}
 	switch {
 	case s.Phase == Restarting:

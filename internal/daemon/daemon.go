@@ -196,7 +196,7 @@ func (d *Daemon) openEngine(ctx context.Context, c *config.Config, p parts) erro
 	d.engine, err = container.Open(ctx, container.Options{
 		Store: p.db, Images: p.images, Volumes: p.volumes, Networks: network.Members{Networks: p.networks}, Launcher: launcher, Events: d.bus, Prober: probe.Prober{}, Logs: ships, Committer: p.images,
 		Defaults: func() plan.Defaults { return defaults(d.config.Load(), kernel, seccomp, host.Name) },
-		Root:     c.Root, RunDir: c.Run, Log: d.log, Probed: meter{d}.probed,
+		Root:     c.Root, RunDir: c.Run, Log: d.log, Probed: meter{d}.probed, LogLost: meter{d}.logLost,
 	})
 	if err != nil {
 		return err

@@ -22,6 +22,7 @@ var (
 	healthChecks     = telemetry.Family{Name: "engine_daemon_health_checks_total", Help: "The total number of health checks"}
 	healthFailed     = telemetry.Family{Name: "engine_daemon_health_checks_failed_total", Help: "The total number of failed health checks"}
 	healthTook       = telemetry.Family{Name: "gantry_health_check_seconds", Help: "How long health checks took."}
+	logEntriesLost   = telemetry.Family{Name: "gantry_log_entries_lost_total", Help: "Entries of containers' logs that could not be written (unwritten) or were dropped before they could be sent (unsent).", Label: "why"}
 	eventKinds       = telemetry.Family{Name: "gantry_events_total", Help: "Events by type and action.", Label: "type,action"}
 	launchSteps      = telemetry.Family{Name: "gantry_launch_step_seconds", Help: "How long each step of starting a container took.", Label: "step"}
 	requests         = telemetry.Family{Name: "gantry_api_request_seconds", Help: "How long requests took, streams and waits included.", Label: "operation,result"}
@@ -114,6 +115,11 @@ func (d meter) probed(code int, took time.Duration) {
 		d.metrics.Add(healthFailed, "", 1)
 	}
 	d.metrics.Time(healthTook, "", took)
+}
+
+// logLost notes that entries of a log are lost.
+func (d meter) logLost(entries uint64, why string) {
+	d.metrics.Add(logEntriesLost, why, float64(entries))
 }
 
 // profiler serves /debug on the API while the daemon is in debug mode.

@@ -32,6 +32,9 @@ type InspectExtra struct {
 	CreateExtra
 	// WaitingFor are those of After that the start of the container waits for.
 	WaitingFor []string `json:",omitempty"`
+	// LogLost is how many entries of the container's log, since it was made, could
+	// not be written, or were dropped before they could be sent.
+	LogLost uint64 `json:",omitempty"`
 }
 
 // UpdateExtra is what Gantry adds to the body of a request to update a

@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -96,6 +97,44 @@ func (s *lineServer) got() []string {
 	return append([]string(nil), s.lines...)
 }
 
+// rawServer keeps all bytes that it is sent.
+type rawServer struct {
+	addr string
+	mu   sync.Mutex
+	b    strings.Builder
+}
+
+func newRawServer(t *testing.T) *rawServer {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { l.Close() })
+	s := &rawServer{addr: l.Addr().String()}
+	go func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			go func() { defer c.Close(); io.Copy(s, c) }()
+		}
+	}()
+	return s
+}
+
+func (s *rawServer) Write(p []byte) (int, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.b.Write(p)
+}
+
+func (s *rawServer) got() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.b.String()
+}
+
 // counted returns how many of the lines that end in 0, 1, 2, … have arrived in
 // this order, whatever came twice in between.
 func (s *lineServer) counted() int {
@@ -124,6 +163,7 @@ func TestLogDrivers(t *testing.T) {
 		syslog, gelf := newLineServer(s.T, '\n'), newLineServer(s.T, 0)
 		var mu sync.Mutex
 		var posts strings.Builder
+		fluent := newRawServer(s.T)
 		web := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
 			mu.Lock()
 			defer mu.Unlock()
@@ -140,6 +180,7 @@ func TestLogDrivers(t *testing.T) {
 			{"syslog", "syslog-address=tcp://" + syslog.addr + " syslog-format=rfc5424micro", func() string { return strings.Join(syslog.got(), "\n") }, []string{" syslog-c ", "<30>1 ", "<27>1 ", " out", " err"}},
 			{"gelf", "gelf-address=tcp://" + gelf.addr, func() string { return strings.Join(gelf.got(), "\n") }, []string{`"_tag":"gelf-c"`, `"_l":"v"`, `"short_message":"out"`, `"short_message":"err"`}},
 			{"splunk", "splunk-token=T splunk-url=" + web.URL, func() string { mu.Lock(); defer mu.Unlock(); return posts.String() }, []string{`"line":"out"`, `"attrs":{"l":"v"}`, `"tag":"splunk-c"`}},
+			{"fluentd", "fluentd-address=tcp://" + fluent.addr, fluent.got, []string{"\xa9fluentd-c", "\xa3log\xa3out", "\xa3log\xa3err", "\xaecontainer_name\xaa/fluentd-c", "\xa1l\xa1v", "\xa6source\xa6stdout"}},
 			{"local", "", func() string { return "" }, nil},
 			{"json-file", "", func() string { return "" }, nil},
 		} {
@@ -196,7 +237,7 @@ func TestLogsShowWhatWasSeen(t *testing.T) {
 	var wg sync.WaitGroup
 	for w := range 4 {
 		wg.Go(func() {
-			for i := range 6 {
+			for i := range 4 {
 				name := fmt.Sprintf("c%d-%d", w, i)
 				driver := []string{"json-file", "local"}[i%2]
 				args := []string{"run", "--name", name, "--log-driver", driver, "busybox", "echo", name}
@@ -224,17 +265,18 @@ func TestLogsShowWhatWasSeen(t *testing.T) {
 
 // A remote that ends and comes back loses nothing, nor does one that is slow.
 func TestRemoteRestarts(t *testing.T) {
+	t.Parallel()
 	d := testkit.StartBusybox(t)
 	s := newLineServer(t, '\n')
 	d.OK(t, "run", "-d", "--name", "cc", "--log-driver", "syslog", "--log-opt", "syslog-address=tcp://"+s.addr, "busybox",
-		"sh", "-c", "i=0; while [ $i -lt 400 ]; do echo line $i; i=$((i+1)); sleep 0.01; done")
+		"sh", "-c", "i=0; while [ $i -lt 200 ]; do echo line $i; i=$((i+1)); sleep 0.01; done")
 	for range 3 {
-		time.Sleep(700 * time.Millisecond)
-		s.stop()
 		time.Sleep(300 * time.Millisecond)
+		s.stop()
+		time.Sleep(200 * time.Millisecond)
 		s.start()
 	}
-	eventually(t, "every line", func() bool { return s.counted() == 400 })
+	eventually(t, "every line", func() bool { return s.counted() == 200 })
 	d.OK(t, "wait", "cc")
 	// Removal drains what is left; nothing stays behind.
 	s.mu.Lock()
@@ -254,39 +296,122 @@ func TestRemoteRestarts(t *testing.T) {
 // the other the container runs on and what was dropped is counted. A container
 // that is held up can be killed.
 func TestSlowRemoteInBothModes(t *testing.T) {
-	d := testkit.StartBusybox(t)
-	s := newLineServer(t, '\n')
+	t.Parallel()
+	d := testkit.StartBusybox(t, "--metrics-addr", "127.0.0.1:0")
+	s, down := newLineServer(t, '\n'), newLineServer(t, '\n')
 	s.delay = 3 * time.Millisecond
-	opts := []string{"--log-driver", "syslog", "--log-opt", "syslog-address=tcp://" + s.addr, "--log-opt", "cache-max-size=100k", "--log-opt", "cache-max-file=2"}
-	count := []string{"busybox", "sh", "-c", "seq 0 20000 | sed 's,^,some text to make lines longer ,'"}
-	d.OK(t, append(append([]string{"run", "--name", "held"}, opts...), count...)...)
-	eventually(t, "all of the held one", func() bool { return s.counted() == 20001 })
-	s.mu.Lock()
-	s.lines = nil
-	s.mu.Unlock()
-	s.stop()
-	fast := append(append([]string{"run", "--name", "free", "--log-opt", "mode=non-blocking"}, opts...), count...)
+	down.stop()
+	opts := func(s *lineServer, more ...string) []string {
+		return append([]string{"--log-driver", "syslog", "--log-opt", "syslog-address=tcp://" + s.addr, "--log-opt", "cache-max-size=100k", "--log-opt", "cache-max-file=2"}, more...)
+	}
+	count := []string{"busybox", "sh", "-c", "seq 0 7000 | sed 's,^,some text to make lines longer ,'"}
+	var stuck sync.WaitGroup
+	stuck.Go(func() {
+		d.OK(t, append(append([]string{"run", "-d", "--name", "stuck"}, opts(down)...), "busybox", "yes", "stuck")...)
+		time.Sleep(500 * time.Millisecond)
+		began := time.Now()
+		d.OK(t, "kill", "stuck")
+		d.OK(t, "wait", "stuck")
+		if took := time.Since(began); took > 3*time.Second {
+			t.Errorf("kill took %v", took)
+		}
+		d.OK(t, "rm", "stuck")
+	})
+	defer stuck.Wait()
+	d.OK(t, append(append([]string{"run", "--name", "held"}, opts(s)...), count...)...)
+	eventually(t, "all of the held one", func() bool { return s.counted() == 7001 })
 	began := time.Now()
-	d.OK(t, fast...)
+	d.OK(t, append(append([]string{"run", "--name", "free"}, opts(down, "--log-opt", "mode=non-blocking")...), count...)...)
 	if took := time.Since(began); took > 10*time.Second {
 		t.Errorf("the container was held up for %v", took)
 	}
-	d.OK(t, append(append([]string{"run", "-d", "--name", "stuck"}, opts...), "busybox", "yes", "stuck")...)
-	time.Sleep(500 * time.Millisecond)
-	began = time.Now()
-	d.OK(t, "kill", "stuck")
-	d.OK(t, "wait", "stuck")
-	if took := time.Since(began); took > 3*time.Second {
-		t.Errorf("kill took %v", took)
-	}
-	d.OK(t, "rm", "stuck")
-	s.start()
-	eventually(t, "the newest", func() bool { g := s.got(); return len(g) > 0 && strings.HasSuffix(g[len(g)-1], " 20000") })
-	if n := len(s.got()); n >= 20000 {
+	down.start()
+	eventually(t, "the newest", func() bool { g := down.got(); return len(g) > 0 && strings.HasSuffix(g[len(g)-1], " 7000") })
+	n := len(down.got())
+	if n >= 7000 {
 		t.Errorf("%d lines arrived", n)
 	}
 	if !strings.Contains(d.Log(), "dropped before they could be sent") {
 		t.Error("nobody was told of dropped entries")
+	}
+	if lost := logLost(t, d, "free"); lost == 0 || lost+n < 7001 {
+		t.Errorf("%d entries are lost and %d have arrived, of 7001", lost, n)
+	}
+	if lost := logLost(t, d, "held"); lost != 0 {
+		t.Errorf("%d entries are lost", lost)
+	}
+	if text := metrics(t, d); !strings.Contains(text, `gantry_log_entries_lost_total{why="unsent"} `+strconv.Itoa(logLost(t, d, "free"))) {
+		t.Errorf("metrics: %s", text)
+	}
+}
+
+// logLost is how many entries of a container's log are lost, by its inspection.
+func logLost(t *testing.T, d *testkit.Daemon, name string) int {
+	t.Helper()
+	resp, err := d.Client().Get("http://gantry/containers/" + name + "/json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	var body struct{ Gantry struct{ LogLost int } }
+	if err := json.NewDecoder(resp.Body).Decode(&body); err != nil || resp.StatusCode != http.StatusOK {
+		t.Fatal(resp.Status, err)
+	}
+	return body.Gantry.LogLost
+}
+
+// metrics reads the metrics of a daemon that serves them at a free port.
+func metrics(t *testing.T, d *testkit.Daemon) string {
+	t.Helper()
+	_, rest, _ := strings.Cut(d.Log(), "tcp://127.0.0.1:")
+	port, _, _ := strings.Cut(rest, " ")
+	resp, err := http.Get("http://127.0.0.1:" + port + "/metrics")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(resp.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(body)
+}
+
+// TestFullDisk: a container whose log can't be written goes on, and what is lost is
+// counted.
+func TestFullDisk(t *testing.T) {
+	t.Parallel()
+	root := loopDisk(t, 64<<20)
+	d := testkit.StartDaemon(t, "--data-root", root, "--metrics-addr", "127.0.0.1:0")
+	d.LoadBusybox(t)
+	d.OK(t, "run", "-d", "--name", "talker", "busybox", "sh", "-c", "trap 'seq 1 20000' USR1; while :; do sleep 0.05; done")
+	defer d.OK(t, "rm", "-f", "talker")
+	hog := filepath.Join(root, "hog")
+	f, err := os.Create(hog)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for err == nil {
+		_, err = f.Write(make([]byte, 4096))
+	}
+	f.Close()
+	d.OK(t, "kill", "-s", "USR1", "talker")
+	eventually(t, "the loss is told", func() bool { return logLost(t, d, "talker") > 0 })
+	if err := os.Remove(hog); err != nil {
+		t.Fatal(err)
+	}
+	time.Sleep(100 * time.Millisecond)
+	d.OK(t, "kill", "-s", "USR1", "talker")
+	total := func() (written int) { return strings.Count(d.OK(t, "logs", "talker")+"\n", "\n") }
+	eventually(t, "every line is written or counted", func() bool { return total()+logLost(t, d, "talker") == 40000 })
+	if text := metrics(t, d); !strings.Contains(text, `gantry_log_entries_lost_total{why="unwritten"} `+strconv.Itoa(logLost(t, d, "talker"))) {
+		t.Errorf("metrics: %s", text)
+	}
+	lost := logLost(t, d, "talker")
+	d.Kill()
+	d.Start(t)
+	if n := logLost(t, d, "talker"); n != lost {
+		t.Errorf("%d lost entries, and %d to the next daemon", lost, n)
 	}
 }
 

@@ -131,6 +131,7 @@ func (b *ship) read(ctx context.Context, ended <-chan struct{}, ch chan<- parcel
 		}
 		if dropped > 0 {
 			b.log.Warn("entries of a container's log were dropped before they could be sent", "entries", dropped)
+			b.dropped(dropped)
 			dropped = 0
 		}
 		p := parcel{at: e.At}

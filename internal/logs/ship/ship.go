@@ -47,31 +47,33 @@ func (s *Ships) Check(info plan.LogInfo) error {
 }
 
 // Begin sends the log of a container that has begun, from the cursor on. path is
-// the current file of its record.
-func (s *Ships) Begin(info plan.LogInfo, path string) error {
-	return s.begin(info, path, make(chan struct{}))
+// the current file of its record. dropped is told how many entries were dropped
+// before they could be sent, each time that some were.
+func (s *Ships) Begin(info plan.LogInfo, path string, dropped func(entries uint64)) error {
+	return s.begin(info, path, make(chan struct{}), dropped)
 }
 
 // Resume sends what is left of the log of a container that does not run.
-func (s *Ships) Resume(info plan.LogInfo, path string) error {
+func (s *Ships) Resume(info plan.LogInfo, path string, dropped func(entries uint64)) error {
 	if end, ok := local.NewReader(path).End(); !ok || end == files.ReadCursor(files.Cursor(path)).Offset {
 		return nil
 	}
 	ended := make(chan struct{})
 	close(ended)
-	return s.begin(info, path, ended)
+	return s.begin(info, path, ended, dropped)
 }
 
-func (s *Ships) begin(info plan.LogInfo, path string, ended chan struct{}) error {
+func (s *Ships) begin(info plan.LogInfo, path string, ended chan struct{}, dropped func(uint64)) error {
 	to, err := driver.New(info)
 	if err != nil {
 		return err
 	}
-	s.start(info.ContainerID, to, path, ended, maxBehind(info.Options))
+	s.start(info.ContainerID, path, ended, &ship{to: to, maxBehind: maxBehind(info.Options), dropped: dropped})
 	return nil
 }
 
-func (s *Ships) start(id string, to driver.Sender, path string, ended chan struct{}, behind int64) {
+// start runs b, which has what is particular to the container's driver.
+func (s *Ships) start(id, path string, ended chan struct{}, b *ship) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.ctx.Err() != nil {
@@ -81,10 +83,8 @@ func (s *Ships) start(id string, to driver.Sender, path string, ended chan struc
 		return // it still sends what was before
 	}
 	ctx, stop := context.WithCancel(s.ctx)
-	b := &ship{
-		to: to, reader: local.NewReader(path), cursor: files.Cursor(path), maxBehind: behind,
-		log: s.log.With("id", id), ended: ended, stop: stop, done: make(chan struct{}),
-	}
+	b.reader, b.cursor = local.NewReader(path), files.Cursor(path)
+	b.log, b.ended, b.stop, b.done = s.log.With("id", id), ended, stop, make(chan struct{})
 	s.all[id] = b
 	go func() {
 		b.run(ctx)
@@ -184,6 +184,7 @@ type ship struct {
 	// maxBehind is how many bytes of the record may wait; older entries are
 	// dropped. 0: as many as the record holds.
 	maxBehind int64
+	dropped   func(entries uint64)
 	log       *slog.Logger
 	stop      context.CancelFunc
 	done      chan struct{}

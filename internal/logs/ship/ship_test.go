@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -93,6 +94,8 @@ type rig struct {
 	ships *Ships
 	to    *remote
 	n     int
+	// dropped counts what the engine was told of.
+	dropped atomic.Uint64
 }
 
 func newRig(t *testing.T, to *remote, o files.Options) *rig {
@@ -118,8 +121,12 @@ func (r *rig) daemon() {
 	r.t.Cleanup(r.ships.Close)
 }
 
+func (r *rig) ship(max int64) *ship {
+	return &ship{to: r.to, maxBehind: max, dropped: func(n uint64) { r.dropped.Add(n) }}
+}
+
 func (r *rig) begin(max int64) {
-	r.ships.start("c", r.to, r.path, make(chan struct{}), max)
+	r.ships.start("c", r.path, make(chan struct{}), r.ship(max))
 }
 
 func (r *rig) write(n int) {
@@ -234,7 +241,7 @@ func TestDaemonGoesOnAtTheCursor(t *testing.T) {
 	r.daemon()
 	ended := make(chan struct{})
 	close(ended)
-	r.ships.start("c", r.to, r.path, ended, 0)
+	r.ships.start("c", r.path, ended, r.ship(0))
 	r.begin(0)
 	r.open(files.Options{})
 	r.write(10)
@@ -278,6 +285,9 @@ func TestSlowRemote(t *testing.T) {
 	r.ships.Close()
 	if !strings.Contains(log.String(), "dropped before they could be sent") {
 		t.Error(log.String())
+	}
+	if n := int(r.dropped.Load()); n == 0 || n+len(r.to.got()) < 5000 {
+		t.Errorf("%d entries were dropped, %d arrived", n, len(r.to.got()))
 	}
 	held := 0
 	cursor := ""

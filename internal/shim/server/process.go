@@ -289,6 +289,9 @@ func (p *process) reaped(st syscall.WaitStatus) {
 	p.drain()
 	if p.log != nil {
 		p.log.Close()
+		if f := p.s.trouble.now(); f != "" {
+			p.s.fact(f) // the last of what is lost
+		}
 	}
 	p.s.late.Add(1) // finish is still to come
 	p.closeInput()
