@@ -18,7 +18,7 @@ var layers = [][]string{
 	{"wire", "event", "plan", "filter", "job"},
 	{"store", "content", "layer", "image", "remote", "ocispec", "cgroup", "seccomp", "ociruntime", "rootpath", "archive", "overlay", "userns", "quota", "cdi", "logs", "shim", "network", "volume", "probe", "plugin"},
 	{"launch", "container", "build", "disk"},
-	{"doctor", "server", "client", "cli", "compose", "config"},
+	{"doctor", "server", "client", "cli", "compose", "config", "registry"},
 	{"daemon"},
 	{"testkit", "arch"},
 }

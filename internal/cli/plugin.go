@@ -45,6 +45,13 @@ func findPlugin(a *App, name string) string {
 			}
 		}
 	}
+	// The project's own may also be beside this program, as in a build.
+	if self, err := os.Executable(); err == nil && name == "registry" {
+		p := filepath.Join(filepath.Dir(self), "gantry-"+name)
+		if fi, err := os.Stat(p); err == nil && fi.Mode().IsRegular() && fi.Mode()&0o111 != 0 {
+			return p
+		}
+	}
 	return ""
 }
 
