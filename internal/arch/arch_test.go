@@ -16,7 +16,7 @@ import (
 var layers = [][]string{
 	{"errs", "durable", "keyed", "id", "version"},
 	{"wire", "event", "plan", "filter", "job"},
-	{"store", "content", "layer", "image", "remote", "ocispec", "cgroup", "seccomp", "ociruntime", "rootpath", "archive", "overlay", "userns", "quota", "cdi", "logs", "shim", "network", "volume", "probe", "plugin"},
+	{"store", "content", "layer", "image", "remote", "ocispec", "cgroup", "seccomp", "ociruntime", "rootpath", "archive", "tree", "overlay", "userns", "quota", "cdi", "logs", "shim", "network", "volume", "probe", "plugin"},
 	{"launch", "container", "build", "disk"},
 	{"doctor", "server", "client", "cli", "compose", "config", "registry"},
 	{"daemon"},

@@ -35,6 +35,9 @@ type Change struct {
 type Upper struct {
 	Dir   string
 	Lower []string
+	// Whole says that Dir is a copy of what is below with the changes made
+	// in it, and no directory of an overlay.
+	Whole bool
 }
 
 // stubs are what an engine puts into a root file system to mount over. While
@@ -53,6 +56,20 @@ func (u Upper) Changes(ctx context.Context) ([]Change, error) {
 		return nil
 	}, walkOptions{unhidden: true})
 	return list, err
+}
+
+// Usage is the disk space in bytes of what has changed; of an overlay's directory
+// that is what UpperUsage says. What can't be read counts nothing.
+func (u Upper) Usage(ctx context.Context) int64 {
+	if !u.Whole {
+		return UpperUsage(ctx, u.Dir)
+	}
+	var n int64
+	_ = u.walk(ctx, func(d *diff) error {
+		n += d.st.Blocks * 512
+		return nil
+	}, walkOptions{unhidden: true})
+	return n
 }
 
 // A diff is what a walk meets. fd is open with O_PATH on the upper file, and
@@ -87,7 +104,10 @@ func (u Upper) walk(ctx context.Context, meet func(*diff) error, o walkOptions) 
 		}
 		low = append(low, fd)
 	}
-	return w.dir(up, low, "", false)
+	if u.Whole { // as an opaque directory that is compared with what it hides
+		w.o.unhidden = true
+	}
+	return w.dir(up, low, "", u.Whole)
 }
 
 func openTop(dir string) (int, error) {

@@ -65,6 +65,8 @@ type Config struct {
 	ShmSize        int64  // bytes
 	Ulimits        map[string]Ulimit
 
+	StorageDriver string // one of StorageDriver; empty for overlayfs
+
 	LogDriver string // of containers
 	LogOpts   map[string]string
 

@@ -82,7 +82,8 @@ func TestErrors(t *testing.T) {
 		{``, []string{"--instance", "UPPER"}, "invalid instance"},
 		{``, []string{"--exec-opt", "native.cgroupdriver=x"}, "native.cgroupdriver option x not supported"},
 		{``, []string{"--exec-opt", "native.cgroupdriver=systemd", "--cgroup-parent", "/x"}, "xxx.slice"},
-		{``, []string{"--storage-driver", "zfs"}, "only overlayfs"},
+		{``, []string{"--storage-driver", "zfs"}, "zfs is not supported: overlayfs works on zfs"},
+		{``, []string{"--storage-driver", "nosuch"}, "known are btrfs, erofs, native, overlay, overlay2, overlayfs, vfs"},
 		{``, []string{"--default-address-pool", "base=10.0.0.0/8,bogus=1"}, "unexpected key 'bogus'"},
 	} {
 		if _, err := load(t, x.file, x.args...); err == nil || !strings.Contains(err.Error(), x.want) {

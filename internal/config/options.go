@@ -130,7 +130,7 @@ func imageOptions() []Option {
 		{Flag: "max-concurrent-uploads", Key: "max-concurrent-uploads", Usage: "Uploads at once", field: number(func(c *Config) *int { return &c.MaxUploads })},
 		{Flag: "max-download-attempts", Key: "max-download-attempts", Usage: "Attempts of each download", field: number(func(c *Config) *int { return &c.DownloadAttempts })},
 		{Key: "registries", field: registries()},
-		{Flag: "storage-driver", Short: "s", Key: "storage-driver", Usage: "Storage driver", Status: Warned, Reason: "the driver is overlayfs", field: parsed("string", overlayOnly)},
+		{Flag: "storage-driver", Short: "s", Key: "storage-driver", Usage: "Storage driver (overlayfs|vfs|btrfs|erofs)", field: parsed("string", storageDriver)},
 		{Flag: "storage-opt", Key: "storage-opts", Usage: "Storage driver options", Status: Refused, Reason: "the storage driver has no options", field: ignored("list")},
 		{Flag: "containerd", Key: "containerd", Usage: "Address of containerd", Status: Warned, Reason: "there is no separate containerd", field: ignored("string")},
 		{Flag: "cri-containerd", Key: "cri-containerd", Usage: "Start containerd with CRI", Status: Refused, Reason: "there is no separate containerd", field: ignored("")},

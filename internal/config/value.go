@@ -290,14 +290,6 @@ func address1(at func(*Config) *[]netip.Addr) field {
 	})
 }
 
-// overlayOnly accepts the names that Docker has for overlay storage.
-func overlayOnly(_ *Config, s string) error {
-	if s != "overlay2" && s != "overlayfs" && s != "" {
-		return fmt.Errorf("storage driver %s: only overlayfs is there", s)
-	}
-	return nil
-}
-
 // publishing reads how published ports pass the host's filters.
 func publishing(c *Config, s string) error {
 	switch s {

@@ -66,7 +66,7 @@ func (c *Files) Changes(ctx context.Context, ref string) ([]wire.FilesystemChang
 // upper is a container's writable directory, which is made if it never ran.
 func (c *Files) upper(ctx context.Context, a *actor) (launch.FilesUpper, error) {
 	rec := a.view().rec
-	u := launch.FilesUpper{Dir: filepath.Join(c.dir(rec.ID), "upper"), Lower: rec.Image.Lower}
+	u := launch.FilesUpper{Dir: filepath.Join(c.dir(rec.ID), "upper"), Lower: rec.Image.Lower, Whole: rec.Image.Whole}
 	if a.view().state.Phase.live() {
 		return u, nil
 	}

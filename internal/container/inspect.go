@@ -22,9 +22,9 @@ func (c *Query) Inspect(ctx context.Context, ref string, o InspectOptions) (wire
 	hc.Links = links{c.core}.shown(rec)
 	w := wire.ContainerJSON{Gantry: order{c.core}.extra(s), InspectResponse: wire.InspectResponse{
 		ID: rec.ID, Created: stamp(rec.CreatedAt), Args: []string{}, State: s.wireState(), Image: rec.Image.ID,
-		Name: "/" + rec.Name, RestartCount: s.state.Restarts, Driver: "overlayfs", Platform: rec.Image.Platform,
+		Name: "/" + rec.Name, RestartCount: s.state.Restarts, Driver: rec.Image.driver(), Platform: rec.Image.Platform,
 		ExecIDs: c.execs.running(rec.ID), HostConfig: &hc, Config: &cfg,
-		Storage: &wire.Storage{RootFS: &wire.RootFSStorage{Snapshot: &wire.RootFSStorageSnapshot{Name: "overlayfs"}}},
+		Storage: &wire.Storage{RootFS: &wire.RootFSStorage{Snapshot: &wire.RootFSStorageSnapshot{Name: rec.Image.driver()}}},
 		Mounts:  c.mountPoints(ctx, p), NetworkSettings: s.networkSettings(),
 		ImageManifestDescriptor: rec.Image.Manifest,
 	}}

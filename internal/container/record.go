@@ -44,6 +44,18 @@ type Image struct {
 	// Lower are the directories of its layers, topmost first. They stay
 	// while the image is pinned for the container.
 	Lower []string
+	// Driver is the storage driver that has them; empty for overlayfs. Whole
+	// says that there is one, and that it is the image's whole tree.
+	Driver string `json:",omitempty"`
+	Whole  bool   `json:",omitempty"`
+}
+
+// driver is the name of the storage driver.
+func (i *Image) driver() string {
+	if i.Driver == "" {
+		return "overlayfs"
+	}
+	return i.Driver
 }
 
 // The buckets: records by ID, and IDs by name. Both change in one transaction,

@@ -18,7 +18,7 @@ type sizeCache struct {
 // sizes returns the disk space in bytes that a container's own layer takes,
 // and that with its image.
 func (c *core) sizes(ctx context.Context, rec *Record) (rw, root int64) {
-	rw = launch.UpperUsage(ctx, filepath.Join(c.dir(rec.ID), "upper"))
+	rw = launch.FilesUpper{Dir: filepath.Join(c.dir(rec.ID), "upper"), Lower: rec.Image.Lower, Whole: rec.Image.Whole}.Usage(ctx)
 	root = rw
 	for _, dir := range rec.Image.Lower {
 		root += c.layers.of(ctx, dir)

@@ -47,7 +47,7 @@ func (c *core) start(ctx context.Context, a *actor, rec *Record, from *shim.Chec
 
 // plainInput is input without the containers it joins.
 func (c *core) plainInput(rec *Record) launch.Input {
-	in := launch.Input{ID: rec.ID, Name: rec.Name, Plan: rec.Plan, Lower: rec.Image.Lower}
+	in := launch.Input{ID: rec.ID, Name: rec.Name, Plan: rec.Plan, Lower: rec.Image.Lower, Whole: rec.Image.Whole}
 	for target, i := range rec.Images {
 		if in.Images == nil {
 			in.Images = map[string][]string{}

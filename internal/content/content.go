@@ -2,7 +2,7 @@
 // keep them, the directories that layers are unpacked to, and the collector of
 // what nothing keeps any more. The stores are those of containerd, opened in
 // this process: blobs below <root>/content, overlay snapshots below
-// <root>/snapshots.
+// <root>/snapshots, those of other storage drivers below <root>/drivers/<name>.
 //
 // Package image gives them their meaning, and the builder works on the same
 // stores. It must not know of containers beyond the owner ids of pins.
@@ -30,7 +30,6 @@ import (
 	"github.com/containerd/containerd/v2/core/snapshots"
 	"github.com/containerd/containerd/v2/pkg/namespaces"
 	"github.com/containerd/containerd/v2/plugins/content/local"
-	"github.com/containerd/containerd/v2/plugins/snapshots/overlay"
 	"github.com/containerd/errdefs"
 	"github.com/containerd/log"
 	bolt "go.etcd.io/bbolt"
@@ -43,13 +42,11 @@ import (
 // Namespace is the containerd namespace of everything in the stores.
 const Namespace = "gantry"
 
-// SnapshotterName is the name that snapshots are filed under.
-const SnapshotterName = "overlayfs"
-
 // Options says where the stores are and what they accept.
 type Options struct {
 	Root   string       // data root, absolute; created with mode 0700
 	Limits layer.Limits // of a layer; zero for the defaults
+	Driver string       // of storage; OverlayFS if empty
 }
 
 // A Store is the open stores. It is safe for concurrent use.
@@ -57,6 +54,7 @@ type Store struct {
 	limits  layer.Limits
 	meta    *metadata.DB
 	overlay snapshots.Snapshotter // below meta's
+	driver  *driver
 	*Garbage
 	leases  leases.Manager
 	images  images.Store
@@ -80,8 +78,8 @@ func Open(ctx context.Context, o Options) (_ *Store, err error) {
 	if err := log.SetLevel("error"); err != nil {
 		return nil, err
 	}
-	blobDir, snapDir := filepath.Join(o.Root, "content"), filepath.Join(o.Root, "snapshots")
-	for _, dir := range []string{o.Root, blobDir, snapDir} {
+	blobDir := filepath.Join(o.Root, "content")
+	for _, dir := range []string{o.Root, blobDir} {
 		if err := os.MkdirAll(dir, 0o700); err != nil {
 			return nil, err
 		}
@@ -103,13 +101,12 @@ func Open(ctx context.Context, o Options) (_ *Store, err error) {
 	if err != nil {
 		return nil, err
 	}
-	plain, err := overlay.NewSnapshotter(snapDir, overlay.WithUpperdirLabel, overlay.AsynchronousRemove)
-	if err != nil {
+	if s.driver, err = openDriver(o); err != nil {
 		return nil, err
 	}
-	s.Garbage = &Garbage{newTrash(ctx, plain), filepath.Join(snapDir, "snapshots")}
+	s.Garbage = &Garbage{newTrash(ctx, s.driver.layers), s.driver.dir}
 	s.overlay = s.trash
-	s.meta = metadata.NewDB(db, raw, map[string]snapshots.Snapshotter{SnapshotterName: s.overlay}, metadata.WithPolicyIsolated)
+	s.meta = metadata.NewDB(db, raw, map[string]snapshots.Snapshotter{s.driver.name: s.overlay}, metadata.WithPolicyIsolated)
 	s.leases, s.images = metadata.NewLeaseManager(s.meta), metadata.NewImageStore(s.meta)
 	ctx = Namespaced(ctx)
 	if err := s.meta.Init(ctx); err != nil {
@@ -123,7 +120,9 @@ func Open(ctx context.Context, o Options) (_ *Store, err error) {
 }
 
 // Close closes the stores. Nothing may be using them.
-func (s *Store) Close() error { return errors.Join(s.overlay.Close(), s.meta.Close()) }
+func (s *Store) Close() error {
+	return errors.Join(s.overlay.Close(), s.driver.others(), s.meta.Close())
+}
 
 // Namespaced returns ctx for calls of the stores that the methods below return.
 // The methods of Store do it themselves.
@@ -139,9 +138,6 @@ func (s *Store) Images() images.Store { return s.images }
 
 // Leases returns the manager of leases.
 func (s *Store) Leases() leases.Manager { return s.leases }
-
-// Snapshots returns the store of unpacked layers, named by chain ID.
-func (s *Store) Snapshots() snapshots.Snapshotter { return s.meta.Snapshotter(SnapshotterName) }
 
 // Limits are those of Options.
 func (s *Store) Limits() layer.Limits { return s.limits }

@@ -138,7 +138,7 @@ func (s *Store) leaseLayers(ctx context.Context, chains []digest.Digest) error {
 	return kind(s.meta.Update(func(tx *bolt.Tx) error {
 		ctx := boltutil.WithTransaction(ctx, tx)
 		for _, chain := range chains {
-			r := leases.Resource{ID: chain.String(), Type: "snapshots/" + SnapshotterName}
+			r := leases.Resource{ID: chain.String(), Type: "snapshots/" + s.driver.name}
 			if err := s.leases.AddResource(ctx, leases.Lease{ID: hold}, r); err != nil {
 				return err
 			}

@@ -62,7 +62,7 @@ func (s *Store) Unpack(ctx context.Context, layers []Layer) error {
 	ahead, stop := context.WithCancel(ctx)
 	var wg sync.WaitGroup
 	defer func() { stop(); wg.Wait() }()
-	if len(todo) > 1 {
+	if len(todo) > 1 && !s.driver.whole {
 		for _, i := range todo[1:] {
 			// What is wrong with it, if something is, shows again below.
 			wg.Go(func() { _ = s.Stage(ahead, layers[:i+1]) })
@@ -121,6 +121,9 @@ func (u *unpacker) unpacked(ctx context.Context, chain digest.Digest) bool {
 // the Unpack to come. The context must be one of Hold, and hold until then.
 func (s *Store) Stage(ctx context.Context, layers []Layer) error {
 	ctx, u := Namespaced(ctx), &s.unpacker
+	if s.driver.whole && len(layers) > 1 {
+		return nil // a whole tree begins with the one below
+	}
 	last := layers[len(layers)-1]
 	chain := Chain(layers, len(layers))
 	_, err := u.stages.Do(ctx, chain.String(), func(ctx context.Context) (struct{}, error) {
@@ -185,7 +188,7 @@ func (u *unpacker) fill(ctx context.Context, l Layer, parent digest.Digest, blin
 	if err != nil {
 		return f, err
 	}
-	_, stats, err := layer.Unpack(ctx, dir, r, l.DiffID, layer.Options{Limits: u.s.limits, Parents: parents, Blind: blind})
+	_, stats, err := layer.Unpack(ctx, dir, r, l.DiffID, layer.Options{Limits: u.s.limits, Parents: parents, Blind: blind, Whole: u.s.driver.whole})
 	if err != nil {
 		return f, err
 	}
@@ -294,6 +297,9 @@ func (s *Store) Dirs(ctx context.Context, chain digest.Digest) ([]string, error)
 			return nil, errs.New(errs.Corrupt, "snapshot %s is not a layer", key)
 		}
 		dirs = append(dirs, dir)
+		if s.driver.whole {
+			break
+		}
 		key = info.Parent
 	}
 	s.dirs.Store(chain, slices.Clone(dirs))

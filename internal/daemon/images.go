@@ -30,7 +30,7 @@ type imageStore struct {
 
 // openImages opens the image stores.
 func (d *Daemon) openImages(ctx context.Context, c *config.Config) (*imageStore, error) {
-	store, err := content.Open(ctx, content.Options{Root: c.Root})
+	store, err := content.Open(ctx, content.Options{Root: c.Root, Driver: c.StorageDriver})
 	if err != nil {
 		return nil, err
 	}
@@ -82,7 +82,7 @@ func (s *imageStore) Resolve(ctx context.Context, ref, platform string) (*plan.I
 		m.Annotations = img.Target.Annotations
 	}
 	return &plan.Image{Digest: img.ID.String(), Config: img.Config.Config},
-		container.Image{ID: img.ID.String(), Platform: img.Platform.OS, Manifest: &m, Lower: lower}, nil
+		container.Image{ID: img.ID.String(), Platform: img.Platform.OS, Manifest: &m, Lower: lower, Driver: s.content.Driver(), Whole: s.content.Whole()}, nil
 }
 
 // ensureHello makes the embedded image, which is there for who asks.

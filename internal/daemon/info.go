@@ -29,12 +29,10 @@ import (
 	"gantry/internal/wire"
 )
 
-// driver is the storage driver as Docker calls it with its containerd store.
-const driver = "overlayfs"
-
 // about answers what the API asks about the daemon itself.
 type about struct {
 	id      string
+	driver  string // of storage
 	host    hostinfo.Host
 	kernel  plan.Kernel
 	cgroups *cgroup.Host
@@ -81,7 +79,7 @@ func (a *about) Info(ctx context.Context) (wire.Info, error) {
 	info := wire.Info{
 		ID: a.id, Name: a.host.Name, ServerVersion: version.Engine,
 		Containers: n.Total, ContainersRunning: n.Running, ContainersPaused: n.Paused, ContainersStopped: n.Stopped, Images: images,
-		Driver: driver, DriverStatus: append([][2]string{{"driver-type", "io.containerd.snapshotter.v1"}}, budgetStatus(a.budget())...),
+		Driver: a.driver, DriverStatus: append([][2]string{{"driver-type", "io.containerd.snapshotter.v1"}}, budgetStatus(a.budget())...),
 		Plugins: system.PluginsInfo{
 			Volume: append([]string{"local"}, a.plugins("VolumeDriver")...), Network: []string{"bridge", "host", "null"}, Log: plan.LogDrivers(),
 		},

@@ -43,7 +43,7 @@ func (d *Daemon) measure(a *about) {
 		Label: "architecture,commit,daemon_id,graphdriver,kernel,os,os_type,os_version,version",
 	}, func() map[string]float64 {
 		h := a.host
-		return map[string]float64{telemetry.Labels(h.Architecture, version.Commit, a.id, driver, h.Kernel, h.OS, "linux", h.OSVersion, version.Engine): 1}
+		return map[string]float64{telemetry.Labels(h.Architecture, version.Commit, a.id, a.driver, h.Kernel, h.OS, "linux", h.OSVersion, version.Engine): 1}
 	})
 	m.Gauge(telemetry.Family{Name: "engine_daemon_container_states_containers", Help: "The count of containers in various states", Label: "state"},
 		func() map[string]float64 {

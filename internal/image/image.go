@@ -115,6 +115,14 @@ func (s *Images) Lower(ctx context.Context, i *Image) ([]string, error) {
 	if err := s.store.Unpack(ctx, i.Layers); err != nil {
 		return nil, err
 	}
+	// It may have come under another storage driver, whose layers it keeps.
+	c, err := s.read(ctx, i.Manifest)
+	if err != nil {
+		return nil, err
+	}
+	if err := s.store.Refer(ctx, c.conf.Digest, i.ChainID); err != nil {
+		return nil, err
+	}
 	return s.store.Dirs(ctx, i.ChainID)
 }
 

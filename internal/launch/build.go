@@ -89,7 +89,7 @@ func (b *build) close() {
 	}
 }
 
-func (b *build) makeRootfs(context.Context) error {
+func (b *build) makeRootfs(ctx context.Context) error {
 	if len(b.in.Lower) == 0 {
 		return errs.New(errs.Invalid, runtimeFailed+"the container has no image")
 	}
@@ -103,7 +103,14 @@ func (b *build) makeRootfs(context.Context) error {
 		}
 	}
 	upper := filepath.Join(dir, "upper")
-	if err := rootfs.MakeUpper(upper, b.in.Lower[0]); err != nil {
+	var err error
+	fresh := false
+	if b.in.Whole {
+		fresh, err = rootfs.CloneTree(ctx, upper, b.in.Lower[0])
+	} else {
+		err = rootfs.MakeUpper(upper, b.in.Lower[0])
+	}
+	if err != nil {
 		return fmt.Errorf("root file system: %w", err)
 	}
 	if size := b.in.Plan.RootSize; size > 0 && b.l.o.Quota != nil {
@@ -111,15 +118,21 @@ func (b *build) makeRootfs(context.Context) error {
 			return fmt.Errorf("root file system: %w", err)
 		}
 	}
-	view, err := rootfs.Open(upper, b.in.Lower)
-	if err != nil {
+	if b.view, err = rootfs.Open(upper, b.in.below()); err != nil {
 		return fmt.Errorf("root file system: %w", err)
 	}
-	b.view = view
-	if view.Fresh {
+	if b.view.Fresh && !b.in.Whole || fresh {
 		return rootfs.Mark(upper)
 	}
 	return nil
+}
+
+// below are the directories that the container's own lies over.
+func (in *Input) below() []string {
+	if in.Whole {
+		return nil
+	}
+	return in.Lower
 }
 
 func (b *build) mountVolumes(ctx context.Context) error {

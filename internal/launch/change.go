@@ -65,7 +65,7 @@ func (l *Launcher) Source(ctx context.Context, in Input, m plan.Mount) (_ *Sourc
 	case "bind":
 		err = bindSource(m)
 	case "volume":
-		if b.view, err = rootfs.Open(filepath.Join(l.dir(in.ID), "upper"), in.Lower); err == nil {
+		if b.view, err = rootfs.Open(filepath.Join(l.dir(in.ID), "upper"), in.below()); err == nil {
 			err = b.mountVolume(ctx, m)
 		}
 	}

@@ -109,7 +109,7 @@ func downFiles(ctx context.Context, l *Launcher, in Input, o FilesOptions) (fd i
 	}
 	dir := l.dir(in.ID)
 	p := rootfs.Parts{
-		Upper: filepath.Join(dir, "upper"), Work: filepath.Join(dir, "work"), Lower: in.Lower, Write: o.Write, ReadOnly: in.Plan.ReadOnly,
+		Upper: filepath.Join(dir, "upper"), Work: filepath.Join(dir, "work"), Lower: in.below(), Write: o.Write, ReadOnly: in.Plan.ReadOnly,
 		Bounded: in.Plan.RootSize > 0,
 	}
 	if o.Bare {

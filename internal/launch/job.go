@@ -62,7 +62,7 @@ func (b *build) makeJob(context.Context) error {
 func (b *build) overlay() *job.Overlay {
 	dir := b.l.dir(b.in.ID)
 	return &job.Overlay{
-		Lower: b.in.Lower, Upper: filepath.Join(dir, "upper"), Work: filepath.Join(dir, "work"), Options: rootfs.Options(),
+		Lower: b.in.below(), Upper: filepath.Join(dir, "upper"), Work: filepath.Join(dir, "work"), Options: rootfs.Options(),
 		Mapped: b.users.User != nil, Bounded: b.in.Plan.RootSize > 0,
 	}
 }

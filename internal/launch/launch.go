@@ -41,6 +41,9 @@ type Input struct {
 	Plan *plan.Plan
 	// Lower are the read-only directories of the image, topmost first.
 	Lower []string
+	// Whole says that the only one of Lower is the image's whole tree: the
+	// container gets a copy of it, not an overlay.
+	Whole bool
 	// Images are those of the images that are mounted, by target.
 	Images map[string][]string
 	Joins  Joins
@@ -219,7 +222,7 @@ func (l *Launcher) runDir(id string) string { return filepath.Join(l.o.RunDir, "
 // against each other.
 func (l *Launcher) Check(in Input) error {
 	if in.Plan.RootSize > 0 {
-		if l.o.Quota == nil {
+		if l.o.Quota == nil || in.Whole {
 			return errs.New(errs.Invalid, noQuota)
 		}
 		if err := l.o.Quota.Supported(); err != nil {

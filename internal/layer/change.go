@@ -88,6 +88,9 @@ func (a *applier) whiteout(dir, base string) error {
 		}
 		return a.hide(parent, dir, name)
 	}
+	if a.whole {
+		return a.uncover(parent, dir)
+	}
 	if len(a.parents) == 0 && !a.blind {
 		return nil
 	}
@@ -99,6 +102,9 @@ func (a *applier) whiteout(dir, base string) error {
 
 // hide hides base of the layers below.
 func (a *applier) hide(parent int, dir, base string) error {
+	if a.whole {
+		return a.drop(parent, dir, base)
+	}
 	if len(a.parents) == 0 && !a.blind {
 		return nil
 	}
@@ -128,6 +134,9 @@ func (a *applier) imply(parent int, name, full string) error {
 	}
 	if a.blind {
 		a.implied[full] = true
+	}
+	if a.whole {
+		a.mine[full] = true
 	}
 	for _, p := range a.parents {
 		fd, err := unix.Openat2(p, full, &unix.OpenHow{

@@ -10,7 +10,8 @@
 //
 // Format: OCI image-spec, layer.md (tar, whiteouts as .wh. files); the result
 // is in overlayfs's terms (whiteout = character device 0:0, opaque directory =
-// xattr trusted.overlay.opaque), Documentation/filesystems/overlayfs.rst.
+// xattr trusted.overlay.opaque), Documentation/filesystems/overlayfs.rst, or,
+// with Options.Whole, a tree as a container sees it.
 package layer
 
 import (
@@ -65,6 +66,10 @@ type Options struct {
 	// Blind is a layer with others below that are not there yet. Adopt
 	// completes it when they are.
 	Blind bool
+	// Whole is for a directory that holds a copy of the layers below: what
+	// the layer hides is removed from it, and Parents are not needed. Files
+	// that are there are replaced, never written in place.
+	Whole bool
 }
 
 // Stats is what a layer held.
@@ -75,7 +80,7 @@ type Stats struct {
 }
 
 // Apply unpacks the tar of r, uncompressed, into dir, which is empty or holds
-// what the same tar has put there. Entries that contradict each other are
+// what the same tar has put there (or, with Options.Whole, the layers below). Entries that contradict each other are
 // settled as by Docker: the last one wins.
 //
 // errs.Invalid is a tar that is broken or refused; the text names the entry.
@@ -142,6 +147,8 @@ type applier struct {
 	implied map[string]bool // directories for Adopt
 	dirs    *dirs
 	into    *ExtractOptions // of Extract; nil for a layer
+	whole   bool
+	mine    map[string]bool // with whole: what this layer has brought
 	stats   Stats
 	times   []dirTime // of directories, to be set when nothing is added any more
 	buf     []byte
@@ -153,7 +160,7 @@ type dirTime struct {
 }
 
 func newApplier(dir string, o Options) (a *applier, err error) {
-	a = &applier{limits: o.Limits.withDefaults(), blind: o.Blind, implied: map[string]bool{}, buf: make([]byte, 128<<10)}
+	a = &applier{limits: o.Limits.withDefaults(), blind: o.Blind, implied: map[string]bool{}, whole: o.Whole, mine: map[string]bool{}, buf: make([]byte, 128<<10)}
 	root, err := openDir(dir)
 	if err != nil {
 		return nil, err
@@ -225,7 +232,13 @@ func (a *applier) entry(hdr *tar.Header, body io.Reader) error {
 	if err != nil {
 		return err
 	}
-	return a.create(parent, dir, base, hdr, body)
+	if err := a.create(parent, dir, base, hdr, body); err != nil {
+		return err
+	}
+	if a.whole {
+		a.mine[path.Join(dir, base)] = true
+	}
+	return nil
 }
 
 // cleanName returns name as a clean relative path, or errs.Invalid if it leads

@@ -21,7 +21,7 @@ import (
 // Layers are the directories of an overlay (overlayfs,
 // Documentation/filesystems/overlayfs.rst).
 type Layers struct {
-	Lower []string // read-only, topmost first, absolute
+	Lower []string // read-only, topmost first, absolute; without any, Upper alone is what is mounted
 	Upper string   // writable; empty for a read-only overlay
 	Work  string   // scratch directory on Upper's file system
 	// Options are further mount options, such as "index=off".
@@ -40,6 +40,9 @@ func Mount(l Layers, attrs uint64) (int, error) {
 	if err := unix.Uname(&u); err != nil {
 		return -1, err
 	}
+	if len(l.Lower) == 0 {
+		return l.mountTree(attrs)
+	}
 	release := unix.ByteSliceToString(u.Release[:])
 	if l.Mapped != nil {
 		return mountMapped(l, attrs, atLeast(release, 6, 15))
@@ -52,6 +55,28 @@ func Mount(l Layers, attrs uint64) (int, error) {
 		return mountNew(l, attrs)
 	}
 	return mountOld(l, attrs, l.mountHere)
+}
+
+// mountTree mounts the upper directory itself, which is a whole tree: no overlay
+// is needed, and none has to be possible on its file system.
+func (l Layers) mountTree(attrs uint64) (int, error) {
+	var fd int
+	var err error
+	if l.Mapped != nil {
+		fd, err = l.Mapped.clone(l.Upper)
+	} else {
+		fd, err = unix.OpenTree(unix.AT_FDCWD, l.Upper, unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC)
+	}
+	if err != nil {
+		return -1, fmt.Errorf("mount %s: %w", l.Upper, err)
+	}
+	// Private, as what fsmount(2) gives.
+	a := unix.MountAttr{Attr_set: attrs, Propagation: unix.MS_PRIVATE}
+	if err := unix.MountSetattr(fd, "", unix.AT_EMPTY_PATH, &a); err != nil {
+		unix.Close(fd)
+		return -1, fmt.Errorf("mount %s: set its attributes: %w", l.Upper, err)
+	}
+	return fd, nil
 }
 
 // takesLayers says whether a kernel of that release takes layers one by one

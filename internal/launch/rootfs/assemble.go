@@ -28,7 +28,7 @@ type Place struct {
 // Parts say what a root consists of.
 type Parts struct {
 	Upper, Work string
-	Lower       []string // topmost first
+	Lower       []string // topmost first; without any, Upper is the whole root
 	Places      []Place  // by depth
 	// Write allows to write; only while nobody else has the root mounted.
 	// Without it missing mount points are not made but left out.
@@ -57,9 +57,20 @@ func (p Parts) assemble() (int, error) {
 	}
 	const attrs = unix.MOUNT_ATTR_NODEV | unix.MOUNT_ATTR_NOSUID | unix.MOUNT_ATTR_NOEXEC
 	l := overlay.Layers{Lower: append([]string{p.Upper}, p.Lower...), Options: Options()}
+	if len(p.Lower) == 0 {
+		l.Lower, l.Upper = nil, p.Upper
+		if !p.Write {
+			return p.assembleOn(l, attrs|unix.MOUNT_ATTR_RDONLY)
+		}
+	}
 	if p.Write {
 		l.Lower, l.Upper, l.Work, l.Bounded = p.Lower, p.Upper, p.Work, p.Bounded
 	}
+	return p.assembleOn(l, attrs)
+}
+
+// assembleOn puts the places on the root.
+func (p Parts) assembleOn(l overlay.Layers, attrs uint64) (int, error) {
 	top, err := overlay.Mount(l, attrs)
 	if err != nil {
 		return -1, err

@@ -9,6 +9,7 @@
 package rootfs
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -20,6 +21,7 @@ import (
 
 	"gantry/internal/overlay"
 	"gantry/internal/rootpath"
+	"gantry/internal/tree"
 )
 
 // MakeUpper makes a container's writable directory, with the owner and the
@@ -45,6 +47,24 @@ func MakeUpper(upper, top string) error {
 		return fmt.Errorf("make %s: %w", upper, err)
 	}
 	return nil
+}
+
+// CloneTree makes a container's root out of the image's whole tree, and tells
+// whether it was not there yet. What a crash has left of an earlier try goes.
+func CloneTree(ctx context.Context, upper, image string) (fresh bool, err error) {
+	if _, err := os.Lstat(upper); err == nil || !errors.Is(err, os.ErrNotExist) {
+		return false, err
+	}
+	old, err := filepath.Glob(filepath.Join(filepath.Dir(upper), "."+filepath.Base(upper)+"-*"))
+	if err != nil {
+		return false, err
+	}
+	for _, dir := range old {
+		if err := tree.Remove(dir); err != nil {
+			return false, err
+		}
+	}
+	return true, tree.Clone(ctx, image, upper)
 }
 
 // Mark makes the file by which programs tell that they are in a container.

@@ -203,7 +203,7 @@ func (j *Job) root(r *specs.Root, propagation string, o Options) error {
 }
 
 func overlay(o *Overlay) error {
-	if len(o.Lower) == 0 || len(o.Lower) > 500 {
+	if len(o.Lower) == 0 && o.Upper == "" || len(o.Lower) > 500 {
 		return invalid("root", "has an overlay of %d layers; 1 to 500 are possible", len(o.Lower))
 	}
 	for _, dir := range append([]string{o.Upper, o.Work}, o.Lower...) {

@@ -16,7 +16,7 @@ import (
 // Overlay says which directories make a container's root file system
 // (overlayfs, Documentation/filesystems/overlayfs.rst).
 type Overlay struct {
-	Lower []string // read-only layers, topmost first
+	Lower []string // read-only layers, topmost first; without any, Upper is the root itself
 	Upper string   // the container's own writable layer
 	Work  string   // overlayfs's scratch directory, on Upper's file system
 	// Options are further mount options, such as "index=off".
