@@ -5,7 +5,7 @@
 set -eu
 cache=${1:?usage: deps.sh CACHE-DIRECTORY}
 missing=
-for pair in busybox:busybox-static qemu-system-x86_64:qemu-system-x86 ip:iproute2 nft:nftables curl:curl ps:procps depmod:kmod debootstrap:debootstrap runc:runc podman:podman skopeo:skopeo conmon:conmon criu:criu; do
+for pair in busybox:busybox-static qemu-system-x86_64:qemu-system-x86 ip:iproute2 nft:nftables curl:curl ps:procps depmod:kmod debootstrap:debootstrap runc:runc podman:podman skopeo:skopeo conmon:conmon criu:criu mkfs.btrfs:btrfs-progs mkfs.erofs:erofs-utils mmdebstrap:mmdebstrap; do
 	command -v "${pair%%:*}" >/dev/null 2>&1 || missing="$missing ${pair#*:}"
 done
 busybox --help 2>&1 | head -1 | grep -q BusyBox && ! ldd "$(command -v busybox)" >/dev/null 2>&1 || missing="$missing busybox-static"

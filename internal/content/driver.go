@@ -90,12 +90,14 @@ func (d *driver) keepOthers(root string) error {
 	return way.ShowAll(dir)
 }
 
-// Driver is the name of the storage driver.
-func (s *Store) Driver() string { return s.driver.name }
+// A Layout is how a storage driver keeps layers.
+type Layout struct {
+	Driver string // its name
+	Whole  bool   // each layer is a whole tree, with those below it
+}
 
-// Whole tells whether the driver keeps each layer as a whole tree, with those
-// below it.
-func (s *Store) Whole() bool { return s.driver.whole }
+// Layout tells the storage driver.
+func (s *Store) Layout() Layout { return Layout{s.driver.name, s.driver.whole} }
 
 // Snapshots returns the store of unpacked layers, named by chain ID.
 func (s *Store) Snapshots() snapshots.Snapshotter { return s.meta.Snapshotter(s.driver.name) }

@@ -184,9 +184,15 @@ func (u *unpacker) fill(ctx context.Context, l Layer, parent digest.Digest, blin
 			err = errors.Join(err, kind(sn.Remove(context.WithoutCancel(ctx), key)))
 		}
 	}()
-	dir, parents, err := directories(mounts)
+	dir, err := directory(mounts)
 	if err != nil {
 		return f, err
+	}
+	var parents []string
+	if parent != "" && !u.s.driver.whole {
+		if parents, err = u.s.Dirs(ctx, parent); err != nil {
+			return f, err
+		}
 	}
 	_, stats, err := layer.Unpack(ctx, dir, r, l.DiffID, layer.Options{Limits: u.s.limits, Parents: parents, Blind: blind, Whole: u.s.driver.whole})
 	if err != nil {
@@ -242,27 +248,20 @@ func (u *unpacker) place(ctx context.Context, f filled, chain, parent digest.Dig
 	return kind(u.s.Snapshots().Commit(ctx, chain.String(), f.key, opts...))
 }
 
-// directories reads the writable directory and those below it off what the
-// overlay snapshotter would mount.
-func directories(mounts []mount.Mount) (upper string, lower []string, err error) {
+// directory reads the writable directory off what a snapshotter would mount.
+func directory(mounts []mount.Mount) (string, error) {
 	if len(mounts) == 1 {
 		m := mounts[0]
 		if m.Type == "bind" {
-			return m.Source, nil, nil
+			return m.Source, nil
 		}
 		for _, o := range m.Options {
-			if v, ok := strings.CutPrefix(o, "upperdir="); ok {
-				upper = v
+			if v, ok := strings.CutPrefix(o, "upperdir="); ok && m.Type == "overlay" {
+				return v, nil
 			}
-			if v, ok := strings.CutPrefix(o, "lowerdir="); ok {
-				lower = strings.Split(v, ":")
-			}
-		}
-		if m.Type == "overlay" && upper != "" {
-			return upper, lower, nil
 		}
 	}
-	return "", nil, fmt.Errorf("snapshot that is neither a directory nor an overlay: %v", mounts)
+	return "", fmt.Errorf("snapshot that is neither a directory nor an overlay: %v", mounts)
 }
 
 // syncFS writes what is dirty in the file system of dir to disk.

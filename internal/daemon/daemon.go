@@ -207,7 +207,7 @@ func (d *Daemon) openEngine(ctx context.Context, c *config.Config, p parts) erro
 		return err
 	}
 	sys := &about{
-		id: id, driver: p.images.content.Driver(), host: host, kernel: kernel, cgroups: cgroups, bus: d.bus, config: d.config.Load,
+		id: id, driver: p.images.content.Layout().Driver, host: host, kernel: kernel, cgroups: cgroups, bus: d.bus, config: d.config.Load,
 		counts: d.engine.Counts, images: p.images.Count, networks: p.networks.Warnings,
 		plugins: p.plugins.Known,
 	}
@@ -229,7 +229,7 @@ func (d *Daemon) openServer(ctx context.Context, p parts, sys *about, doc *docto
 		Images: imageAPI{p.images}, Archives: imageArchives{p.images}, Registry: d.registries(p.images), Networks: p.networks, Members: d.engine.Members, Volumes: volumeAPI{p.volumes},
 		System: sys, Events: d.bus, Doctor: examiner{doc},
 		Disk: du, Jobs: jobs, Pins: p.images,
-		Product: "Docker/" + version.Engine + " (linux)", Driver: p.images.content.Driver(),
+		Product: "Docker/" + version.Engine + " (linux)", Driver: p.images.content.Layout().Driver,
 		Experimental: d.config.Load().Experimental, Log: d.log,
 		Answered: meter{d}.answered, Profiler: d.profiler, Upgrades: upgrades{d},
 	})

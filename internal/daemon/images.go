@@ -82,7 +82,7 @@ func (s *imageStore) Resolve(ctx context.Context, ref, platform string) (*plan.I
 		m.Annotations = img.Target.Annotations
 	}
 	return &plan.Image{Digest: img.ID.String(), Config: img.Config.Config},
-		container.Image{ID: img.ID.String(), Platform: img.Platform.OS, Manifest: &m, Lower: lower, Driver: s.content.Driver(), Whole: s.content.Whole()}, nil
+		container.Image{ID: img.ID.String(), Platform: img.Platform.OS, Manifest: &m, Lower: lower, Driver: s.content.Layout().Driver, Whole: s.content.Layout().Whole}, nil
 }
 
 // ensureHello makes the embedded image, which is there for who asks.

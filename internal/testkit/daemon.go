@@ -121,6 +121,9 @@ func checkout(t *testing.T) string {
 	return ""
 }
 
+// Reconfigure gives the daemon further arguments from its next Start on.
+func (d *Daemon) Reconfigure(args ...string) { d.args = append(d.args, args...) }
+
 // Program returns the path of gantry, gantryd or gantry-shim.
 func (d *Daemon) Program(name string) string { return filepath.Join(d.bin, name) }
 

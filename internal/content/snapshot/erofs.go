@@ -58,9 +58,8 @@ func (i *Images) Seal(ctx context.Context, home, _ string) (u snapshots.Usage, e
 	if _, err := os.Stat(to); err == nil { // sealed before, and then not recorded
 		return usedBy(to)
 	}
-	// The number of the build and its time are fixed, so that the same layer is
-	// the same file.
-	cmd := exec.CommandContext(ctx, i.program, "--quiet", "-T0", "-U00000000-0000-0000-0000-000000000000", "-Eforce-inode-extended", to+".new", filepath.Join(home, "fs"))
+	// Inodes of the larger form have times of their own.
+	cmd := exec.CommandContext(ctx, i.program, "--quiet", "-Eforce-inode-extended", to+".new", filepath.Join(home, "fs"))
 	var out bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &out
 	if err := cmd.Run(); err != nil {
