@@ -13,6 +13,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -202,6 +203,11 @@ func layers(t *testing.T) Upper {
 	t.Helper()
 	top := t.TempDir()
 	low := lay(t, top+"/low", "bin/sh", "bin/vi", "etc/passwd", "var/log/a", "var/log/b", "opt/x", "opt/y/z", "gone/f", "file", "was/dir")
+	for _, f := range []string{"/opt/x", "/etc/passwd"} { // or they may be of the same tick as those above
+		if err := os.Chtimes(low+f, time.Time{}, time.Unix(1e9, 0)); err != nil {
+			t.Fatal(err)
+		}
+	}
 	mid := lay(t, top+"/mid", "bin/ls", "var/log/-b", "opt2/q")
 	up := lay(t, top+"/up", "bin/-vi", "etc/passwd", "new/sub/f", "opt/!", "opt/x", "-gone", "-never", "file/in", "was",
 		"dev/", "proc/", ".dockerenv", "etc/resolv.conf", "var/log/-b", "touched/", "bin/.wh.odd")

@@ -64,6 +64,7 @@ func TestMountWhileItRuns(t *testing.T) {
 	}
 	got := inside(t, c, `for d in /rw /rw/below /deep/ro /deep/ro/below /top /top/below /flat /mem; do (echo >$d/x) 2>/dev/null && echo $d; done
 		(echo >/file) 2>/dev/null || cat /file; ls /flat/below | wc -l; grep ' /mem ' /proc/mounts`)
+	got = strings.Replace(got, ",inode64", "", 1) // of kernels whose default it is
 	if want := "/rw\n/rw/below\n/top/below\n/flat\n/mem\ntext\n0\ntmpfs /mem tmpfs rw,noexec,relatime,size=64k 0 0\n"; got != want {
 		t.Errorf("inside:\n%swant\n%s", got, want)
 	}
@@ -216,7 +217,8 @@ func TestLiveTargetRace(t *testing.T) {
 	system := func() string { return inside(t, c, "grep -c -e ' /proc' -e ' /dev' -e ' /sys' /proc/mounts") }
 	mountsBefore := system()
 	made, gone := 0, 0
-	for range starts(t) / 8 {
+	// Few rounds are not enough to win one.
+	for n := 0; n < starts(t)/8 || n < 200 && (made == 0 || gone == 0); n++ {
 		id, err := mountInto(t, c, bind("/vol/in/deep", source))
 		if err != nil {
 			continue // the attacker only hurts himself

@@ -14,6 +14,7 @@ import (
 // TestEngineOnSystemd runs the three programs, and runc if it is there, with
 // control groups that systemd makes.
 func TestEngineOnSystemd(t *testing.T) {
+	t.Parallel() // a machine waits a lot
 	kernel(t)
 	system := testkit.Debian(t)
 	files := map[string]string{"/test/busybox.tar": busyboxTar(t), "/test/systemd.sh": "testdata/systemd.sh"}

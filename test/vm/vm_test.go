@@ -23,7 +23,7 @@ const kernelDir = "/var/cache/gantry-test/kernel"
 // is ten times slower: what takes long or measures time, and is the same on every
 // kernel, is left out.
 var packages = []struct{ path, args string }{
-	{"cgroup", ""}, {"overlay", ""}, {"ociruntime", ""}, {"shim", "-test.skip '^Test(Client.*|RotationUnderLoad|ManyExecs|ExecLeavesAChild|SlowClient|HalfClose.*|UnreadInput.*)$'"},
+	{"cgroup", ""}, {"overlay", ""}, {"ociruntime", ""}, {"shim", "-test.skip '^Test(Client.*|RotationUnderLoad|IdleWeight|ManyExecs|ExecLeavesAChild|SlowClient|HalfClose.*|UnreadInput.*)$'"},
 	{"shim/ocicli", ""}, {"content", ""}, {"volume", ""}, {"quota", "-test.v"}, {"launch", ""}, {"launch/rootfs", ""}, {"network", ""}, {"container", "-test.run ^TestKernel$"}, {"archive", ""}, {"probe", ""},
 }
 
@@ -73,6 +73,7 @@ func compile(t *testing.T, dir, pkg string) string {
 
 // TestSystemdDriver runs the control group tests where systemd manages the host.
 func TestSystemdDriver(t *testing.T) {
+	t.Parallel() // a machine waits a lot
 	kernel(t)
 	files := map[string]string{"/test/cgroup.test": compile(t, t.TempDir(), "cgroup")}
 	out := boot(t, testkit.Debian(t), files, "cd /test && ./cgroup.test -test.v -test.run 'Systemd|Limits'")
@@ -84,6 +85,7 @@ func TestSystemdDriver(t *testing.T) {
 // TestPackagesOnCgroupV2 runs the kernel-level tests of the packages on a
 // v2-only kernel.
 func TestPackagesOnCgroupV2(t *testing.T) {
+	t.Parallel() // a machine waits a lot
 	kernel(t)
 	dir := t.TempDir()
 	files := map[string]string{}
@@ -172,6 +174,7 @@ func withLibraries(t *testing.T, files, programs map[string]string) {
 // TestEngineOnCgroupV2 runs the three programs on a v2-only kernel and asserts
 // what the containers see.
 func TestEngineOnCgroupV2(t *testing.T) {
+	t.Parallel() // a machine waits a lot
 	kernel(t)
 	files := map[string]string{"/test/busybox.tar": busyboxTar(t), "/test/engine.sh": "testdata/engine.sh", "/test/prjquota.img": limited(t, "48M")}
 	for _, p := range []string{"gantry", "gantryd"} {

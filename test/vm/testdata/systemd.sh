@@ -39,6 +39,21 @@ other=$(gantry run -d --network none --cgroup-parent team-a.slice busybox sleep 
 check "parent" active "$(systemctl is-active "gantry-vm-$other.scope")"
 check "parent's place" 0 "$(test -d "/sys/fs/cgroup/team.slice/team-a.slice/gantry-vm-$other.scope"; echo $?)"
 check "a parent that is no slice" 125 "$(gantry run --rm --cgroup-parent /x busybox true >/dev/null 2>&1; echo $?)"
+# A parent below another slice, with the daemon's own default, and every limit.
+deep=$(gantry run -d --network none --cgroup-parent team-b-c.slice --cpus 0.5 --cpu-shares 512 --memory-reservation 16m -m 64m busybox sleep 1000)
+place=/sys/fs/cgroup/team.slice/team-b.slice/team-b-c.slice/gantry-vm-$deep.scope
+check "limits below a slice" "50000 100000 59 16777216 67108864" "$(cd $place; echo $(cat cpu.max cpu.weight memory.low memory.max))"
+check "systemd knows them too" "500ms 59 16777216" "$(systemctl show -P CPUQuotaPerSecUSec "gantry-vm-$deep.scope") $(systemctl show -P CPUWeight "gantry-vm-$deep.scope") $(systemctl show -P MemoryLow "gantry-vm-$deep.scope")"
+gantry update --pids-limit 33 --cpus 0.25 $deep >/dev/null
+check "update below a slice" "33 25000 100000" "$(cd $place; echo $(cat pids.max cpu.max))"
+# The host's journal.
+systemctl start systemd-journald
+gantry run --name jour --network none --log-driver journald --log-opt tag=mytag --label l=v --log-opt labels=l busybox sh -c 'echo to the journal; echo oops >&2' 2>/dev/null
+i=0
+until [ "$(journalctl CONTAINER_NAME=jour -o cat 2>/dev/null | wc -l)" = 2 ] || [ $i = 100 ]; do i=$((i + 1)); sleep 0.1; done
+check "journal" "to the journal oops" "$(echo $(journalctl CONTAINER_NAME=jour -o cat))"
+check "journal's fields" "mytag v 3" "$(journalctl CONTAINER_TAG=mytag -o export | awk -F= '/^(CONTAINER_TAG|L)=/ {f[$1]=$2} /^PRIORITY=3/ {p=3} END {print f["CONTAINER_TAG"], f["L"], p}')"
+check "logs with journald" "to the journal" "$(gantry logs jour 2>/dev/null)"
 kill -9 $daemon
 start
 check "adopted" alive "$(gantry exec box echo alive)"
