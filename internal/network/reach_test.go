@@ -281,9 +281,7 @@ func TestReach(t *testing.T) {
 		return
 	}
 	if out, err := exec.Command("nft", "flush", "ruleset").CombinedOutput(); err == nil {
-		if err := b.stage.bridge.Reassert(); err != nil {
-			t.Fatal(err)
-		}
+		b.asserted(t)
 		probe("after a flush")
 	} else if !errors.Is(err, exec.ErrNotFound) {
 		t.Error(string(out))

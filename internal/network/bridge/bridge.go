@@ -16,6 +16,7 @@ import (
 	"os"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -33,8 +34,12 @@ type Driver struct {
 	host   *kernel.Host
 	rules  *nat.Rules
 	relay  *relay.Relay
+	watch  *nat.Watcher
+	tasks  sync.WaitGroup
 	table  string
 	closed []string
+
+	redrawn atomic.Int64
 
 	mu    sync.Mutex // guards the maps, and the order of changes to the table
 	nets  map[string]active
@@ -65,12 +70,19 @@ func Open(ctx context.Context, o Options) (*Driver, error) {
 	}
 	d := &Driver{host: o.Host, rules: rules, table: o.Table, closed: o.Closed, nets: map[string]active{}, ports: map[string][]nat.Port{}}
 	d.relay = relay.New(ctx, sockets(o.Socket))
+	if d.watch, err = rules.Watch(); err != nil {
+		d.rules.Close()
+		return nil, err
+	}
+	d.tasks.Go(d.keep)
 	return d, nil
 }
 
 // Close ends the connection to the packet filter, and what is relayed. The
 // networks stay.
 func (d *Driver) Close() {
+	d.watch.Close()
+	d.tasks.Wait()
 	d.relay.Close()
 	d.rules.Close()
 }

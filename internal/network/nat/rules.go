@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"sync"
+	"sync/atomic"
 
 	"github.com/google/nftables"
 	"github.com/mdlayher/netlink"
@@ -24,8 +25,9 @@ const sendBuffer = 8 << 20
 type Rules struct {
 	table *nftables.Table
 
-	mu sync.Mutex // one transaction at a time on the connection
-	c  *nftables.Conn
+	mu   sync.Mutex // one transaction at a time on the connection
+	c    *nftables.Conn
+	port atomic.Uint32 // the kernel's number for the connection
 }
 
 // Open connects to the packet filter of the calling thread's network namespace.
@@ -40,6 +42,7 @@ func Open(table string) (*Rules, error) {
 
 func (r *Rules) dial() error {
 	c, err := nftables.New(nftables.AsLasting(), nftables.WithSockOptions(func(c *netlink.Conn) error {
+		r.port.Store(portOf(c))
 		if c.SetWriteBuffer(sendBuffer) != nil { // needs CAP_NET_ADMIN for so much
 			return nil
 		}
