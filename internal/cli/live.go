@@ -24,6 +24,7 @@ type liveFlags struct {
 	mounts                         opt.Mounts
 	volumes, mountRm               opt.List
 	env, envRm, labels, labelRm    opt.List
+	rate                           opt.Rate
 }
 
 func (f *liveFlags) add(fs *pflag.FlagSet) {
@@ -35,6 +36,7 @@ func (f *liveFlags) add(fs *pflag.FlagSet) {
 	fs.Var(&f.mounts, "mount-add", "Attach a filesystem mount to the container")
 	fs.VarP(&f.volumes, "volume", "v", "Bind mount or attach a volume to the container")
 	fs.Var(&f.mountRm, "mount-rm", "Remove the mount at a path of the container")
+	fs.Var(&f.rate, "net-rate", `Bound the traffic of each network (in=10mbit,out=5mbit, or "none")`)
 	fs.VarP(&f.env, "env", "e", "Set environment variables from the next start on")
 	fs.Var(&f.envRm, "env-rm", "Unset an environment variable from the next start on")
 	fs.VarP(&f.labels, "label", "l", "Set meta data on the container")
@@ -48,9 +50,12 @@ func (f *liveFlags) extra() (*wire.UpdateExtra, error) {
 	}
 	x := &wire.UpdateExtra{AddMounts: slices.Clone(f.mounts.List), RemoveMounts: f.mountRm.Values, RemovePorts: f.publishRm.Values, RemoveLabels: f.labelRm.Values}
 	used := len(f.mounts.List)+len(f.volumes.Values)+len(f.mountRm.Values)+len(f.publish.Values)+len(f.publishAdd.Values)+len(f.publishRm.Values) > 0 ||
-		len(f.env.Values)+len(f.envRm.Values)+len(f.labels.Values)+len(f.labelRm.Values) > 0
+		len(f.env.Values)+len(f.envRm.Values)+len(f.labels.Values)+len(f.labelRm.Values) > 0 || f.rate.Given
 	if !used {
 		return nil, nil
+	}
+	if f.rate.Given {
+		x.NetRate = &f.rate.Value
 	}
 	if len(f.publish.Values) > 0 {
 		list := f.publish.Values

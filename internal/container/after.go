@@ -174,10 +174,14 @@ func (c *Query) StopOrder() [][]string {
 
 // extra is what inspect shows beyond Docker; nil for nothing.
 func (c order) extra(s *snapshot) *wire.InspectExtra {
-	if len(s.rec.Plan.After) == 0 && s.lost.Entries == 0 {
+	p := s.rec.Plan
+	if len(p.After) == 0 && s.lost.Entries == 0 && p.NetRate == (wire.NetRate{}) {
 		return nil
 	}
 	w := &wire.InspectExtra{LogLost: s.lost.Entries}
+	if p.NetRate != (wire.NetRate{}) {
+		w.NetRate = &p.NetRate
+	}
 	for _, d := range s.rec.Plan.After {
 		w.After = append(w.After, d.String())
 	}

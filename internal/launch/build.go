@@ -252,7 +252,7 @@ func attachRequest(in Input) network.AttachRequest {
 	p := in.Plan
 	return network.AttachRequest{
 		ID: in.ID, Name: in.Name, Hostname: p.Hostname(in.ID), Mode: networkMode(p, in.Joins), SharedWith: in.Joins.Network,
-		Endpoints: p.Endpoints, Ports: p.Ports, Exposed: p.Exposed, PublishAll: p.PublishAll,
+		Endpoints: p.Endpoints, Ports: p.Ports, Exposed: p.Exposed, PublishAll: p.PublishAll, Rate: p.NetRate,
 	}
 }
 

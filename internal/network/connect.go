@@ -6,6 +6,7 @@ import (
 	"fmt"
 
 	"gantry/internal/errs"
+	"gantry/internal/network/driver"
 	"gantry/internal/network/kernel"
 	"gantry/internal/network/ledger"
 	"gantry/internal/wire"
@@ -36,6 +37,9 @@ func (n Members) Connect(ctx context.Context, r AttachRequest, ref string, setti
 		defer ns.Close()
 		if err = n.stage.join(ctx, ns, c.Link); err == nil {
 			err = n.stage.move(ctx, ns, c.Moves)
+		}
+		if err == nil && c.Entry.Rate != (wire.NetRate{}) {
+			err = n.stage.shape(ns, []driver.Endpoint{c.Link}, c.Entry.Rate)
 		}
 	}
 	if err != nil {

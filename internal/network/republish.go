@@ -10,8 +10,8 @@ import (
 	"gantry/internal/network/ledger"
 )
 
-// Republish makes the published ports of a container that is attached those of
-// r: what is published and stays keeps its host port and its connections, and no
+// Republish makes the published ports of a container that is attached, and the
+// bounds of its traffic, those of r: what is published and stays keeps its host port and its connections, and no
 // other container's are touched. It returns the sandbox as it is then, nil if
 // the container has no endpoint of its own. If it fails the ports are as
 // before. What a daemon that dies half-way has written down, Open makes true.
@@ -24,6 +24,9 @@ func (n *Networks) Republish(ctx context.Context, r AttachRequest) (*Sandbox, er
 	was := n.book.Get(r.ID)
 	if was == nil || !was.Complete {
 		return nil, errs.New(errs.NotFound, "container %s has no network sandbox", r.ID)
+	}
+	if err := n.rate(was, r.Rate); err != nil {
+		return nil, err
 	}
 	x, err := ledger.Reallocate(n.book, r)
 	if err != nil {

@@ -17,6 +17,7 @@ import (
 	"gantry/internal/network/driver"
 	"gantry/internal/network/kernel"
 	"gantry/internal/network/ledger"
+	"gantry/internal/wire"
 )
 
 // stage is the side of the kernel: it makes what the books say, through the
@@ -137,6 +138,11 @@ func (s *stage) lower(ctx context.Context, w ledger.Record) error {
 func (s *stage) fill(ctx context.Context, ns *kernel.Namespace, e *ledger.Entry, sysctls map[string]string) error {
 	for _, l := range e.Links {
 		if err := s.join(ctx, ns, l); err != nil {
+			return err
+		}
+	}
+	if e.Rate != (wire.NetRate{}) {
+		if err := s.shape(ns, e.Links, e.Rate); err != nil {
 			return err
 		}
 	}

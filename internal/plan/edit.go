@@ -26,7 +26,9 @@ func Edit(p *Plan, x *wire.UpdateExtra, d Defaults) (*Plan, []string, error) {
 		return q, warn.list(), nil
 	}
 	if x.NetRate != nil {
-		return nil, nil, errs.New(errs.Unsupported, "bounds of network traffic can not be changed by this version of Gantry")
+		if err := q.setNetRate(*x.NetRate); err != nil {
+			return nil, nil, err
+		}
 	}
 	if err := q.editPorts(x, d, &warn); err != nil {
 		return nil, nil, err
@@ -239,14 +241,14 @@ func (p *Plan) editLabels(set map[string]string, remove []string) {
 type Difference struct {
 	Remove []Mount // deepest first
 	Add    []Mount // as they are to be made: a mount after those it lies under
-	Ports  bool    // the published ports differ
+	Ports  bool    // the published ports or the bounds of traffic differ
 	Limits bool    // the resources differ
 }
 
 // Compare returns what leads from one plan to the other. Environment, labels and
 // policies do not count: they need nothing to be done.
 func Compare(from, to *Plan) Difference {
-	d := Difference{Ports: !samePorts(from, to), Limits: !sameJSON(from.Resources, to.Resources)}
+	d := Difference{Ports: !samePorts(from, to) || from.NetRate != to.NetRate, Limits: !sameJSON(from.Resources, to.Resources)}
 	for _, m := range from.Mounts {
 		if !slices.ContainsFunc(to.Mounts, func(o Mount) bool { return sameJSON(m, o) }) {
 			d.Remove = append(d.Remove, m)

@@ -139,7 +139,7 @@ func TestEditMounts(t *testing.T) {
 		"container has no mount at /none": {RemoveMounts: []string{"/none"}},
 		"mount path must be absolute":     {AddMounts: []wire.Mount{{Type: "tmpfs", Target: "x"}}},
 		"destination can't be '/'":        {AddMounts: []wire.Mount{{Type: "tmpfs", Target: "/"}}},
-		"bounds of network traffic":       {NetRate: &wire.NetRate{In: 1}},
+		"invalid network rate: 1 bit/s":   {NetRate: &wire.NetRate{In: 1}},
 		"image mounts can not be added":   {AddMounts: []wire.Mount{{Type: "image", Source: "busybox", Target: "/i"}}},
 		"invalid environment variable: =": {Env: []string{"="}},
 		"field Source must not be empty":  {AddMounts: []wire.Mount{{Type: "image", Target: "/i"}}},

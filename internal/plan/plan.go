@@ -85,6 +85,8 @@ type Plan struct {
 	VolumesFrom []VolumesFrom
 	// After are the containers that this one is started after.
 	After []After `json:",omitempty"`
+	// NetRate bounds the traffic of each of its networks.
+	NetRate wire.NetRate `json:",omitzero"`
 
 	AutoRemove  bool
 	Labels      map[string]string

@@ -92,6 +92,11 @@ func (p *Plan) WithExtra(e wire.CreateExtra) (*Plan, error) {
 	if q.After, err = parseAfter(e.After); err != nil {
 		return nil, err
 	}
+	if e.NetRate != nil {
+		if err := q.setNetRate(*e.NetRate); err != nil {
+			return nil, err
+		}
+	}
 	return q, q.mapOwners(e.IDMaps)
 }
 

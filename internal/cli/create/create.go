@@ -27,10 +27,14 @@ func (f *Flags) CIDFile() string { return f.cidFile }
 
 // Extra returns what the daemon is asked for beyond Docker, nil for nothing.
 func (f *Flags) Extra() *wire.CreateExtra {
-	if len(f.after.Values) == 0 && len(f.mounts.IDMaps) == 0 {
+	if len(f.after.Values) == 0 && len(f.mounts.IDMaps) == 0 && !f.rate.Given {
 		return nil
 	}
-	return &wire.CreateExtra{After: f.after.Values, IDMaps: f.mounts.IDMaps}
+	x := &wire.CreateExtra{After: f.after.Values, IDMaps: f.mounts.IDMaps}
+	if f.rate.Given {
+		x.NetRate = &f.rate.Value
+	}
+	return x
 }
 
 // AutoRemove returns the value of --rm.

@@ -47,6 +47,7 @@ type Flags struct {
 	healthRetries, oomScoreAdj, stopTimeout          int
 	healthHTTP, healthTCP                            string
 	after                                            opt.List
+	rate                                             opt.Rate
 	cpuCount, cpuPercent, cpuPeriod, cpuQuota        int64
 	cpuRtPeriod, cpuRtRuntime, cpuShares, pidsLimit  int64
 	swappiness                                       int64
@@ -99,6 +100,7 @@ func (f *Flags) general(fs *pflag.FlagSet) {
 	fs.Var(&f.labelFile, "label-file", "Read in a line delimited file of labels")
 	fs.BoolVar(&f.readOnly, "read-only", false, "Mount the container's root filesystem as read only")
 	fs.StringVar(&f.restart, "restart", "no", "Restart policy to apply when a container exits")
+	fs.Var(&f.rate, "net-rate", "Bound the traffic of each network (in=10mbit,out=5mbit)")
 	fs.Var(&f.after, "after", "Start after another container when the daemon starts it (name[:healthy])")
 	fs.StringVar(&f.stopSignal, "stop-signal", "", "Signal to stop the container")
 	fs.IntVar(&f.stopTimeout, "stop-timeout", 0, "Timeout (in seconds) to stop a container")

@@ -34,7 +34,7 @@ func (b *Book) Decide(r AttachRequest) (*Entry, error) {
 }
 
 func (b *state) decide(r AttachRequest, namespaces string) (*Entry, error) {
-	s := &Entry{Sandbox: Sandbox{ID: r.ID}, Name: r.Name}
+	s := &Entry{Sandbox: Sandbox{ID: r.ID}, Name: r.Name, Rate: r.Rate}
 	kind, _, _ := strings.Cut(r.Mode, ":")
 	switch {
 	case kind == "container":

@@ -48,6 +48,8 @@ type AttachRequest struct {
 	PublishAll bool
 	// Sysctls are those below net., applied in the namespace.
 	Sysctls map[string]string
+	// Rate bounds the traffic of each endpoint.
+	Rate wire.NetRate
 	// Namespace is the path of a network namespace to take, of a user
 	// namespace that is not the host's; empty for a fresh one.
 	Namespace string
@@ -60,6 +62,8 @@ type Entry struct {
 	Mode       string            // host, none, container or bridge (anything with links)
 	SharedWith string            `json:",omitempty"`
 	Links      []driver.Endpoint `json:",omitempty"`
+	// Rate bounds the traffic of each endpoint.
+	Rate wire.NetRate `json:",omitzero"`
 
 	// Complete is true once everything is in the kernel. An entry that a
 	// restart finds on disk is taken as complete.
