@@ -117,7 +117,7 @@ func download(ctx context.Context, a *App, c *client.Client, path string, q url.
 	}
 	if output != "" {
 		if _, err := os.Stat(filepath.Dir(output)); err != nil {
-			return fmt.Errorf("failed to %s: invalid output path: %w", map[string]string{"save": "save image", "export": "export container"}[what], err)
+			return fmt.Errorf("failed to %s: invalid output path: %w", map[string]string{"save": "save image", "export": "export container", "export volume": "export volume"}[what], err)
 		}
 	}
 	res, err := c.Stream(ctx, client.Request{Method: http.MethodGet, Path: path, Query: q})

@@ -37,6 +37,7 @@ var guarded = map[string][]string{
 	"Networks":  {"Create", "Inspect", "List", "Prune", "Remove"},
 	"Members":   {"Connect", "Disconnect"},
 	"Volumes":   {"Create", "Inspect", "List", "Prune", "Remove"},
+	"Transfers": {"Clone", "Export", "Import"},
 	"System":    {"Info", "Version"},
 	"Doctor":    {"Examine", "Mend"},
 	"Upgrades":  {"State", "Upgrade"},

@@ -58,6 +58,7 @@ type Options struct {
 	Doctor    Doctor
 	Disk      Disk
 	Jobs      Jobs
+	Transfers Transfers
 	Pins      Pins
 	// Checkpoints are served if Experimental is set.
 	Checkpoints Checkpoints
@@ -117,6 +118,7 @@ func (s *Server) route(visible func(wire.Event) bool) {
 		remote.routes(),
 		(&networks{o.Networks, o.Members}).routes(),
 		(&volumes{o.Volumes}).routes(),
+		(&transfers{o.Transfers}).routes(),
 		(&system{o.System, o.Doctor}).routes(),
 		upgradeRoutes(o.Upgrades),
 		debugging(o.Profiler),

@@ -33,6 +33,9 @@ type copier struct {
 	share bool             // files become links of the source's, where that is possible
 	top   int              // the destination's top directory
 	links map[inode]string // where a file with several names has been copied to
+	apart bool             // blocks can't be shared, as is known by now
+	told  func(int64)      // of the bytes of a file; may be nil
+	done  Result
 }
 
 // dir copies the directory src to dst, and closes both. path is dst's below the
@@ -74,6 +77,9 @@ func (c *copier) entry(src, dst int, name, path string, depth int) error {
 		return fmt.Errorf("%s: %w", path, err)
 	}
 	isDir := st.Mode&unix.S_IFMT == unix.S_IFDIR
+	if !isDir {
+		c.done.Files++
+	}
 	if c.share && !isDir {
 		err := unix.Linkat(src, name, dst, name, 0)
 		if err == nil || !cantLink(err) {
@@ -92,7 +98,7 @@ func (c *copier) entry(src, dst int, name, path string, depth int) error {
 	case unix.S_IFDIR:
 		err = c.subdir(src, dst, name, path, depth)
 	case unix.S_IFREG:
-		err = copyFile(src, dst, name, &st)
+		err = c.file(src, dst, name, &st)
 	case unix.S_IFLNK:
 		err = copyLink(src, dst, name, &st)
 	case unix.S_IFIFO, unix.S_IFCHR, unix.S_IFBLK, unix.S_IFSOCK:
@@ -130,28 +136,6 @@ func (c *copier) subdir(src, dst int, name, path string, depth int) error {
 		return err
 	}
 	return c.dir(from, to, path+"/", depth+1)
-}
-
-func copyFile(src, dst int, name string, st *unix.Stat_t) error {
-	from, err := unix.Openat(src, name, unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return err
-	}
-	in := os.NewFile(uintptr(from), name)
-	defer in.Close()
-	to, err := unix.Openat(dst, name, unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0o600)
-	if err != nil {
-		return err
-	}
-	out := os.NewFile(uintptr(to), name)
-	defer out.Close()
-	if _, err := out.ReadFrom(in); err != nil {
-		return err
-	}
-	if err := copyXattrs(from, to); err != nil {
-		return err
-	}
-	return finish(to, st)
 }
 
 func copyLink(src, dst int, name string, st *unix.Stat_t) error {

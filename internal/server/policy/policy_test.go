@@ -180,6 +180,7 @@ var looked = map[string]string{
 	"IOMaximumIOps": "Windows", "IOMaximumBandwidth": "Windows", "KernelMemory": "gone", "KernelMemoryTCP": "gone", "Config": "yes", "HostConfig": "yes", "NetworkingConfig": "yes",
 	"After": "own", "NetRate": "takes away", "UpdateConfig": "yes", "Gantry": "yes", "PublishedPorts": "yes", "AddPorts": "yes", "RemovePorts": "takes away", "AddMounts": "yes",
 	"RemoveMounts": "takes away", "RemoveLabels": "yes",
+	"IDMaps": "refused: guardedLife.Create",
 }
 
 func TestEveryFieldIsThoughtOf(t *testing.T) {
