@@ -66,7 +66,7 @@ func NewLauncher(program []byte) (*Launcher, error) {
 // Create starts a shim and returns when the container's first process is
 // prepared and blocked before its program runs. On error, and if ctx ends
 // before, nothing of the container is left: the shim undoes what it has done
-// and ends, which after the end of ctx may take a moment longer.
+// and ends before Create returns.
 func (l *Launcher) Create(ctx context.Context, r Request) (Client, error) {
 	n, err := l.Spawn(r.ID)
 	if err != nil {
@@ -76,17 +76,20 @@ func (l *Launcher) Create(ctx context.Context, r Request) (Client, error) {
 }
 
 // A Nascent is a shim that has been started and waits to be told what for.
-type Nascent struct{ conn *net.UnixConn }
+type Nascent struct {
+	conn  *net.UnixConn
+	ended <-chan struct{} // closed once the process has been reaped; nil if nobody knows
+}
 
 // Spawn starts the shim of a container before all is known about it: its program
 // takes 2 ms to begin, in which the caller can do other things. Either Create or
 // Close must follow.
 func (l *Launcher) Spawn(id string) (*Nascent, error) {
-	conn, err := l.spawn(id)
+	n, err := l.spawn(id)
 	if err != nil {
 		return nil, fmt.Errorf("start shim of container %s: %w", id, err)
 	}
-	return &Nascent{conn}, nil
+	return n, nil
 }
 
 // Close ends the shim, which has done nothing.
@@ -106,12 +109,28 @@ func (n *Nascent) Create(ctx context.Context, r Request) (Client, error) {
 	}
 	if err != nil {
 		conn.Close() // tells a shim that is still at it to undo
+		n.awaitEnd()
 		if ctx.Err() != nil {
 			err = ctx.Err()
 		}
 		return nil, err
 	}
 	return newClient(conn, r.Dir, hello), nil
+}
+
+// undoWait bounds how long a shim may take to undo what it has done.
+const undoWait = 10 * time.Second
+
+// awaitEnd waits for the end of a shim that has been told to undo: until then it
+// removes what another shim of the same container would make.
+func (n *Nascent) awaitEnd() {
+	if n.ended == nil {
+		return
+	}
+	select {
+	case <-n.ended:
+	case <-time.After(undoWait):
+	}
 }
 
 // greet sends the first message on a control connection and reads the answer.
@@ -136,7 +155,7 @@ func gone(err error) error {
 
 // spawn executes the program with one end of a socket pair and returns the
 // other.
-func (l *Launcher) spawn(id string) (*net.UnixConn, error) {
+func (l *Launcher) spawn(id string) (*Nascent, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.closed {
@@ -172,13 +191,18 @@ func (l *Launcher) spawn(id string) (*net.UnixConn, error) {
 		conn.Close()
 		return nil, err
 	}
+	n := &Nascent{conn: conn}
 	if pidfd >= 0 { // else there is nothing to wait with: before Linux 5.4
 		unix.SetNonblock(pidfd, true)
-		f := os.NewFile(uintptr(pidfd), "pidfd")
+		f, ended := os.NewFile(uintptr(pidfd), "pidfd"), make(chan struct{})
 		l.pidfds[f] = struct{}{}
-		l.children.Go(func() { l.reap(pid, f) })
+		n.ended = ended
+		l.children.Go(func() {
+			defer close(ended)
+			l.reap(pid, f)
+		})
 	}
-	return conn, nil
+	return n, nil
 }
 
 // fileConn makes a connection of a descriptor that it takes over.

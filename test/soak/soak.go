@@ -12,6 +12,7 @@ import (
 	"io"
 	"math/rand/v2"
 	"net/http"
+	"slices"
 	"strings"
 	"time"
 )
@@ -99,7 +100,9 @@ func (w *worker) step(ctx context.Context, all []operation) {
 // expected reports whether an error is one that Docker too calls the server's
 // although the client is at fault.
 func expected(text string) bool {
-	return strings.Contains(text, "is not paused") || strings.Contains(text, "port is already allocated")
+	return slices.ContainsFunc([]string{
+		"is not paused", "port is already allocated", "is not connected to", "invalid cluster node while attaching to network",
+	}, func(s string) bool { return strings.Contains(text, s) })
 }
 
 // plain takes out of an error's text what makes each one different.
