@@ -103,7 +103,11 @@ func (n *Nascent) Create(ctx context.Context, r Request) (Client, error) {
 	}).Encode()
 	conn := n.conn
 	defer context.AfterFunc(ctx, func() { conn.SetDeadline(time.Unix(1, 0)) })()
-	hello, err := greet(conn, wire)
+	err := send(conn, wire, r.Keep)
+	var hello protocol.Hello
+	if err == nil {
+		hello, err = welcomed(conn)
+	}
 	if err == nil {
 		err = ctx.Err()
 	}
@@ -138,6 +142,11 @@ func greet(conn *net.UnixConn, message []byte) (protocol.Hello, error) {
 	if err := protocol.WriteFrame(conn, 0, 0, message); err != nil {
 		return protocol.Hello{}, gone(err)
 	}
+	return welcomed(conn)
+}
+
+// welcomed reads the answer to the first message.
+func welcomed(conn *net.UnixConn) (protocol.Hello, error) {
 	_, op, payload, err := protocol.ReadFrame(conn)
 	if err != nil {
 		return protocol.Hello{}, gone(err)

@@ -45,6 +45,9 @@ type Request struct {
 	// Restore is the checkpoint that the process is made of again; nil for a
 	// new one.
 	Restore *Checkpoint
+	// Keep are files that the shim holds for whoever asks (Kept), until the
+	// container has ended. They stay the caller's.
+	Keep []*os.File
 }
 
 // The values that both sides of the socket know.

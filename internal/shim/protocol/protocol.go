@@ -102,6 +102,11 @@ type Kind uint8
 const (
 	Control Kind = 1
 	Stream  Kind = 2
+	// Keep hands descriptors over with the greeting (unix(7), SCM_RIGHTS),
+	// which the shim holds until its container has ended, instead of those it
+	// holds; Kept gets copies of them with the answer.
+	Keep Kind = 3
+	Kept Kind = 4
 )
 
 // Greeting is the first message on a connection to the shim's socket.
@@ -141,16 +146,28 @@ var be = binary.BigEndian
 // WriteFrame sends one message: its length, the call it belongs to, what it is,
 // and its content, in a single write.
 func WriteFrame(w io.Writer, call uint32, op Op, payload []byte) error {
+	b, err := Frame(call, op, payload)
+	if err != nil {
+		return err
+	}
+	_, err = w.Write(b)
+	return err
+}
+
+// Frame returns the bytes of one message.
+func Frame(call uint32, op Op, payload []byte) ([]byte, error) {
 	if len(payload)+5 > MaxFrame {
-		return errs.New(errs.Invalid, "message of %d bytes to the shim is too long", len(payload))
+		return nil, errs.New(errs.Invalid, "message of %d bytes to the shim is too long", len(payload))
 	}
 	b := make([]byte, 9, 9+len(payload))
 	be.PutUint32(b, uint32(len(payload)+5))
 	be.PutUint32(b[4:], call)
 	b[8] = byte(op)
-	_, err := w.Write(append(b, payload...))
-	return err
+	return append(b, payload...), nil
 }
+
+// MaxKept is how many descriptors a shim keeps.
+const MaxKept = 8
 
 // ReadFrame receives one message.
 func ReadFrame(r io.Reader) (call uint32, op Op, payload []byte, err error) {

@@ -89,10 +89,12 @@ func Main() error {
 	signal.Notify(signals, syscall.SIGCHLD, syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP, syscall.SIGQUIT,
 		syscall.SIGUSR1, syscall.SIGUSR2, syscall.SIGALRM, syscall.SIGTSTP)
 	go s.signals(signals)
-	_, _, payload, err := protocol.ReadFrame(launcher.f)
+	given := rights{c: launcher}
+	_, _, payload, err := protocol.ReadFrame(&given)
 	if err != nil {
 		return err
 	}
+	s.keep(given.take())
 	r, err := protocol.DecodeRequest(payload)
 	if err == nil {
 		err = s.create(r)
@@ -143,6 +145,7 @@ type server struct {
 	mu       sync.Mutex
 	ctls     map[*control]struct{}
 	execs    map[string]*process
+	kept     []int  // descriptors that outlive the daemon
 	kills    uint64 // by the OOM killer, as far as told
 	lonely   *time.Timer
 	stopping bool
@@ -265,7 +268,9 @@ const greetWithin = 10 * time.Second
 // welcome serves one connection to its end.
 func (s *server) welcome(c *conn) {
 	c.f.SetReadDeadline(time.Now().Add(greetWithin))
-	_, _, payload, err := protocol.ReadFrame(c.f)
+	given := rights{c: c}
+	defer func() { given.close() }()
+	_, _, payload, err := protocol.ReadFrame(&given)
 	if err != nil {
 		c.close()
 		return
@@ -273,6 +278,15 @@ func (s *server) welcome(c *conn) {
 	c.f.SetReadDeadline(time.Time{})
 	g, err := protocol.DecodeGreeting(payload)
 	switch {
+	case err == nil && g.Kind == protocol.Keep:
+		s.keep(given.take())
+		protocol.WriteFrame(c.f, 0, protocol.OpAnswer, nil)
+		c.close()
+		return
+	case err == nil && g.Kind == protocol.Kept:
+		s.giveKept(c)
+		c.close()
+		return
 	case err == nil && g.Kind == protocol.Control:
 		k := s.newControl(c)
 		k.send(0, protocol.OpAnswer, protocol.Hello{Pid: s.main.task.Pid()}.Encode())
@@ -317,6 +331,7 @@ func (s *server) mainExited(e protocol.Exit) {
 
 // cleanUp removes what outlives the container's processes.
 func (s *server) cleanUp() {
+	s.keep(nil)
 	if s.runtime != nil {
 		s.runtime.remove()
 	}
