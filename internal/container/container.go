@@ -119,6 +119,8 @@ type Launcher interface {
 type Changer interface {
 	// Source makes ready what a mount is made of; it must be closed.
 	Source(ctx context.Context, in launch.Input, m plan.Mount) (*launch.Source, error)
+	// Resolv brings its resolv.conf in line with its networks.
+	Resolv(in launch.Input, was, now *launch.Sandbox) error
 	// Publish makes the published ports those of the plan.
 	Publish(ctx context.Context, in launch.Input) (*launch.Sandbox, error)
 }
@@ -133,6 +135,8 @@ type Networks interface {
 	Disconnect(ctx context.Context, r launch.Attachment, ref string) (*launch.Sandbox, error)
 	// Stale removes an endpoint whose container is not known any more.
 	Stale(ctx context.Context, ref, name string) error
+	// Rename makes the networks of a running container call it by another name.
+	Rename(ctx context.Context, id, name string) error
 }
 
 // Prober makes health probes without a process: netns is the path of a network

@@ -194,6 +194,12 @@ func (c *Control) Rename(ctx context.Context, ref, name string) error {
 		a.now.rec = &rec
 		a.publish()
 		a.announce("rename", "oldName", "/"+old.Name)
+		if c.o.Networks == nil {
+			return nil
+		}
+		if err := c.o.Networks.Rename(context.WithoutCancel(ctx), a.id, name); err != nil {
+			c.log.Warn("the networks of a container still know it by its old name", "id", a.id, "error", err)
+		}
 		return nil
 	})
 }

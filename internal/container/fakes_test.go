@@ -373,6 +373,8 @@ func (l *fakeLauncher) Source(_ context.Context, _ launch.Input, m plan.Mount) (
 	return launch.NewSource(job.Mount{Target: m.Target, Type: "bind", Source: "/nowhere"}), nil
 }
 
+func (l *fakeLauncher) Resolv(launch.Input, *launch.Sandbox, *launch.Sandbox) error { return nil }
+
 func (l *fakeLauncher) Publish(ctx context.Context, in launch.Input) (*launch.Sandbox, error) {
 	l.mu.Lock()
 	stuck := l.stuck

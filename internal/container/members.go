@@ -224,7 +224,8 @@ func (c *Members) show(a *actor, now *launch.Sandbox) {
 	if now == nil || a.running == nil {
 		return
 	}
-	gone, come := addresses(a.now.sandbox), addresses(now)
+	was := a.now.sandbox
+	gone, come := addresses(was), addresses(now)
 	r := *a.running
 	r.Sandbox = now
 	a.running = &r
@@ -240,6 +241,9 @@ func (c *Members) show(a *actor, now *launch.Sandbox) {
 	err := c.editHosts(a.id, func(old []byte) []byte { return replaceAddresses(old, gone, lines) })
 	if err != nil {
 		c.log.Warn("a container's hosts file can't be brought up to date", "id", a.id, "error", err)
+	}
+	if err := c.o.Launcher.Resolv(c.plainInput(a.now.rec), was, now); err != nil {
+		c.log.Warn("a container's resolv.conf can't be brought up to date", "id", a.id, "error", err)
 	}
 	links{c.core}.follow(a.now.rec, now)
 }

@@ -2,9 +2,12 @@ package daemon
 
 import (
 	"context"
+	"os"
+	"path/filepath"
 
 	"gantry/internal/network"
 	"gantry/internal/server"
+	"gantry/internal/shim"
 	"gantry/internal/volume"
 )
 
@@ -31,4 +34,18 @@ func (n launchNetworks) Sandbox(id string) (*network.Sandbox, bool) {
 // Files renders the files that name hosts.
 func (n launchNetworks) Files(s *network.Sandbox, f network.HostFiles) (hosts, resolv []byte, err error) {
 	return n.Networks.HostFiles(context.Background(), s, f)
+}
+
+// shimKeeper has containers' shims hold files; it is the directory of their
+// directories.
+type shimKeeper string
+
+// Keep gives the shim of a container files to hold.
+func (k shimKeeper) Keep(ctx context.Context, container string, files []*os.File) error {
+	return shim.Keep(ctx, filepath.Join(string(k), container), files)
+}
+
+// Kept returns what the shim of a container holds.
+func (k shimKeeper) Kept(ctx context.Context, container string) ([]*os.File, error) {
+	return shim.Kept(ctx, filepath.Join(string(k), container))
 }

@@ -293,6 +293,7 @@ func networkOptions(c *config.Config, db *store.DB, bus *event.Bus) network.Opti
 	o := network.Options{
 		Store: db, RunDir: c.Run, Events: bus, Instance: c.Instance, Bridge: c.Bridge,
 		Subnet: c.BIP, Range: c.FixedCIDR, MTU: c.MTU, HostIP: c.HostIP,
+		Keeper:         shimKeeper(c.Run + "/c"),
 		IsolateDefault: !c.ICC, NoMasquerade: !c.IPMasq, NoIPForward: !c.IPForward,
 		FilterPorts: c.FilterPorts, NoRelay: !c.Relay,
 	}

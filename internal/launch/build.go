@@ -253,6 +253,7 @@ func attachRequest(in Input) network.AttachRequest {
 	return network.AttachRequest{
 		ID: in.ID, Name: in.Name, Hostname: p.Hostname(in.ID), Mode: networkMode(p, in.Joins), SharedWith: in.Joins.Network,
 		Endpoints: p.Endpoints, Ports: p.Ports, Exposed: p.Exposed, PublishAll: p.PublishAll, Rate: p.NetRate,
+		DNS: p.DNS, DNSOptions: p.DNSOptions,
 	}
 }
 
@@ -298,10 +299,7 @@ func (b *build) writeFiles(context.Context) error {
 	}
 	p := b.in.Plan
 	hostname := b.hostname()
-	f := network.HostFiles{
-		Hostname: hostname, Domainname: p.Domainname, ExtraHosts: p.ExtraHosts,
-		DNS: p.DNS, DNSSearch: p.DNSSearch, DNSOptions: p.DNSOptions,
-	}
+	f := hostFiles(p, hostname)
 	content := map[string][]byte{"hostname": []byte(hostname + "\n")}
 	var err error
 	if content["hosts"], content["resolv.conf"], err = b.l.o.Networks.Files(&b.half.Sandbox, f); err != nil {
@@ -316,6 +314,13 @@ func (b *build) writeFiles(context.Context) error {
 		}
 	}
 	return nil
+}
+
+func hostFiles(p *plan.Plan, hostname string) network.HostFiles {
+	return network.HostFiles{
+		Hostname: hostname, Domainname: p.Domainname, ExtraHosts: p.ExtraHosts,
+		DNS: p.DNS, DNSSearch: p.DNSSearch, DNSOptions: p.DNSOptions,
+	}
 }
 
 // keepOrWrite writes a file unless it has that content already, so that its

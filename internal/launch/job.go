@@ -160,6 +160,7 @@ func (b *build) makeProcess(ctx context.Context) error {
 			MaxSize: limits.MaxSize, MaxFile: limits.MaxFile, Compress: limits.Compress, Attrs: attrs,
 		},
 		OpenStdin: p.Process.OpenStdin, StdinOnce: p.Process.StdinOnce, Restore: b.in.Restore,
+		Keep: b.half.Keep(),
 	}
 	if record.Hold {
 		req.Log.Cursor = req.Log.Path + ".cursor" // files.Cursor

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 
 	"gantry/internal/errs"
 	"gantry/internal/network/kernel"
@@ -77,7 +78,11 @@ func (h *Half) begin(ctx context.Context, r AttachRequest) error {
 	if !h.e.HasNamespace() {
 		return nil
 	}
-	if h.ns, err = kernel.CreateNamespace(h.e.Path, r.Namespace); err != nil {
+	var inside []func() error
+	if n.names.Wanted(h.e) {
+		inside = append(inside, func() error { return n.names.Listen(h.e) })
+	}
+	if h.ns, err = kernel.CreateNamespace(h.e.Path, r.Namespace, inside...); err != nil {
 		return errors.Join(err, n.unmake(context.WithoutCancel(ctx), h.e))
 	}
 	return nil
@@ -107,8 +112,13 @@ func (h *Half) finish(ctx context.Context) (*ledger.Entry, error) {
 			return nil, errors.Join(err, h.n.unmake(context.WithoutCancel(ctx), h.e))
 		}
 	}
-	return h.n.book.Complete(h.e.ID), nil
+	e := h.n.book.Complete(h.e.ID)
+	return e, h.n.names.Sync(ctx, h.e.ID)
 }
+
+// Keep are the files that must outlive this process: whoever supervises the
+// container is to hold them. They stay ours.
+func (h *Half) Keep() []*os.File { return h.n.names.Files(h.e.ID) }
 
 // Close gives back the way into the namespace. The sandbox stays.
 func (h *Half) Close() { h.ns.Close() }
@@ -136,6 +146,7 @@ func (n *Networks) Detach(ctx context.Context, container string) error {
 		return nil
 	}
 	ctx = context.WithoutCancel(ctx) // half a removal helps nobody
+	n.names.Leave(container)
 	if err := n.stage.leave(ctx, e); err != nil {
 		unlock()
 		return fmt.Errorf("remove networking of container %s: %w", container, err)
@@ -176,6 +187,7 @@ func (n *Networks) detach(ctx context.Context, container string) error {
 // unmake takes everything of a sandbox out of the kernel, then off the books.
 // If part of it fails the record stays, for the next one to try again.
 func (n *Networks) unmake(ctx context.Context, e *ledger.Entry) error {
+	n.names.Leave(e.ID)
 	if err := errors.Join(n.stage.leave(ctx, e), n.stage.reap(ctx, e)); err != nil {
 		return err
 	}

@@ -41,6 +41,9 @@ func (n Members) Connect(ctx context.Context, r AttachRequest, ref string, setti
 		if err == nil && c.Entry.Rate != (wire.NetRate{}) {
 			err = n.stage.shape(ns, []driver.Endpoint{c.Link}, c.Entry.Rate)
 		}
+		if err == nil {
+			err = n.names.Sync(ctx, r.ID)
+		}
 	}
 	if err != nil {
 		_, back := n.part(context.WithoutCancel(ctx), r, c.Entry, c.Link.Network)
@@ -97,6 +100,9 @@ func (n Members) part(ctx context.Context, r AttachRequest, e *ledger.Entry, net
 	if err != nil {
 		return nil, err
 	}
+	if err := n.names.Sync(ctx, r.ID); err != nil {
+		return nil, err
+	}
 	if len(c.Moves) > 0 {
 		ns, err := kernel.OpenNamespace(c.Entry.Path)
 		if err != nil {
@@ -109,6 +115,24 @@ func (n Members) part(ctx context.Context, r AttachRequest, e *ledger.Entry, net
 	}
 	s := c.Entry.Sandbox
 	return &s, nil
+}
+
+// Rename makes the networks of a container call it by another name. One without
+// a sandbox is left alone.
+func (n Members) Rename(ctx context.Context, container, name string) error {
+	unlock, err := n.making.Lock(ctx, container)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	err = ledger.Rename(n.book, container, name)
+	if errs.Is(err, errs.NotFound) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	return n.names.Sync(ctx, container)
 }
 
 // Network returns what is decided about the network with this ID, name or

@@ -11,6 +11,7 @@ import (
 	"gantry/internal/errs"
 	"gantry/internal/network/hostfiles"
 	"gantry/internal/network/ledger"
+	"gantry/internal/network/names"
 )
 
 const (
@@ -67,6 +68,9 @@ func (n *Networks) HostFiles(_ context.Context, s *Sandbox, h HostFiles) (hosts,
 			r.IPv6 = true
 		}
 	}
+	if n.names.On(s.Endpoints) {
+		r.Internal = names.Address()
+	}
 	return hostfiles.Hosts(extra, hostfiles.Own(h.Hostname, h.Domainname, addrs)), r.Render(), nil
 }
 
@@ -98,6 +102,15 @@ func hostResolv() (string, []byte, error) {
 		return resolvPath, data, err
 	}
 	return resolvedPath, real, nil
+}
+
+// nameServers are the host's, as containers reach them.
+func nameServers() []netip.Addr {
+	_, file, err := hostResolv()
+	if err != nil {
+		return nil // asked again soon
+	}
+	return hostfiles.Servers(file)
 }
 
 func readOptional(path string) ([]byte, error) {

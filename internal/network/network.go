@@ -27,6 +27,7 @@ import (
 	"gantry/internal/network/driver"
 	"gantry/internal/network/kernel"
 	"gantry/internal/network/ledger"
+	"gantry/internal/network/names"
 	"gantry/internal/network/nat"
 	"gantry/internal/store"
 	"gantry/internal/wire"
@@ -82,6 +83,9 @@ type Options struct {
 	// HostGateway is what "host-gateway" stands for; by default the default
 	// network's gateway.
 	HostGateway netip.Addr
+	// Keeper has the supervisors of containers hold the sockets on which names
+	// are asked for, so that questions wait for the next daemon; may be nil.
+	Keeper names.Keeper
 }
 
 // Networks are the networks and sandboxes of one daemon. It is safe for
@@ -90,6 +94,9 @@ type Networks struct {
 	opts  Options
 	book  *ledger.Book
 	stage *stage
+	names *names.Names
+	// nameless says whose names could not be taken over at the start.
+	nameless error
 
 	making  keyed.Mutex[string] // work on one container at a time
 	reaping sync.WaitGroup
@@ -133,6 +140,7 @@ func Open(ctx context.Context, o Options) (_ *Networks, err error) {
 		return nil, err
 	}
 	s.book = n.book
+	n.names = names.New(context.WithoutCancel(ctx), names.Options{Book: n.book, Keeper: o.Keeper, Host: nameServers})
 	if s.bridge, err = bridge.Open(ctx, bridge.Options{Host: host, Table: o.table(), Closed: n.book.Forwarding().Closed(), Socket: func(p nat.Port) (*os.File, error) { return ledger.Socket(n.book, p) }}); err != nil {
 		return nil, err
 	}
@@ -144,6 +152,7 @@ func Open(ctx context.Context, o Options) (_ *Networks, err error) {
 			}
 		}
 	}
+	n.nameless = n.names.Adopt(ctx)
 	return n, nil
 }
 
@@ -189,6 +198,9 @@ func (n *Networks) Close(ctx context.Context, o CloseOptions) error {
 }
 
 func release(n *Networks) {
+	if n.names != nil {
+		n.names.Close()
+	}
 	n.stage.host.Close()
 	if n.stage.bridge != nil {
 		n.stage.bridge.Close()
@@ -230,6 +242,7 @@ func (n *Networks) Remove(ctx context.Context, ref string) error {
 	if err != nil {
 		return err
 	}
+	n.names.Forget(w.ID)
 	if err := n.stage.lower(ctx, w); err != nil {
 		return fmt.Errorf("remove network %s: %w", w.Name, err)
 	}

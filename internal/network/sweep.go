@@ -165,6 +165,9 @@ func (n *Networks) Warnings(context.Context) ([]string, error) {
 	if v, err := kernel.Sysctl(ipForward); err == nil && v == "0" && n.opts.NoIPForward {
 		out = append(out, "IPv4 forwarding is disabled: containers reach nothing beyond this host")
 	}
+	if n.nameless != nil {
+		out = append(out, fmt.Sprintf("containers that were found running are not told names: %v", n.nameless))
+	}
 	chains, err := n.stage.bridge.DropsForwarding()
 	for _, c := range chains {
 		out = append(out, fmt.Sprintf("packet filter chain %s drops forwarded packets by default: containers are not reachable from elsewhere, nor reach it, unless it accepts their bridges", c))

@@ -23,8 +23,9 @@ type Namespace struct {
 // the file path, which must not exist. Interfaces that come into it have no
 // IPv6 until someone gives them an address: what was not asked for is not
 // reachable. If it fails nothing is left. taken is the path of a namespace that
-// exists and has just been made, to be used instead; empty for none.
-func CreateNamespace(path, taken string) (ns *Namespace, err error) {
+// exists and has just been made, to be used instead; empty for none. inside is
+// run there at last.
+func CreateNamespace(path, taken string, inside ...func() error) (ns *Namespace, err error) {
 	f, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_RDONLY, 0o444)
 	if err != nil {
 		return nil, fmt.Errorf("make network namespace: %w", err)
@@ -41,7 +42,13 @@ func CreateNamespace(path, taken string) (ns *Namespace, err error) {
 		if err != nil {
 			return err
 		}
-		return errors.Join(ns.up(1), optional(SetSysctl("net/ipv6/conf/default/disable_ipv6", "1")))
+		err = errors.Join(ns.up(1), optional(SetSysctl("net/ipv6/conf/default/disable_ipv6", "1")))
+		for _, fn := range inside {
+			if err == nil {
+				err = fn()
+			}
+		}
+		return err
 	})
 	if err != nil {
 		ns.Close()

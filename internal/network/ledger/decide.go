@@ -34,7 +34,7 @@ func (b *Book) Decide(r AttachRequest) (*Entry, error) {
 }
 
 func (b *state) decide(r AttachRequest, namespaces string) (*Entry, error) {
-	s := &Entry{Sandbox: Sandbox{ID: r.ID}, Name: r.Name, Rate: r.Rate}
+	s := &Entry{Sandbox: Sandbox{ID: r.ID}, Name: r.Name, Rate: r.Rate, Naming: naming(r)}
 	kind, _, _ := strings.Cut(r.Mode, ":")
 	switch {
 	case kind == "container":
@@ -155,6 +155,7 @@ func (b *state) decideLink(s *Entry, w wish) error {
 		e.Gateway4 = p.Gateway
 	}
 	s.Endpoints, s.Links = append(s.Endpoints, e), append(s.Links, l)
+	s.Naming = s.Naming.on(rec.ID, w.settings)
 	return nil
 }
 

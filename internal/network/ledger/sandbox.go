@@ -46,6 +46,10 @@ type AttachRequest struct {
 	Ports      wire.PortMap
 	Exposed    wire.PortSet
 	PublishAll bool
+	// DNS are the name servers that the user wants, DNSOptions lines of
+	// resolv.conf(5).
+	DNS        []netip.Addr
+	DNSOptions []string
 	// Sysctls are those below net., applied in the namespace.
 	Sysctls map[string]string
 	// Rate bounds the traffic of each endpoint.
@@ -63,7 +67,8 @@ type Entry struct {
 	SharedWith string            `json:",omitempty"`
 	Links      []driver.Endpoint `json:",omitempty"`
 	// Rate bounds the traffic of each endpoint.
-	Rate wire.NetRate `json:",omitzero"`
+	Rate   wire.NetRate `json:",omitzero"`
+	Naming Naming       `json:",omitzero"`
 
 	// Complete is true once everything is in the kernel. An entry that a
 	// restart finds on disk is taken as complete.
