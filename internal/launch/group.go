@@ -62,7 +62,7 @@ func (l *Launcher) Cgroup(id string, p *plan.Plan) *cgroup.Group {
 }
 
 // cgroupDirs are the directories that hold containers' control groups.
-func (l *Launcher) cgroupDirs() []string {
+func cgroupDirs(l *Launcher) []string {
 	parent := l.o.CgroupParent
 	if l.o.Systemd {
 		g, err := l.o.Cgroups.SystemdGroup(l.cgroupPath("x", nil))
@@ -88,7 +88,7 @@ func (l *Launcher) Scopes() (map[string]string, error) {
 		return nil, nil
 	}
 	found := map[string]string{}
-	for _, dir := range l.cgroupDirs() {
+	for _, dir := range cgroupDirs(l) {
 		entries, err := os.ReadDir(dir)
 		if err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return nil, fmt.Errorf("scopes: %w", err)

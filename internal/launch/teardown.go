@@ -139,7 +139,7 @@ func (l *Launcher) Destroy(_ context.Context, id string) error {
 func (l *Launcher) Existing() ([]string, error) {
 	seen := map[string]bool{}
 	var all []error
-	for _, dir := range append(l.cgroupDirs(), filepath.Join(l.o.Root, "containers"), filepath.Join(l.o.RunDir, "c")) {
+	for _, dir := range append(cgroupDirs(l), filepath.Join(l.o.Root, "containers"), filepath.Join(l.o.RunDir, "c")) {
 		entries, err := os.ReadDir(dir)
 		if err != nil && !errors.Is(err, fs.ErrNotExist) {
 			all = append(all, err)

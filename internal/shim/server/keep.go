@@ -73,7 +73,7 @@ func (r *rights) close() {
 
 // keep holds descriptors instead of those that are held. Nothing here uses them:
 // the daemon, or the next one, does.
-func (s *server) keep(fds []int) {
+func keep(s *server, fds []int) {
 	s.mu.Lock()
 	old := s.kept
 	s.kept = fds
@@ -84,7 +84,7 @@ func (s *server) keep(fds []int) {
 }
 
 // giveKept answers with copies of what is held.
-func (s *server) giveKept(c *conn) {
+func giveKept(s *server, c *conn) {
 	frame, err := protocol.Frame(0, protocol.OpAnswer, nil)
 	if err != nil {
 		return

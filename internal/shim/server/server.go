@@ -94,7 +94,7 @@ func Main() error {
 	if err != nil {
 		return err
 	}
-	s.keep(given.take())
+	keep(s, given.take())
 	r, err := protocol.DecodeRequest(payload)
 	if err == nil {
 		err = s.create(r)
@@ -279,12 +279,12 @@ func (s *server) welcome(c *conn) {
 	g, err := protocol.DecodeGreeting(payload)
 	switch {
 	case err == nil && g.Kind == protocol.Keep:
-		s.keep(given.take())
+		keep(s, given.take())
 		protocol.WriteFrame(c.f, 0, protocol.OpAnswer, nil)
 		c.close()
 		return
 	case err == nil && g.Kind == protocol.Kept:
-		s.giveKept(c)
+		giveKept(s, c)
 		c.close()
 		return
 	case err == nil && g.Kind == protocol.Control:
@@ -331,7 +331,7 @@ func (s *server) mainExited(e protocol.Exit) {
 
 // cleanUp removes what outlives the container's processes.
 func (s *server) cleanUp() {
-	s.keep(nil)
+	keep(s, nil)
 	if s.runtime != nil {
 		s.runtime.remove()
 	}
