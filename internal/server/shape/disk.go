@@ -1,6 +1,10 @@
 package shape
 
-import "gantry/internal/wire"
+import (
+	"slices"
+
+	"gantry/internal/wire"
+)
 
 // diskUsage is the answer about disk usage: the lists of old, and from 1.52 on
 // the summaries too.
@@ -17,6 +21,14 @@ type diskUsage struct {
 // older lists out. What images and containers consist of does not depend on the
 // version here, as recorded, but for VirtualSize.
 func DiskUsage(u wire.DiskUsage, v int, verbose Verbose) any {
+	if c := u.ContainerUsage; c != nil { // as recorded: containers come without their image's manifest
+		own := *c
+		own.Items = slices.Clone(c.Items)
+		for i := range own.Items {
+			own.Items[i].ImageManifestDescriptor = nil
+		}
+		u.ContainerUsage = &own
+	}
 	if v >= 1052 && verbose {
 		return u
 	}

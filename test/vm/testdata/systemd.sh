@@ -51,7 +51,7 @@ systemctl start systemd-journald
 gantry run --name jour --network none --log-driver journald --log-opt tag=mytag --label l=v --log-opt labels=l busybox sh -c 'echo to the journal; echo oops >&2' 2>/dev/null
 i=0
 until [ "$(journalctl CONTAINER_NAME=jour -o cat 2>/dev/null | wc -l)" = 2 ] || [ $i = 100 ]; do i=$((i + 1)); sleep 0.1; done
-check "journal" "to the journal oops" "$(echo $(journalctl CONTAINER_NAME=jour -o cat))"
+check "journal" "oops to the journal" "$(echo $(journalctl CONTAINER_NAME=jour -o cat | sort))"
 check "journal's fields" "mytag v 3" "$(journalctl CONTAINER_TAG=mytag -o export | awk -F= '/^(CONTAINER_TAG|L)=/ {f[$1]=$2} /^PRIORITY=3/ {p=3} END {print f["CONTAINER_TAG"], f["L"], p}')"
 check "logs with journald" "to the journal" "$(gantry logs jour 2>/dev/null)"
 kill -9 $daemon
