@@ -77,10 +77,13 @@ func (w *answer) Unwrap() http.ResponseWriter { return w.ResponseWriter }
 func (w *answer) writeSoon() { _ = w.rc.SetWriteDeadline(time.Now().Add(w.stall)) }
 func (w *answer) readSoon()  { _ = w.rc.SetReadDeadline(time.Now().Add(w.stall)) }
 
-// clearDeadlines lets the server's own deadlines hold for the next request.
-func (w *answer) clearDeadlines() {
-	_ = w.rc.SetReadDeadline(time.Time{})
-	_ = w.rc.SetWriteDeadline(time.Now().Add(w.stall))
+// last bounds what the server does after an answer: to send the rest of it, and
+// to read what the client still sends.
+func (w *answer) last(b *body) {
+	w.writeSoon()
+	if !b.ended {
+		w.readSoon()
+	}
 }
 
 // json sends a value.
@@ -108,8 +111,9 @@ func (w *answer) empty(status int) error {
 // body is a request's body that is counted, and that a client can't hold up.
 type body struct {
 	io.ReadCloser
-	w *answer
-	n int64
+	w     *answer
+	n     int64
+	ended bool
 }
 
 // Read reads what comes within the time of a stall.
@@ -117,6 +121,11 @@ func (b *body) Read(p []byte) (int, error) {
 	b.w.readSoon()
 	n, err := b.ReadCloser.Read(p)
 	b.n += int64(n)
+	if err == io.EOF {
+		// From here on silence is no stall.
+		b.ended = true
+		_ = b.w.rc.SetReadDeadline(time.Time{})
+	}
 	return n, err
 }
 

@@ -94,7 +94,7 @@ func (s *Server) ServeHTTP(hw http.ResponseWriter, hr *http.Request) {
 	begin := time.Now()
 	w := newAnswer(hw, s.Stall)
 	r := &request{Request: hr, w: w}
-	body := &body{ReadCloser: hr.Body, w: w}
+	body := &body{ReadCloser: hr.Body, w: w, ended: hr.ContentLength == 0}
 	hr.Body = body
 	route, serve := s.route(r)
 	done := s.figures.begin()
@@ -117,7 +117,7 @@ func (s *Server) ServeHTTP(hw http.ResponseWriter, hr *http.Request) {
 	if err := serve(r); err != nil {
 		s.fail(r, err)
 	}
-	w.clearDeadlines()
+	w.last(body)
 }
 
 func (s *Server) logAccess(r *request, route string, in int64, took time.Duration) {

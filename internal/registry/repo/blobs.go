@@ -48,6 +48,11 @@ func (s *Store) has(ctx context.Context, name string, d digest.Digest) (bool, er
 
 // Mount gives a blob of one repository to another one as well.
 func (s *Store) Mount(ctx context.Context, name, from string, d digest.Digest) error {
+	release, err := s.leases.hold(ctx, blobLease(d), repoLease(name))
+	if err != nil {
+		return err
+	}
+	defer release()
 	o, err := s.Blob(ctx, from, d)
 	if err != nil {
 		return err
@@ -82,9 +87,11 @@ func (s *Store) DeleteBlob(ctx context.Context, name string, d digest.Digest) er
 // adopt makes a blob of a complete file, which is gone afterwards, and gives it
 // to a repository.
 func (s *Store) adopt(ctx context.Context, name string, d digest.Digest, file string) error {
-	if err := s.leases.take(ctx, blobLease(d)); err != nil {
+	release, err := s.leases.hold(ctx, blobLease(d), repoLease(name))
+	if err != nil {
 		return err
 	}
+	defer release()
 	if err := s.Backend.Take(ctx, blobKey(d), file); err != nil {
 		return err
 	}

@@ -9,30 +9,44 @@ import (
 // leases remember when a thing was last relied upon, so that the collector does
 // not take it from under a push.
 //
-// A push takes the lease of a blob before it looks whether the blob is there.
-// The collector dooms a blob before it deletes it, which fails if there is a
-// lease since its beginning less the grace; whoever takes the lease of a doomed
-// blob waits, and then finds it gone. So of everything that the collector
-// deletes it is true that no push has relied on it since before the collector
-// read what is referred to.
+// A push holds the lease of a blob from before it looks whether the blob is there
+// until what refers to the blob is written. The collector dooms a blob before it
+// deletes it, which fails if its lease is held, or was at the collection's
+// beginning less the grace or later; whoever wants the lease of a doomed blob
+// waits, and then finds it gone. So a push has either written its reference before
+// the collector read what is referred to, or the blob stays.
 type leases struct {
 	mu     sync.Mutex
 	at     map[string]time.Time
+	held   map[string]int // by how many
 	doomed map[string]chan struct{}
 }
 
 func newLeases() *leases {
-	return &leases{at: map[string]time.Time{}, doomed: map[string]chan struct{}{}}
+	return &leases{at: map[string]time.Time{}, held: map[string]int{}, doomed: map[string]chan struct{}{}}
 }
 
-// take notes that keys are relied upon from now.
-func (l *leases) take(ctx context.Context, keys ...string) error {
+// hold keeps the collector from keys until release is called, and notes that they
+// are relied upon from then.
+func (l *leases) hold(ctx context.Context, keys ...string) (release func(), err error) {
+	var held []string
+	release = func() {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		for _, key := range held {
+			l.at[key] = time.Now()
+			if l.held[key]--; l.held[key] == 0 {
+				delete(l.held, key)
+			}
+		}
+	}
 	for _, key := range keys {
 		for {
 			l.mu.Lock()
 			wait := l.doomed[key]
 			if wait == nil {
-				l.at[key] = time.Now()
+				l.held[key]++
+				held = append(held, key)
 				l.mu.Unlock()
 				break
 			}
@@ -40,11 +54,21 @@ func (l *leases) take(ctx context.Context, keys ...string) error {
 			select {
 			case <-wait:
 			case <-ctx.Done():
-				return ctx.Err()
+				release()
+				return nil, ctx.Err()
 			}
 		}
 	}
-	return nil
+	return release, nil
+}
+
+// take notes that keys are relied upon from now.
+func (l *leases) take(ctx context.Context, keys ...string) error {
+	release, err := l.hold(ctx, keys...)
+	if err == nil {
+		release()
+	}
+	return err
 }
 
 // doom keeps everybody from relying on key until done is called. False if
@@ -52,7 +76,7 @@ func (l *leases) take(ctx context.Context, keys ...string) error {
 func (l *leases) doom(key string, since time.Time) (done func(), ok bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if at, held := l.at[key]; held && !at.Before(since) || l.doomed[key] != nil {
+	if at, held := l.at[key]; held && !at.Before(since) || l.held[key] > 0 || l.doomed[key] != nil {
 		return nil, false
 	}
 	c := make(chan struct{})

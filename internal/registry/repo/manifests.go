@@ -115,13 +115,15 @@ func (s *Store) PutManifest(ctx context.Context, p Push) (digest.Digest, *Manife
 	} else if d.Algorithm().FromBytes(p.Data) != d {
 		return "", nil, NewFault(errs.Invalid, DigestInvalid, "provided digest did not match uploaded content")
 	}
-	keys := []string{blobLease(d)}
+	keys := []string{blobLease(d), repoLease(p.Name)}
 	for _, r := range m.refers() {
 		keys = append(keys, blobLease(r))
 	}
-	if err := s.leases.take(ctx, keys...); err != nil {
+	release, err := s.leases.hold(ctx, keys...)
+	if err != nil {
 		return "", nil, err
 	}
+	defer release()
 	unlock, err := s.names.Lock(ctx, p.Name)
 	if err != nil {
 		return "", nil, err

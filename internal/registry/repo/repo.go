@@ -223,11 +223,8 @@ func (s objects) save(ctx context.Context, key string, v any) error {
 	return s.b.Put(ctx, key, data)
 }
 
-// enter makes sure that a repository is in the catalog.
+// enter makes sure that a repository, whose lease is held, is in the catalog.
 func (s *Store) enter(ctx context.Context, name string) error {
-	if err := s.leases.take(ctx, repoLease(name)); err != nil {
-		return err
-	}
 	if ok, err := s.exists(ctx, catalogKey(name)); ok || err != nil {
 		return err
 	}
