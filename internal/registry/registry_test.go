@@ -44,6 +44,15 @@ func local(t testing.TB, dir string) storage.Backend {
 	return b
 }
 
+// everybody is a policy of no users.
+func everybody(t testing.TB) *auth.Policy {
+	p, err := auth.Open(auth.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return p
+}
+
 // start serves a registry of a backend; change may change how.
 func start(t testing.TB, b storage.Backend, dir string, change func(*registry.Options, *repo.Options)) *site {
 	ro := repo.Options{Backend: b, Spool: filepath.Join(dir, "spool"), Grace: time.Hour}
