@@ -93,11 +93,13 @@ type Config struct {
 	ShutdownTimeout int // seconds the daemon's requests have to end
 	LiveRestore     bool
 	Experimental    bool
-	CDISpecDirs     []string    // empty: the usual ones
-	MetricsAddr     string      // host:port of /metrics; empty for nowhere
-	DebugSocket     string      // unix socket of the profiler; empty for none
-	APISockets      []APISocket // further sockets whose requests a policy bounds
-	Features        map[string]bool
+	CDISpecDirs     []string // empty: the usual ones
+	MetricsAddr     string   // host:port of /metrics; empty for nowhere
+	// AuthorizationPlugins are asked about every request, in their order.
+	AuthorizationPlugins []string
+	DebugSocket          string      // unix socket of the profiler; empty for none
+	APISockets           []APISocket // further sockets whose requests a policy bounds
+	Features             map[string]bool
 
 	RegistryMirrors    []string
 	InsecureRegistries []string

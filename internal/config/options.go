@@ -142,7 +142,7 @@ func imageOptions() []Option {
 func otherOptions() []Option {
 	return []Option{
 		{Flag: "feature", Key: "features", Usage: "Switch a feature", Status: Warned, Reason: "there are no optional features", field: features()},
-		{Flag: "authorization-plugin", Key: "authorization-plugins", Usage: "Authorization plugins", Status: Refused, Reason: "authorization plugins are not built yet, and to go without would let everybody in", field: ignored("list")},
+		{Flag: "authorization-plugin", Key: "authorization-plugins", Usage: "Authorization plugin that is asked about every request; may be repeated", field: list(func(c *Config) *[]string { return &c.AuthorizationPlugins })},
 		{Flag: "raw-logs", Key: "raw-logs", Usage: "Full timestamps without colours", Status: Warned, Reason: "messages never have colours", field: ignored("")},
 		{Flag: "restart", Short: "r", Usage: "Restart containers (obsolete)", Status: Warned, Reason: "restart policies of containers say so", field: ignored("")},
 		{Flag: "rootless", Key: "rootless", Usage: "Run without root", Status: Refused, Reason: "rootless mode is not built yet", field: ignored("")},

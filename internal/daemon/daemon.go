@@ -231,7 +231,7 @@ func (d *Daemon) openServer(ctx context.Context, p parts, sys *about, doc *docto
 		Disk: du, Jobs: jobs, Pins: p.images,
 		Product: "Docker/" + version.Engine + " (linux)", Driver: p.images.content.Layout().Driver,
 		Experimental: d.config.Load().Experimental, Log: d.log,
-		Answered: meter{d}.answered, Profiler: d.profiler, Upgrades: upgrades{d},
+		Authorizer: authorizer{p.plugins, d.config.Load}, Answered: meter{d}.answered, Profiler: d.profiler, Upgrades: upgrades{d},
 	})
 	d.later("server", func(ctx context.Context) error { return d.server.Shutdown(ctx) })
 	return nil

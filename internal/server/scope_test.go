@@ -37,14 +37,16 @@ var guarded = map[string][]string{
 	"Networks":  {"Create", "Inspect", "List", "Prune", "Remove"},
 	"Members":   {"Connect", "Disconnect"},
 	"Volumes":   {"Create", "Inspect", "List", "Prune", "Remove"},
-	"Transfers": {"Clone", "Export", "Import"},
-	"System":    {"Info", "Version"},
-	"Doctor":    {"Examine", "Mend"},
-	"Upgrades":  {"State", "Upgrade"},
-	"Disk":      {"Budget", "PruneCache", "Usage"},
-	"Jobs":      {"Cancel", "Get", "List", "Start", "Watch"}, // to start one is for the full socket
-	"Pins":      {"PinName", "UnpinName"},
-	"Registry":  {"Login", "Lookup", "Pull", "Push", "Search"}, // what they are handed is in path and query: scope.content
+	// It decides itself.
+	"Authorizer": {"Answer", "On", "Request"},
+	"Transfers":  {"Clone", "Export", "Import"},
+	"System":     {"Info", "Version"},
+	"Doctor":     {"Examine", "Mend"},
+	"Upgrades":   {"State", "Upgrade"},
+	"Disk":       {"Budget", "PruneCache", "Usage"},
+	"Jobs":       {"Cancel", "Get", "List", "Start", "Watch"}, // to start one is for the full socket
+	"Pins":       {"PinName", "UnpinName"},
+	"Registry":   {"Login", "Lookup", "Pull", "Push", "Search"}, // what they are handed is in path and query: scope.content
 	// The directories that they may name are refused: guardedCheckpoints.
 	"Checkpoints": {"Create", "List", "Remove", "Restore"},
 }

@@ -60,6 +60,8 @@ type Options struct {
 	Jobs      Jobs
 	Transfers Transfers
 	Pins      Pins
+	// Authorizer decides about every request; nil for nobody.
+	Authorizer Authorizer
 	// Checkpoints are served if Experimental is set.
 	Checkpoints Checkpoints
 	// Product is the Server header, for example "Docker/29.7.0 (linux)".
@@ -240,7 +242,16 @@ func (s *Server) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
 			return
 		}
 	}
+	gated, finish, err := s.authorize(w.ResponseWriter, r)
+	if err != nil {
+		writeError(w, err)
+		return
+	}
+	w.ResponseWriter = gated
 	s.answer(w, req, route)
+	if !w.hijacked {
+		_ = finish() // the client has been told
+	}
 }
 
 // answer runs a handler and turns its error into the answer.
@@ -290,6 +301,9 @@ func (s *Server) rescue(w *response, r *http.Request) {
 		panic(http.ErrAbortHandler) // cut the connection: the answer is not whole
 	}
 	writeError(w, errs.New(errs.Unknown, "internal error: the request could not be handled"))
+	if g, ok := w.ResponseWriter.(*gate); ok {
+		_ = g.end()
+	}
 }
 
 // A response remembers whether it has begun.

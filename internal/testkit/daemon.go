@@ -274,3 +274,6 @@ func tail(s string, n int) string {
 	lines := strings.SplitAfter(s, "\n")
 	return strings.Join(lines[max(0, len(lines)-n):], "")
 }
+
+// Args replaces the further arguments, from the next Start on.
+func (d *Daemon) Args(args ...string) { d.args = args }
