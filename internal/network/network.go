@@ -11,9 +11,11 @@
 package network
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net/netip"
 	"os"
 	"sync"
@@ -25,6 +27,7 @@ import (
 	"gantry/internal/keyed"
 	"gantry/internal/network/bridge"
 	"gantry/internal/network/driver"
+	"gantry/internal/network/ipam"
 	"gantry/internal/network/kernel"
 	"gantry/internal/network/ledger"
 	"gantry/internal/network/names"
@@ -62,12 +65,24 @@ type Options struct {
 	Subnet netip.Prefix
 	// Range is the part of Subnet that containers get addresses from.
 	Range netip.Prefix
-	MTU   int
+	// IPv6 gives the default network IPv6, too: Subnet6 and Range6 as above, by
+	// default a subnet of this host's unique local block.
+	IPv6    bool
+	Subnet6 netip.Prefix
+	Range6  netip.Prefix
+	// Gateway and Gateway6 are the routers of the default network's containers,
+	// where that is not the bridge.
+	Gateway, Gateway6 netip.Addr
+	MTU               int
 	// HostIP is where ports are published whose binding names no address;
 	// 0.0.0.0 by default.
 	HostIP netip.Addr
 	// Pools are what networks without a subnet are cut from.
 	Pools []ledger.Source
+
+	// NetworkOptions are, by driver, the options that new networks get unless
+	// they are made with others.
+	NetworkOptions map[string]map[string]string
 
 	IsolateDefault bool // containers of the default network do not reach each other
 	NoMasquerade   bool
@@ -133,15 +148,17 @@ func Open(ctx context.Context, o Options) (_ *Networks, err error) {
 		Filtered: o.FilterPorts, NoRelay: o.NoRelay,
 		Default: ledger.Default{
 			Off: o.Bridge == "none", Link: o.Bridge, Subnet: o.Subnet, Range: o.Range, MTU: o.MTU,
-			Isolated: o.IsolateDefault, NoNAT: o.NoMasquerade, HostIP: o.HostIP,
+			IPv6: o.IPv6, Subnet6: o.Subnet6, Range6: o.Range6, Gateway: o.Gateway, Gateway6: o.Gateway6,
+			Isolated: o.IsolateDefault, NoNAT: o.NoMasquerade, HostIP: o.HostIP, Options: o.NetworkOptions["bridge"],
 		},
+		Local: localBlock(), There: host.Addresses,
 	})
 	if err != nil {
 		return nil, err
 	}
 	s.book = n.book
 	n.names = names.New(context.WithoutCancel(ctx), names.Options{Book: n.book, Keeper: o.Keeper, Host: nameServers})
-	if s.bridge, err = bridge.Open(ctx, bridge.Options{Host: host, Table: o.table(), Closed: n.book.Forwarding().Closed(), Socket: func(p nat.Port) (*os.File, error) { return ledger.Socket(n.book, p) }}); err != nil {
+	if s.bridge, err = bridge.Open(ctx, bridge.Options{Host: host, Table: o.table(), Closed: n.book.Forwarding().Closed(), Closed6: n.book.Forwarding6().Closed(), Socket: func(p nat.Port) (*os.File, error) { return ledger.Socket(n.book, p) }}); err != nil {
 		return nil, err
 	}
 	s.drivers = map[string]driver.Driver{"bridge": s.bridge}
@@ -154,6 +171,16 @@ func Open(ctx context.Context, o Options) (_ *Networks, err error) {
 	}
 	n.nameless = n.names.Adopt(ctx)
 	return n, nil
+}
+
+// localBlock is the block of unique local IPv6 addresses of this machine.
+func localBlock() netip.Prefix {
+	id, err := os.ReadFile("/etc/machine-id")
+	if err != nil || len(id) == 0 {
+		name, _ := os.Hostname()
+		id = []byte(name)
+	}
+	return ipam.Local(bytes.TrimSpace(id))
 }
 
 func (o Options) withDefaults() Options {
@@ -228,12 +255,33 @@ func (n *Networks) Create(_ context.Context, c wire.NetworkCreate) (wire.Network
 	if err != nil {
 		return wire.NetworkCreated{}, err
 	}
+	c, err = n.completed(c)
+	if err != nil {
+		return wire.NetworkCreated{}, err
+	}
 	w, err := n.book.Create(c, routes)
 	if err != nil {
 		return wire.NetworkCreated{}, err
 	}
 	n.tell(wire.Event{Action: "create"}, w, "")
 	return wire.NetworkCreated{ID: w.ID}, nil
+}
+
+// completed adds to a request what the configuration and the machine have to say.
+func (n *Networks) completed(c wire.NetworkCreate) (wire.NetworkCreate, error) {
+	name := c.Driver
+	if name == "" || name == "default" {
+		name = "bridge"
+	}
+	if more := n.opts.NetworkOptions[name]; len(more) > 0 {
+		all := maps.Clone(more)
+		maps.Copy(all, c.Options)
+		c.Options = all
+	}
+	if d, ok := n.stage.drivers[name].(driver.Checker); ok {
+		return c, d.Check(c.Options)
+	}
+	return c, nil
 }
 
 // Remove removes a network that no container is on; others are errs.Denied.

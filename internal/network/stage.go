@@ -3,7 +3,6 @@ package network
 import (
 	"context"
 	"errors"
-	"fmt"
 	"maps"
 	"net/netip"
 	"path/filepath"
@@ -77,7 +76,7 @@ func (s *stage) raise(ctx context.Context, id string) error {
 	if w, err = s.relocate(w); err != nil {
 		return err
 	}
-	if err := s.startForwarding(); err != nil {
+	if err := s.startForwarding(w.Plan()); err != nil {
 		return err
 	}
 	adopted, _ := s.book.On(id)
@@ -240,78 +239,6 @@ func (s *stage) driver(l driver.Endpoint) driver.Driver {
 		return s.drivers[w.Driver]
 	}
 	return s.bridge
-}
-
-const ipForward = "net/ipv4/ip_forward"
-
-// startForwarding makes the host forward packets, which published ports and the
-// way out of a bridge need. A host that did not forward before must not become
-// a router between the networks it is in: the interfaces of that moment are
-// written down, and the packet rules drop what would go from one of them to
-// another. Interfaces made later, by whatever program, are not concerned.
-func (s *stage) startForwarding() error {
-	if s.noForward {
-		return nil
-	}
-	if v, err := kernel.Sysctl(ipForward); err != nil || v == "1" {
-		return err
-	}
-	closed, err := s.foreignLinks()
-	if err != nil {
-		return err
-	}
-	if err := s.book.Forwarding().SetClosed(closed); err != nil {
-		return err
-	}
-	s.bridge.SetClosed(closed)
-	if err := kernel.SetSysctl(ipForward, "1"); err != nil {
-		return errs.New(errs.Unsupported, "switch IP forwarding on: %w", err)
-	}
-	return nil
-}
-
-// stopForwarding switches forwarding off again if this daemon switched it on
-// and nothing seems to need it: no network is up, and no interface has appeared
-// since that another program might route through.
-func (s *stage) stopForwarding() error {
-	before := s.book.Forwarding().Closed()
-	if before == nil {
-		return nil
-	}
-	now, err := s.foreignLinks()
-	if err != nil {
-		return err
-	}
-	s.mu.Lock()
-	busy := len(s.up) > 0
-	s.mu.Unlock()
-	if busy || slices.ContainsFunc(now, func(l string) bool { return !slices.Contains(before, l) }) {
-		return nil
-	}
-	if err := kernel.SetSysctl(ipForward, "0"); err != nil {
-		return fmt.Errorf("switch IP forwarding off: %w", err)
-	}
-	s.bridge.SetClosed(nil)
-	return s.book.Forwarding().SetClosed(nil)
-}
-
-// foreignLinks returns the interfaces that no Gantry made, loopback left out.
-func (s *stage) foreignLinks() ([]string, error) {
-	all, err := s.host.Links("")
-	if err != nil {
-		return nil, err
-	}
-	own := map[string]bool{}
-	for _, w := range s.book.Networks() {
-		own[w.Link] = true
-	}
-	names := []string{}
-	for _, l := range all {
-		if l.Name != "lo" && !own[l.Name] && !ledger.IsOurs(l.Name) {
-			names = append(names, l.Name)
-		}
-	}
-	return names, nil
 }
 
 // links returns the bridges and the veth pairs of this daemon. A pair that is

@@ -38,6 +38,8 @@ type Driver struct {
 	tasks  sync.WaitGroup
 	table  string
 	closed []string
+	// closed6 is closed for IPv6 alone.
+	closed6 []string
 
 	redrawn atomic.Int64
 
@@ -55,8 +57,9 @@ type active struct {
 type Options struct {
 	Host  *kernel.Host
 	Table string // of nftables
-	// Closed are the interfaces between which forwarding stays off.
-	Closed []string
+	// Closed are the interfaces between which forwarding stays off, Closed6
+	// those of IPv6 alone.
+	Closed, Closed6 []string
 	// Socket gives a copy of the bound socket of a published port, for those
 	// that the packet rules can't serve.
 	Socket func(nat.Port) (*os.File, error)
@@ -68,7 +71,7 @@ func Open(ctx context.Context, o Options) (*Driver, error) {
 	if err != nil {
 		return nil, err
 	}
-	d := &Driver{host: o.Host, rules: rules, table: o.Table, closed: o.Closed, nets: map[string]active{}, ports: map[string][]nat.Port{}}
+	d := &Driver{host: o.Host, rules: rules, table: o.Table, closed: o.Closed, closed6: o.Closed6, nets: map[string]active{}, ports: map[string][]nat.Port{}}
 	d.relay = relay.New(ctx, sockets(o.Socket))
 	if d.watch, err = rules.Watch(); err != nil {
 		d.rules.Close()
@@ -100,10 +103,11 @@ func (d *Driver) Ensure(ctx context.Context, n driver.Network, adopted []driver.
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	b := kernel.Bridge{Name: n.Link, MTU: n.MTU}
-	if n.Gateway.IsValid() {
-		b.MAC = ipam.MAC(n.Gateway)
-		b.Addr = []netip.Prefix{netip.PrefixFrom(n.Gateway, n.Subnet.Bits())}
+	b := kernel.Bridge{Name: n.Link, MTU: n.MTU, Foreign: n.Foreign}
+	for _, gw := range []netip.Prefix{netip.PrefixFrom(n.Gateway6, n.Subnet6.Bits()), netip.PrefixFrom(n.Gateway, n.Subnet.Bits())} {
+		if gw.IsValid() {
+			b.MAC, b.Addr = ipam.MAC(gw.Addr()), append(b.Addr, gw)
+		}
 	}
 	index, err := d.host.EnsureBridge(b)
 	if err != nil {
@@ -129,10 +133,8 @@ func (d *Driver) Join(ctx context.Context, ns *kernel.Namespace, e driver.Endpoi
 	if !ok {
 		return errs.New(errs.Conflict, "network %s is not up", e.Network)
 	}
-	v := kernel.Veth{Host: e.HostLink, Bridge: n.index, BridgeName: n.Link, Inside: e.Interface, MAC: e.MAC, MTU: n.MTU, Isolated: n.Isolated, Addr: []netip.Prefix{e.Addr}}
-	if e.Gateway.IsValid() {
-		v.Gateway = []netip.Addr{e.Gateway}
-	}
+	v := kernel.Veth{Host: e.HostLink, Bridge: n.index, BridgeName: n.Link, Inside: e.Interface, MAC: e.MAC, MTU: n.MTU, Isolated: n.Isolated, Sysctls: e.Sysctls}
+	v.Addr, v.Gateway = e.Addresses(), e.Gateways()
 	err = d.host.Connect(ctx, ns, v)
 	if errors.Is(err, unix.ENODEV) {
 		// Someone has removed the bridge under our feet: make it again.
@@ -262,8 +264,10 @@ func forget(ports []nat.Port, reply netip.Addr) error {
 func (d *Driver) Remove(_ context.Context, n driver.Network) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if err := d.host.RemoveLink(n.Link); err != nil {
-		return err
+	if !n.Foreign {
+		if err := d.host.RemoveLink(n.Link); err != nil {
+			return err
+		}
 	}
 	if _, ok := d.nets[n.ID]; !ok {
 		return nil
@@ -287,7 +291,7 @@ func (d *Driver) Reassert() error {
 
 // apply puts the whole table into the kernel. The lock is held.
 func (d *Driver) apply() error {
-	c := nat.Config{Table: d.table, Closed: d.closed}
+	c := nat.Config{Table: d.table, Closed: d.closed, Closed6: d.closed6}
 	for _, n := range d.nets {
 		c.Networks = append(c.Networks, nat.Network{
 			Bridge: n.Link, Subnet: n.Subnet, Subnet6: n.Subnet6, Isolated: n.Isolated, Masquerade: n.NAT, Internal: n.Internal,
@@ -301,10 +305,10 @@ func (d *Driver) apply() error {
 	return nil
 }
 
-// SetClosed changes the interfaces between which forwarding stays off. It takes
-// effect with the next Ensure.
-func (d *Driver) SetClosed(links []string) {
+// SetClosed changes the interfaces between which forwarding stays off: that of
+// both versions of IP, and of IPv6 alone. It takes effect with the next Ensure.
+func (d *Driver) SetClosed(both, six []string) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.closed = links
+	d.closed, d.closed6 = both, six
 }

@@ -10,6 +10,7 @@ package driver
 import (
 	"context"
 	"net/netip"
+	"slices"
 
 	"gantry/internal/network/kernel"
 	"gantry/internal/network/nat"
@@ -66,6 +67,16 @@ type Endpoint struct {
 	Sysctls map[string]string `json:",omitempty"`
 }
 
+// Addresses returns those that the endpoint has.
+func (e Endpoint) Addresses() []netip.Prefix {
+	return slices.DeleteFunc([]netip.Prefix{e.Addr, e.Addr6}, func(p netip.Prefix) bool { return !p.IsValid() })
+}
+
+// Gateways returns the default routes that the endpoint has.
+func (e Endpoint) Gateways() []netip.Addr {
+	return slices.DeleteFunc([]netip.Addr{e.Gateway, e.Gateway6}, func(a netip.Addr) bool { return !a.IsValid() })
+}
+
 // Driver makes networks of one kind. Its methods are idempotent and safe for
 // concurrent use with different arguments.
 type Driver interface {
@@ -81,6 +92,12 @@ type Driver interface {
 	Reap(ctx context.Context, e Endpoint) error
 	// Remove removes a network without endpoints.
 	Remove(ctx context.Context, n Network) error
+}
+
+// Checker is a driver that can say, before a network is made, why one with such
+// options can't be.
+type Checker interface {
+	Check(options map[string]string) error
 }
 
 // Publisher is a driver that can change the published ports of an endpoint that

@@ -1,6 +1,7 @@
 package ipam
 
 import (
+	"crypto/sha256"
 	"net/netip"
 
 	"gantry/internal/errs"
@@ -24,6 +25,35 @@ func Defaults() []Source {
 		s = append(s, Source{netip.PrefixFrom(netip.AddrFrom4([4]byte{172, b, 0, 0}), 16), 16})
 	}
 	return append(s, Source{netip.PrefixFrom(netip.AddrFrom4([4]byte{192, 168, 0, 0}), 16), 20})
+}
+
+// Family is a version of IP.
+type Family int
+
+// The two families.
+const (
+	IPv4 Family = 4
+	IPv6 Family = 6
+)
+
+// Of returns those of the sources that are of a family.
+func Of(f Family, sources []Source) []Source {
+	var out []Source
+	for _, s := range sources {
+		if s.Base.Addr().Is6() == (f == IPv6) {
+			out = append(out, s)
+		}
+	}
+	return out
+}
+
+// Local returns the block of unique local IPv6 addresses, a /48 (RFC 4193), of
+// what seed identifies: the same for equal seeds, and else another one.
+func Local(seed []byte) netip.Prefix {
+	sum := sha256.Sum256(append([]byte("gantry unique local prefix "), seed...))
+	a := [16]byte{0xfd}
+	copy(a[1:6], sum[:5])
+	return netip.PrefixFrom(netip.AddrFrom16(a), 48)
 }
 
 // Choose returns the first subnet of the sources that overlaps none of taken,

@@ -15,6 +15,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/vishvananda/netlink"
@@ -173,6 +174,9 @@ type Bridge struct {
 	MAC  []byte
 	MTU  int            // 0 means the kernel's default
 	Addr []netip.Prefix // the gateways of its networks
+	// Foreign is true for one that somebody else has made: it gets what
+	// containers need, and keeps all that it has.
+	Foreign bool
 }
 
 // EnsureBridge makes the bridge, or brings an existing link of this name to the
@@ -187,27 +191,37 @@ func (h *Host) EnsureBridge(b Bridge) (index int, err error) {
 	if b.MTU > 0 {
 		parts = append(parts, attr(unix.IFLA_MTU, nl.Uint32Attr(uint32(b.MTU))))
 	}
-	_, err = h.do(unix.RTM_NEWLINK, unix.NLM_F_CREATE|unix.NLM_F_EXCL, parts...)
+	if !b.Foreign {
+		_, err = h.do(unix.RTM_NEWLINK, unix.NLM_F_CREATE|unix.NLM_F_EXCL, parts...)
+	}
 	if err != nil && !errors.Is(err, unix.EEXIST) {
 		return 0, fmt.Errorf("make bridge %s: %w", b.Name, err)
 	}
 	if index, err = h.index(b.Name); err != nil {
 		return 0, fmt.Errorf("make bridge %s: %w", b.Name, err)
 	}
-	v6 := "1"
-	for _, a := range b.Addr {
-		if a.Addr().Is6() {
-			v6 = "0"
-		}
-	}
 	if err := errors.Join(
-		optional(SetSysctl("net/ipv6/conf/"+b.Name+"/disable_ipv6", v6)),
+		h.bridgeIPv6(b),
 		SetSysctl("net/ipv4/conf/"+b.Name+"/route_localnet", "1"),
 		h.addresses(b, index),
 		h.up(index)); err != nil {
 		return 0, fmt.Errorf("set up bridge %s: %w", b.Name, err)
 	}
 	return index, nil
+}
+
+// bridgeIPv6 switches the bridge's own IPv6 on if it has such addresses, and off
+// otherwise. Whatever a container advertises, the bridge takes no address or
+// route from it.
+func (h *Host) bridgeIPv6(b Bridge) error {
+	conf := "net/ipv6/conf/" + b.Name
+	if slices.ContainsFunc(b.Addr, func(p netip.Prefix) bool { return p.Addr().Is6() }) {
+		return errors.Join(SetSysctl(conf+"/accept_ra", "0"), SetSysctl(conf+"/disable_ipv6", "0"))
+	}
+	if b.Foreign {
+		return nil
+	}
+	return optional(SetSysctl(conf+"/disable_ipv6", "1"))
 }
 
 // addresses gives a bridge its addresses and takes those away that it had
@@ -218,27 +232,55 @@ func (h *Host) addresses(b Bridge, index int) error {
 			return err
 		}
 	}
+	if b.Foreign {
+		return nil
+	}
 	nlh := &netlink.Handle{}
 	old, err := dump(func() ([]netlink.Addr, error) {
-		return nlh.AddrList(&netlink.Dummy{LinkAttrs: netlink.LinkAttrs{Index: index}}, netlink.FAMILY_V4)
+		return nlh.AddrList(&netlink.Dummy{LinkAttrs: netlink.LinkAttrs{Index: index}}, netlink.FAMILY_ALL)
 	})
 	if err != nil {
 		return err
 	}
 	for _, o := range old {
-		a, _ := netip.AddrFromSlice(o.IP.To4())
-		bits, _ := o.Mask.Size()
-		keep := false
-		for _, w := range b.Addr {
-			keep = keep || w == netip.PrefixFrom(a, bits)
-		}
-		if !keep {
+		p := prefix(o)
+		if !p.Addr().IsLinkLocalUnicast() && !slices.Contains(b.Addr, p) {
 			if err := nlh.AddrDel(&netlink.Dummy{LinkAttrs: netlink.LinkAttrs{Index: index}}, &o); err != nil {
 				return err
 			}
 		}
 	}
 	return nil
+}
+
+func prefix(a netlink.Addr) netip.Prefix {
+	ip, _ := netip.AddrFromSlice(a.IP)
+	bits, _ := a.Mask.Size()
+	return netip.PrefixFrom(ip.Unmap(), bits)
+}
+
+// Addresses returns the addresses of a link with the lengths of their subnets,
+// those that are only valid on the link left out. If there is no such link the
+// error is unix.ENODEV.
+func (h *Host) Addresses(link string) ([]netip.Prefix, error) {
+	i, err := h.index(link)
+	if err != nil {
+		return nil, fmt.Errorf("list addresses of %s: %w", link, err)
+	}
+	nlh := &netlink.Handle{}
+	all, err := dump(func() ([]netlink.Addr, error) {
+		return nlh.AddrList(&netlink.Dummy{LinkAttrs: netlink.LinkAttrs{Index: i}}, netlink.FAMILY_ALL)
+	})
+	if err != nil {
+		return nil, fmt.Errorf("list addresses of %s: %w", link, err)
+	}
+	var out []netip.Prefix
+	for _, a := range all {
+		if p := prefix(a); !p.Addr().IsLinkLocalUnicast() {
+			out = append(out, p)
+		}
+	}
+	return out, nil
 }
 
 // RemoveLink removes the link, and with a veth its other end. One that does not

@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"os"
 	"runtime"
+	"slices"
 
 	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
@@ -191,6 +192,9 @@ type Veth struct {
 	Isolated bool
 	Addr     []netip.Prefix // of the inner end
 	Gateway  []netip.Addr   // default routes through it
+	// Sysctls are set in the namespace before the addresses: paths below
+	// /proc/sys.
+	Sysctls map[string]string
 }
 
 // Connect makes the pair, its inner end straight in the namespace, gives that
@@ -237,12 +241,31 @@ func (h *Host) Connect(ctx context.Context, n *Namespace, v Veth) (err error) {
 			return err
 		}
 	}
-	for _, a := range v.Addr {
-		if a.Addr().Is6() {
-			if err := n.Do(func() error { return SetSysctl("net/ipv6/conf/"+v.Inside+"/disable_ipv6", "0") }); err != nil {
-				return err
+	return n.dress(index, v)
+}
+
+// dress gives the interface with that number in the namespace, which is up, its
+// settings, addresses and default routes, and tells the neighbours.
+func (n *Namespace) dress(index int, v Veth) error {
+	six := slices.ContainsFunc(v.Addr, func(a netip.Prefix) bool { return a.Addr().Is6() })
+	if six || len(v.Sysctls) > 0 {
+		err := n.Do(func() error {
+			conf := "net/ipv6/conf/" + v.Inside
+			var all []error
+			if six {
+				// Addresses come from the pool alone, and are unique by it.
+				all = append(all, SetSysctl(conf+"/accept_dad", "0"), SetSysctl(conf+"/autoconf", "0"), SetSysctl(conf+"/accept_ra", "0"), SetSysctl(conf+"/disable_ipv6", "0"))
 			}
+			for k, val := range v.Sysctls {
+				all = append(all, SetSysctl(k, val))
+			}
+			return errors.Join(all...)
+		})
+		if err != nil {
+			return err
 		}
+	}
+	for _, a := range v.Addr {
 		if err := n.address(index, a); err != nil {
 			return err
 		}

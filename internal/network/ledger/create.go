@@ -3,7 +3,7 @@ package ledger
 import (
 	"fmt"
 	"net/netip"
-	"strconv"
+	"slices"
 	"strings"
 	"time"
 
@@ -25,6 +25,7 @@ func (b *Book) Create(c wire.NetworkCreate, routes []netip.Prefix) (Record, erro
 	if err != nil {
 		return r, err
 	}
+	b.adoptLink(&r)
 	b.writing.Lock()
 	defer b.writing.Unlock()
 	b.mu.RLock()
@@ -40,8 +41,8 @@ func (b *Book) Create(c wire.NetworkCreate, routes []netip.Prefix) (Record, erro
 // without the other networks. Pure but for its identity.
 func requested(c wire.NetworkCreate) (Record, error) {
 	r := newRecord(c.Name, c.Driver)
-	if r.Driver == "" {
-		r.Driver = "bridge"
+	if r.Driver == "" || r.Driver == "default" {
+		r.Driver = driverBridge
 	}
 	if err := checkRequest(c, r.Driver); err != nil {
 		return r, err
@@ -49,7 +50,11 @@ func requested(c wire.NetworkCreate) (Record, error) {
 	r.Internal, r.Attachable, r.IPAM.Options = c.Internal, c.Attachable, nil
 	if c.IPAM != nil {
 		r.IPAM.Options = c.IPAM.Options
-		if c.IPAM.Driver != "" && c.IPAM.Driver != "default" {
+		switch c.IPAM.Driver {
+		case "", "default":
+		case "null":
+			r.IPAM.Driver = "null"
+		default:
 			return r, errs.New(errs.NotFound, "plugin %q not found", c.IPAM.Driver)
 		}
 		r.IPAM.Config = c.IPAM.Config
@@ -60,31 +65,23 @@ func requested(c wire.NetworkCreate) (Record, error) {
 	if c.Labels != nil {
 		r.Labels = c.Labels
 	}
-	for _, opt := range []string{optMTU} {
-		if v, ok := r.Options[opt]; ok {
-			if _, err := strconv.Atoi(v); err != nil {
-				return r, errs.New(errs.Invalid, "failed to parse %s value: %s (%w)", opt, v, err)
-			}
-		}
+	if c.EnableIPv4 != nil {
+		r.EnableIPv4 = *c.EnableIPv4
+	}
+	if c.EnableIPv6 != nil {
+		r.EnableIPv6 = *c.EnableIPv6
+	}
+	if err := checkOptions(&r); err != nil {
+		return r, err
 	}
 	var pools []ipam.Config
 	for _, p := range r.IPAM.Config {
 		pools = append(pools, poolConfig(p))
-		if p.Subnet.IsValid() && p.Subnet.Addr().Is6() {
-			return r, errs.New(errs.Unsupported, "IPv6 subnet %s: networks with IPv6 are not supported by this version of Gantry", p.Subnet)
-		}
 	}
 	if err := ipam.Check(pools); err != nil {
 		return r, err
 	}
-	r.Link = r.Options[optName]
-	if r.Link == "" {
-		r.Link = BridgePrefix + r.ID[:12]
-	}
-	if len(r.Link) > 15 || strings.ContainsAny(r.Link, "/ \t\n\"") || r.Link == "." || r.Link == ".." {
-		return r, errs.New(errs.Invalid, "invalid bridge name %q", r.Link)
-	}
-	return r, nil
+	return r, r.nameLink()
 }
 
 func checkRequest(c wire.NetworkCreate, driver string) error {
@@ -103,13 +100,9 @@ func checkRequest(c wire.NetworkCreate, driver string) error {
 		return errs.New(errs.Denied, "This node is not a swarm manager. Use \"docker swarm init\" or \"docker swarm join\" to connect this node to swarm and try again.")
 	case c.EnableIPv4 != nil && !*c.EnableIPv4 && (c.EnableIPv6 == nil || !*c.EnableIPv6):
 		return errs.New(errs.Invalid, "IPv4 or IPv6 must be enabled")
-	case c.EnableIPv6 != nil && *c.EnableIPv6:
-		return errs.New(errs.Unsupported, "networks with IPv6 are not supported by this version of Gantry")
 	case c.ConfigOnly || c.ConfigFrom != nil:
 		return errs.New(errs.Unsupported, "config-only networks are not supported by this version of Gantry")
-	case driver == "macvlan" || driver == "ipvlan":
-		return errs.New(errs.Unsupported, "network driver %q is not supported by this version of Gantry", driver)
-	case driver != "bridge":
+	case driver != driverBridge && driver != driverMacvlan && driver != driverIPvlan:
 		return errs.New(errs.NotFound, "plugin %q not found", driver)
 	}
 	return nil
@@ -122,29 +115,46 @@ func (b *state) admit(r *Record, routes []netip.Prefix) error {
 		if w.rec.Name == r.Name {
 			return errs.New(errs.Conflict, "network with name %s already exists", r.Name)
 		}
-		if w.rec.Link == r.Link {
+		if w.rec.Link == r.Link && r.Driver == driverBridge && w.rec.Driver == driverBridge {
 			return errs.New(errs.Denied, "cannot create network %s (%s): conflicts with network %s (%s): networks have same bridge name", r.ID, r.Link, w.rec.ID, w.rec.Link)
 		}
 	}
+	if r.Driver != driverBridge {
+		if err := b.admitParent(r); err != nil {
+			return err
+		}
+	}
+	if r.IPAM.Driver == "null" {
+		return nil
+	}
 	others := b.subnets("")
-	if len(r.IPAM.Config) == 0 || !r.IPAM.Config[0].Subnet.IsValid() {
-		s, err := ipam.Choose(b.pools, append(others, routes...))
+	for _, c := range r.IPAM.Config {
+		if c.Subnet.IsValid() && ipam.Overlaps(c.Subnet, others) {
+			return ipam.ErrOverlap
+		}
+	}
+	for family, on := range []bool{r.EnableIPv4, r.EnableIPv6} {
+		if _, has := r.subnet(family); !on || has {
+			continue
+		}
+		s, err := ipam.Choose(ipam.Of(families[family], b.pools), append(others, routes...))
 		if err != nil {
 			return err
 		}
-		r.Chosen, r.IPAM.Config = true, []wire.IPAMConfig{{Subnet: s}}
+		r.Chosen = r.Chosen || family == v4
+		r.IPAM.Config = slices.DeleteFunc(r.IPAM.Config, func(c wire.IPAMConfig) bool { return !c.Subnet.IsValid() })
+		r.IPAM.Config = append(r.IPAM.Config, wire.IPAMConfig{Subnet: s})
 	}
 	for i := range r.IPAM.Config {
-		c := &r.IPAM.Config[i]
-		if ipam.Overlaps(c.Subnet, others) {
-			return ipam.ErrOverlap
-		}
-		if !c.Gateway.IsValid() {
+		if c := &r.IPAM.Config[i]; !c.Gateway.IsValid() && c.Subnet.IsValid() {
 			c.Gateway = ipam.First(c.Subnet)
 		}
 	}
 	return nil
 }
+
+// families are the versions of IP by their index.
+var families = [2]ipam.Family{ipam.IPv4, ipam.IPv6}
 
 // Relocate returns the record of a network whose subnet was not the user's wish,
 // after choosing another subnet if routes overlap it and no container has an
@@ -158,16 +168,22 @@ func (b *Book) Relocate(networkID string, routes []netip.Prefix) (Record, error)
 		b.mu.RUnlock()
 		return Record{}, notFound(networkID)
 	}
-	r, fixed, others := w.rec, w.users > 0 || w.pool == nil || len(w.pool.Leases()) > 0, b.subnets(networkID)
+	r, fixed, others := w.rec, w.users > 0 || w.pools[v4] == nil || len(w.pools[v4].Leases()) > 0, b.subnets(networkID)
 	b.mu.RUnlock()
 	if fixed || !ipam.Overlaps(r.Plan().Subnet, routes) {
 		return r, nil
 	}
-	s, err := ipam.Choose(b.pools, append(others, routes...))
+	s, err := ipam.Choose(ipam.Of(ipam.IPv4, b.pools), append(others, routes...))
 	if err != nil {
 		return r, err
 	}
-	r.IPAM.Config = []wire.IPAMConfig{{Subnet: s, Gateway: ipam.First(s)}}
+	was := r.Plan().Subnet
+	r.IPAM.Config = slices.Clone(r.IPAM.Config)
+	for i := range r.IPAM.Config {
+		if c := &r.IPAM.Config[i]; c.Subnet == was {
+			c.Subnet, c.Gateway = s, ipam.First(s)
+		}
+	}
 	return r, b.put(r)
 }
 

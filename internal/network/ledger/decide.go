@@ -4,8 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"net"
-	"net/netip"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -13,8 +11,6 @@ import (
 
 	"gantry/internal/errs"
 	"gantry/internal/id"
-	"gantry/internal/network/driver"
-	"gantry/internal/network/ipam"
 	"gantry/internal/wire"
 )
 
@@ -131,85 +127,13 @@ func (b *state) decideLinks(s *Entry, r AttachRequest) error {
 	return err
 }
 
-func (b *state) decideLink(s *Entry, w wish) error {
-	rec := &w.net.rec
-	p := rec.Plan()
-	if w.net.pool == nil {
-		return errs.New(errs.Unsupported, "network %s has no IPv4 addresses", rec.Name)
-	}
-	addr, err := b.address(s.ID, w)
-	if err != nil {
-		return err
-	}
-	w.net.users++
-	e := Endpoint{
-		NetworkID: rec.ID, NetworkName: rec.Name, ID: id.New(), Interface: freeInterface(s, ifPrefix(rec)),
-		IPv4: netip.PrefixFrom(addr, p.Subnet.Bits()), Priority: w.settings.GwPriority,
-	}
-	l := driver.Endpoint{Owner: s.ID, Network: rec.ID, Interface: e.Interface, HostLink: freeHostLink(s), Addr: e.IPv4, MAC: ipam.MAC(addr)}
-	if m := w.settings.MacAddress; len(m) > 0 {
-		l.MAC = m
-	}
-	e.MAC = net.HardwareAddr(l.MAC).String()
-	if !rec.Internal {
-		e.Gateway4 = p.Gateway
-	}
-	s.Endpoints, s.Links = append(s.Endpoints, e), append(s.Links, l)
-	s.Naming = s.Naming.on(rec.ID, w.settings)
-	return nil
-}
-
-// freeInterface returns the first name after prefix that no interface of the
-// sandbox has. Pure.
-func freeInterface(s *Entry, prefix string) string {
-	for n := 0; ; n++ {
-		name := prefix + strconv.Itoa(n)
-		if !slices.ContainsFunc(s.Links, func(l driver.Endpoint) bool { return l.Interface == name }) {
-			return name
-		}
-	}
-}
-
-// freeHostLink returns the first name of a host's end that the sandbox does not
-// have. Pure.
-func freeHostLink(s *Entry) string {
-	for n := 0; ; n++ {
-		name := hostLink(s.ID, n)
-		if !slices.ContainsFunc(s.Links, func(l driver.Endpoint) bool { return l.HostLink == name }) {
-			return name
-		}
-	}
-}
-
-func ifPrefix(r *Record) string {
-	if p := r.Options[optIfPrefix]; p != "" {
-		return p
-	}
-	return "eth"
-}
-
-// address takes the wished address, or any.
-func (b *state) address(owner string, w wish) (netip.Addr, error) {
-	if c := w.settings.IPAMConfig; c != nil && c.IPv4Address.IsValid() {
-		if w.net.rec.Name == Bridge {
-			return netip.Addr{}, errOwnAddress
-		}
-		return c.IPv4Address, w.net.pool.Claim(c.IPv4Address, owner)
-	}
-	a, err := w.net.pool.Allocate(owner)
-	if err != nil {
-		return a, errs.New(errs.Denied, "no available IPv4 addresses on this network's address pools: %s (%s)", w.net.rec.Name, w.net.rec.ID)
-	}
-	return a, nil
-}
-
-var errOwnAddress = errs.New(errs.Invalid, "invalid config for network bridge: invalid endpoint settings:\nuser-specified IP address is supported on user-defined networks only")
-
 // LinkPrefix begins the host's end of every veth pair, BridgePrefix the bridges
 // of networks that users made.
 const (
 	LinkPrefix   = "gt"
 	BridgePrefix = "gb"
+	// ParentPrefix begins the parents of networks without one of the host's.
+	ParentPrefix = "gd"
 )
 
 // IsPair reports whether a link is called like the host's end of a veth pair.
@@ -217,7 +141,7 @@ func IsPair(link string) bool { return hexAfter(link, LinkPrefix) }
 
 // IsOurs reports whether a link is called like one that Gantry makes.
 func IsOurs(link string) bool {
-	return IsPair(link) || hexAfter(link, BridgePrefix) || strings.HasPrefix(link, "gantry")
+	return IsPair(link) || hexAfter(link, BridgePrefix) || hexAfter(link, ParentPrefix) || strings.HasPrefix(link, "gantry")
 }
 
 func hexAfter(link, prefix string) bool {

@@ -64,9 +64,16 @@ func (b *state) inspect(w *network) wire.NetworkInspect {
 			}
 		}
 	}
-	if w.pool != nil {
-		used, free := w.pool.Usage()
-		out.Status.IPAM.Subnets = wire.SubnetStatuses{w.rec.Plan().Subnet: {IPsInUse: used, DynamicIPsAvailable: free}}
+	for family, p := range w.pools {
+		if p == nil {
+			continue
+		}
+		if out.Status.IPAM.Subnets == nil {
+			out.Status.IPAM.Subnets = wire.SubnetStatuses{}
+		}
+		c, _ := w.rec.subnet(family)
+		used, free := p.Usage()
+		out.Status.IPAM.Subnets[c.Subnet] = wire.SubnetStatus{IPsInUse: used, DynamicIPsAvailable: free}
 	}
 	return out
 }

@@ -49,6 +49,12 @@ type Options struct {
 	Filtered bool
 	// NoRelay publishes nothing that the packet rules can't do alone.
 	NoRelay bool
+	// Local is the block of unique local IPv6 addresses (RFC 4193) that
+	// networks are cut from when Pools have none.
+	Local netip.Prefix
+	// There returns the addresses of a link of the host, or an error if there
+	// is no such link. It may be nil.
+	There func(link string) ([]netip.Prefix, error)
 }
 
 // Source is a block of addresses that subnets are cut from.
@@ -62,6 +68,7 @@ func ParseEphemeral(s string) ports.Range { return ports.ParseEphemeral(s) }
 type Book struct {
 	store   *store.DB
 	run     string
+	there   func(link string) ([]netip.Prefix, error)
 	records records
 	writing sync.Mutex // one change of the set of networks at a time
 
@@ -85,21 +92,30 @@ type state struct {
 // network is a record with what follows from it.
 type network struct {
 	rec   Record
-	pool  *ipam.Pool // nil without IPv4 addresses
-	users int        // endpoints, also of sandboxes in the making
+	pools [2]*ipam.Pool // of IPv4 and IPv6; nil without such addresses
+	users int           // endpoints, also of sandboxes in the making
 }
 
-func newNetwork(r Record) *network { return &network{rec: r, pool: r.pool()} }
+// The families of addresses, as indices of network.pools.
+const (
+	v4 = 0
+	v6 = 1
+)
+
+func newNetwork(r Record) *network { return &network{rec: r, pools: r.pools()} }
 
 // Open reads the books, makes the three networks that always exist, and holds
 // the addresses and host ports of the sandboxes it finds.
 func Open(o Options) (*Book, error) {
-	b := &Book{store: o.Store, run: o.RunDir, records: records(filepath.Join(o.RunDir, "sandbox")), state: state{
+	b := &Book{store: o.Store, run: o.RunDir, there: o.There, records: records(filepath.Join(o.RunDir, "sandbox")), state: state{
 		pools: o.Pools, hostIP: o.Default.HostIP, ports: ports.New(o.Ephemeral), ipv6: hasIPv6(), filtered: o.Filtered, noRelay: o.NoRelay,
 		networks: map[string]*network{}, entries: map[string]*Entry{},
 	}}
-	if b.pools == nil {
-		b.pools = ipam.Defaults()
+	if len(ipam.Of(ipam.IPv4, b.pools)) == 0 {
+		b.pools = append(b.pools, ipam.Defaults()...)
+	}
+	if len(ipam.Of(ipam.IPv6, b.pools)) == 0 && o.Local.IsValid() {
+		b.pools = append(b.pools, ipam.Source{Base: o.Local, Bits: 64})
 	}
 	for _, d := range []string{b.NamespaceDir(), string(b.records)} {
 		if err := os.MkdirAll(d, 0o711); err != nil {
@@ -145,7 +161,7 @@ func (b *Book) load(o Options) error {
 		if w := b.named(Bridge); w != nil {
 			old, except = &w.rec, w.rec.ID
 		}
-		r, err := o.Default.record(old, b.pools, append(b.subnets(except), o.Routes...))
+		r, err := b.found(o.Default, old).record(old, b.pools, append(b.subnets(except), o.Routes...))
 		if err != nil {
 			return err
 		}
@@ -260,8 +276,10 @@ func disown(entries map[string]*Entry, written map[string]time.Time) {
 func (b *state) hold(l driver.Endpoint) {
 	if w := b.networks[l.Network]; w != nil {
 		w.users++
-		if w.pool != nil {
-			_ = w.pool.Claim(l.Addr.Addr(), l.Owner) // outside after a change of subnet: nobody gets it either
+		for i, a := range [2]netip.Prefix{l.Addr, l.Addr6} {
+			if w.pools[i] != nil && a.IsValid() {
+				_ = w.pools[i].Claim(a.Addr(), l.Owner) // outside after a change of subnet: nobody gets it either
+			}
 		}
 	}
 	for _, p := range l.Ports {
@@ -291,8 +309,12 @@ func (b *state) retire(links []driver.Endpoint) {
 // release frees the addresses of endpoints.
 func (b *state) release(links []driver.Endpoint) {
 	for _, l := range links {
-		if w := b.networks[l.Network]; w != nil && w.pool != nil {
-			w.pool.Release(l.Addr.Addr(), l.Owner)
+		if w := b.networks[l.Network]; w != nil {
+			for i, a := range [2]netip.Prefix{l.Addr, l.Addr6} {
+				if w.pools[i] != nil && a.IsValid() {
+					w.pools[i].Release(a.Addr(), l.Owner)
+				}
+			}
 		}
 	}
 }
@@ -420,11 +442,13 @@ func (b *Book) Leases() map[netip.Addr]string {
 	defer b.mu.RUnlock()
 	out := map[netip.Addr]string{}
 	for _, w := range b.networks {
-		if w.pool == nil {
-			continue
-		}
-		for a, owner := range w.pool.Leases() {
-			out[a] = owner
+		for _, p := range w.pools {
+			if p == nil {
+				continue
+			}
+			for a, owner := range p.Leases() {
+				out[a] = owner
+			}
 		}
 	}
 	return out

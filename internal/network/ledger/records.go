@@ -51,6 +51,9 @@ type Forwarding string
 // Forwarding returns the record of IP forwarding.
 func (b *Book) Forwarding() Forwarding { return Forwarding(filepath.Join(b.run, "forwarding.json")) }
 
+// Forwarding6 returns the record of IPv6 forwarding.
+func (b *Book) Forwarding6() Forwarding { return Forwarding(filepath.Join(b.run, "forwarding6.json")) }
+
 // Closed returns the interfaces that forwarding was switched on under, or nil
 // if this daemon has not done so since the last boot.
 func (f Forwarding) Closed() []string {

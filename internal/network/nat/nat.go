@@ -37,6 +37,8 @@ type Config struct {
 	// Closed are the interfaces between which the host did not forward before
 	// this daemon switched forwarding on; it shall not begin to.
 	Closed []string
+	// Closed6 is the same for IPv6 alone.
+	Closed6 []string
 }
 
 // Network is one bridge.
@@ -232,13 +234,23 @@ func Render(c Config) Ruleset {
 		into = append(into, in)
 		fwd.rules = append(fwd.rules, rule{oifname(n.Bridge), jump(in.name)})
 	}
-	for _, a := range c.Closed {
-		for _, b := range c.Closed {
-			fwd.rules = append(fwd.rules, rule{iifname(a), oifname(b), verdictDrop})
-		}
-	}
+	fwd.rules = append(append(fwd.rules, closed(c.Closed)...), closed(c.Closed6, daddr(everything6))...)
 	r.Chains = append(r.Chains, into...)
 	return r
+}
+
+var everything6 = netip.MustParsePrefix("::/0")
+
+// closed are the rules that keep packets, those that match, from going from one
+// of some interfaces to another.
+func closed(links []string, match ...part) []rule {
+	var out []rule
+	for _, a := range links {
+		for _, b := range links {
+			out = append(out, append(rule{iifname(a), oifname(b)}, append(slices.Clone(match), verdictDrop)...))
+		}
+	}
+	return out
 }
 
 // inward are the rules for packets that go to the containers of a network.
