@@ -2,6 +2,7 @@ package config
 
 import (
 	"fmt"
+	"net/netip"
 	"slices"
 	"strings"
 
@@ -44,6 +45,11 @@ func (c *Config) check() error {
 	}
 	if c.BIP.IsValid() && !c.BIP.Addr().Is4() {
 		return fmt.Errorf("invalid bip %s: not an IPv4 address", c.BIP)
+	}
+	for what, p := range map[string]netip.Prefix{"bip6": c.BIP6, "fixed-cidr-v6": c.FixedCIDR6} {
+		if p.IsValid() && !p.Addr().Is6() {
+			return fmt.Errorf("invalid %s %s: not an IPv6 address", what, p)
+		}
 	}
 	for key, n := range map[string]int{"max-concurrent-downloads": c.MaxDownloads, "max-concurrent-uploads": c.MaxUploads, "max-download-attempts": c.DownloadAttempts} {
 		if n < 0 {

@@ -74,6 +74,13 @@ type Config struct {
 	BIP            netip.Prefix
 	FixedCIDR      netip.Prefix
 	DefaultGateway netip.Addr
+	IPv6           bool // on the default network
+	BIP6           netip.Prefix
+	FixedCIDR6     netip.Prefix
+	// DefaultGateway6 is as DefaultGateway.
+	DefaultGateway6 netip.Addr
+	// NetworkOpts are options of new networks by driver.
+	NetworkOpts    map[string]map[string]string
 	HostIP         netip.Addr // to publish ports on
 	MTU            int
 	ICC            bool

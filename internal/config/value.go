@@ -198,6 +198,29 @@ func pools() field {
 	}
 }
 
+// networkOpts is --default-network-opt driver=key=value and its key.
+func networkOpts() field {
+	return field{
+		kind: "mapmap",
+		text: func(c *Config, s string) error {
+			driver, kv, ok := strings.Cut(s, "=")
+			k, v, set := strings.Cut(kv, "=")
+			if !ok || !set || driver == "" || k == "" {
+				return fmt.Errorf("invalid value %q: want driver=option=value", s)
+			}
+			if c.NetworkOpts == nil {
+				c.NetworkOpts = map[string]map[string]string{}
+			}
+			if c.NetworkOpts[driver] == nil {
+				c.NetworkOpts[driver] = map[string]string{}
+			}
+			c.NetworkOpts[driver][k] = v
+			return nil
+		},
+		json: func(c *Config, raw json.RawMessage) error { return json.Unmarshal(raw, &c.NetworkOpts) },
+	}
+}
+
 // execOpts is --exec-opt native.cgroupdriver=… and the key exec-opts.
 func execOpts() field {
 	one := func(c *Config, s string) error {

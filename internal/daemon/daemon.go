@@ -292,7 +292,8 @@ func removeParent(h *cgroup.Host, parent string) {
 func networkOptions(c *config.Config, db *store.DB, bus *event.Bus) network.Options {
 	o := network.Options{
 		Store: db, RunDir: c.Run, Events: bus, Instance: c.Instance, Bridge: c.Bridge,
-		Subnet: c.BIP, Range: c.FixedCIDR, MTU: c.MTU, HostIP: c.HostIP,
+		Subnet: c.BIP, Range: c.FixedCIDR, IPv6: c.IPv6, Subnet6: c.BIP6, Range6: c.FixedCIDR6,
+		Gateway: c.DefaultGateway, Gateway6: c.DefaultGateway6, NetworkOptions: c.NetworkOpts, MTU: c.MTU, HostIP: c.HostIP,
 		Keeper:         shimKeeper(c.Run + "/c"),
 		IsolateDefault: !c.ICC, NoMasquerade: !c.IPMasq, NoIPForward: !c.IPForward,
 		FilterPorts: c.FilterPorts, NoRelay: !c.Relay,

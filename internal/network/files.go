@@ -83,9 +83,13 @@ func hostGateway(n *Networks) []netip.Addr {
 		return []netip.Addr{n.opts.HostGateway}
 	}
 	if w, err := n.book.Find(ledger.Bridge); err == nil {
-		if gw := w.Plan().Gateway; gw.IsValid() {
-			return []netip.Addr{gw}
+		var out []netip.Addr
+		for _, gw := range []netip.Addr{w.Plan().Gateway, w.Plan().Gateway6} {
+			if gw.IsValid() {
+				out = append(out, gw)
+			}
 		}
+		return out
 	}
 	return nil
 }
