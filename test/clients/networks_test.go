@@ -185,3 +185,79 @@ func TestManyJoinOneNetwork(t *testing.T) {
 		t.Errorf("%s containers are on the network", got)
 	}
 }
+
+// TestIPv6 has networks with both versions of IP, and with IPv6 alone.
+func TestIPv6(t *testing.T) {
+	d := testkit.StartBusybox(t)
+	d.OK(t, "network", "create", "--ipv6", "dual")
+	subnet := d.OK(t, "network", "inspect", "-f", "{{range .IPAM.Config}}{{.Subnet}} {{end}}", "dual")
+	if f := strings.Fields(subnet); len(f) != 2 || !strings.HasPrefix(f[1], "fd") || !strings.HasSuffix(f[1], "::/64") {
+		t.Fatalf("subnets: %s", subnet)
+	}
+	docker(t, d, "network", "create", "--ipv6", "--ipv4=false", "--subnet", "fd77:1::/64", "--gateway", "fd77:1::9", "six")
+	if got := d.OK(t, "network", "inspect", "-f", "{{.EnableIPv4}} {{.EnableIPv6}} {{range .IPAM.Config}}{{.Subnet}} {{.Gateway}}{{end}}", "six"); got != "false true fd77:1::/64 fd77:1::9" {
+		t.Errorf("six: %s", got)
+	}
+	d.OK(t, "run", "-d", "--name", "c1", "--network", "dual", "busybox", "httpd", "-f", "-p", "[::]:80", "-h", "/etc")
+	d.OK(t, "run", "-d", "--name", "c2", "--network", "six", "--ip6", "fd77:1::77", "busybox", "sleep", "1000")
+	v6 := d.OK(t, "inspect", "-f", "{{(index .NetworkSettings.Networks \"dual\").GlobalIPv6Address}}", "c1")
+	if got, err := fetch("http://[" + v6 + "]/hostname"); err != nil || got == "" {
+		t.Errorf("from the host by IPv6: %q, %v", got, err)
+	}
+	if got := d.OK(t, "exec", "c2", "sh", "-c", "ip -o addr show dev eth0 scope global | awk '{print $4}'; ip -6 route | grep default | cut -d' ' -f3"); got != "fd77:1::77/64\nfd77:1::9" {
+		t.Errorf("with IPv6 alone: %q", got)
+	}
+	d.OK(t, "exec", "c2", "ping", "-6", "-c1", "-W2", "fd77:1::9")
+	d.OK(t, "network", "connect", "--ip6", "fd77:1::78", "six", "c1")
+	d.OK(t, "exec", "c1", "ping", "-6", "-c1", "-W2", "fd77:1::77")
+	if got := d.OK(t, "exec", "c1", "sh", "-c", "grep -c fd /etc/hosts"); got != "2" {
+		t.Errorf("%s lines of IPv6 in the hosts file", got)
+	}
+	d.OK(t, "run", "--rm", "busybox", "sh", "-c", "test \"$(cat /proc/sys/net/ipv6/conf/eth0/disable_ipv6)\" = 1")
+}
+
+// TestNetworkOptions tries what the drivers can be told.
+func TestNetworkOptions(t *testing.T) {
+	d := testkit.StartBusybox(t)
+	ok := func(args ...string) string { t.Helper(); return d.OK(t, args...) }
+	fails := func(text string, args ...string) {
+		t.Helper()
+		if _, err := d.Gantry(args...); err == nil || !strings.Contains(err.Error(), text) {
+			t.Errorf("%v: %v, want %q", args, err, text)
+		}
+	}
+	ok("network", "create", "-o", "com.docker.network.container_iface_prefix=net", "-o", "com.docker.network.driver.mtu=1400", "--subnet", "10.81.0.0/24", "opts")
+	if got := ok("run", "--rm", "--network", "opts", "busybox", "cat", "/sys/class/net/net0/mtu"); got != "1400" {
+		t.Errorf("mtu %s", got)
+	}
+	if got := ok("run", "--rm", "--network", "name=opts,driver-opt=com.docker.network.endpoint.ifname=lan7,\"driver-opt=com.docker.network.endpoint.sysctls=net.ipv4.conf.IFNAME.log_martians=1,net.ipv4.conf.IFNAME.forwarding=0\"",
+		"busybox", "cat", "/proc/sys/net/ipv4/conf/lan7/log_martians", "/proc/sys/net/ipv4/conf/lan7/forwarding"); got != "1\n0" {
+		t.Errorf("sysctls of the interface: %q", got)
+	}
+	ok("network", "create", "--internal", "-o", "com.docker.network.bridge.gateway_mode_ipv4=isolated", "--subnet", "10.82.0.0/24", "iso")
+	if got := ok("run", "--rm", "--network", "iso", "busybox", "sh", "-c", "ip -4 -o addr show dev eth0 | awk '{print $4}'; ip route | grep -c default; ping -c1 -W1 10.82.0.1 >/dev/null || echo unreachable"); got != "10.82.0.2/24\n0\nunreachable" {
+		t.Errorf("isolated: %q", got)
+	}
+	fails("gateway mode 'isolated' can only be used for an internal network", "network", "create", "-o", "com.docker.network.bridge.gateway_mode_ipv4=isolated", "x1")
+	fails("unknown gateway mode", "network", "create", "-o", "com.docker.network.bridge.gateway_mode_ipv6=x", "x2")
+	ok("network", "create", "auto")
+	fails("supported only when connecting to networks with user configured subnets", "run", "--rm", "--network", "auto", "--ip", "172.20.0.9", "busybox", "true")
+
+	// A bridge that the administrator has made is used, and stays.
+	link := fmt.Sprintf("ad%08x", time.Now().UnixNano()&0xffffffff)
+	for _, args := range [][]string{{"link", "add", link, "type", "bridge"}, {"addr", "add", "10.83.0.7/24", "dev", link}} {
+		if out, err := exec.Command("ip", args...).CombinedOutput(); err != nil {
+			t.Fatalf("ip %v: %v: %s", args, err, out)
+		}
+	}
+	defer exec.Command("ip", "link", "del", link).Run()
+	ok("network", "create", "-o", "com.docker.network.bridge.name="+link, "admin")
+	if got := ok("network", "inspect", "-f", "{{range .IPAM.Config}}{{.Subnet}} {{.Gateway}}{{end}}", "admin"); got != "10.83.0.0/24 10.83.0.7" {
+		t.Errorf("of the administrator: %s", got)
+	}
+	ok("run", "--rm", "--network", "admin", "busybox", "ping", "-c1", "-W2", "10.83.0.7")
+	ok("network", "rm", "admin")
+	if out, err := exec.Command("ip", "-o", "addr", "show", "dev", link).CombinedOutput(); err != nil || !strings.Contains(string(out), "10.83.0.7/24") {
+		t.Errorf("the bridge after the network: %v %s", err, out)
+	}
+}
