@@ -42,7 +42,10 @@ func (n *Networks) Set(v string) error {
 	}
 	a := Attachment{}
 	for _, f := range fields {
-		key, val, ok := strings.Cut(strings.ToLower(f), "=")
+		key, val, ok := strings.Cut(f, "=")
+		if key = strings.ToLower(key); key != "driver-opt" { // whose values may name things of the kernel
+			val = strings.ToLower(val)
+		}
 		if !ok || key == "" {
 			return errs.New(errs.Invalid, "invalid field %s", f)
 		}

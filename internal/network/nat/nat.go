@@ -259,7 +259,9 @@ func inward(n Network) []rule {
 	if n.Isolated {
 		among = verdictDrop
 	}
-	rules := []rule{{iifname(n.Bridge), notTranslated, among}, {translated, verdictAccept}}
+	// Where bridged frames run through here, neighbour discovery does so, too,
+	// which is not tracked: no question about its connection has an answer.
+	rules := []rule{{translated, verdictAccept}, {iifname(n.Bridge), among}}
 	for _, link := range n.Trusted {
 		rules = append(rules, rule{iifname(link), verdictAccept})
 	}

@@ -50,9 +50,8 @@ var (
 	verdictReturn = part{"return", []expr.Any{&expr.Verdict{Kind: expr.VerdictReturn}}}
 	masquerade    = part{"masquerade", []expr.Any{&expr.Masq{}}}
 
-	established   = ctBits("ct state established,related", expr.CtKeySTATE, expr.CtStateBitESTABLISHED|expr.CtStateBitRELATED, expr.CmpOpNeq)
-	translated    = ctBits("ct status dnat", expr.CtKeySTATUS, ipsDstNAT, expr.CmpOpNeq)
-	notTranslated = ctBits("ct status ! dnat", expr.CtKeySTATUS, ipsDstNAT, expr.CmpOpEq)
+	established = ctBits("ct state established,related", expr.CtKeySTATE, expr.CtStateBitESTABLISHED|expr.CtStateBitRELATED, expr.CmpOpNeq)
+	translated  = ctBits("ct status dnat", expr.CtKeySTATUS, ipsDstNAT, expr.CmpOpNeq)
 
 	localDestination = part{"fib daddr type local", []expr.Any{
 		&expr.Fib{Register: reg, FlagDADDR: true, ResultADDRTYPE: true},
