@@ -187,7 +187,10 @@ type Bridge struct {
 func (h *Host) EnsureBridge(b Bridge) (index int, err error) {
 	info := attr(unix.IFLA_LINKINFO, nil)
 	info.AddRtAttr(nl.IFLA_INFO_KIND, nl.NonZeroTerminated("bridge"))
-	parts := []nl.NetlinkRequestData{nl.NewIfInfomsg(unix.AF_UNSPEC), name(b.Name), attr(unix.IFLA_ADDRESS, b.MAC), info}
+	parts := []nl.NetlinkRequestData{nl.NewIfInfomsg(unix.AF_UNSPEC), name(b.Name), info}
+	if len(b.MAC) > 0 {
+		parts = append(parts, attr(unix.IFLA_ADDRESS, b.MAC))
+	}
 	if b.MTU > 0 {
 		parts = append(parts, attr(unix.IFLA_MTU, nl.Uint32Attr(uint32(b.MTU))))
 	}
