@@ -31,7 +31,7 @@ func (s *stage) startForwarding(n driver.Network) error {
 		all = append(all, s.forward(ipForward, s.book.Forwarding(), nil))
 	}
 	if n.Subnet6.IsValid() {
-		all = append(all, s.forward(ip6Forward, s.book.Forwarding6(), keepAdvertised))
+		all = append(all, s.forward(ip6Forward, s.book.Forwarding().IPv6(), keepAdvertised))
 	}
 	return errors.Join(all...)
 }
@@ -49,7 +49,7 @@ func (s *stage) forward(key string, record ledger.Forwarding, first func(links [
 	if err := record.SetClosed(closed); err != nil {
 		return err
 	}
-	s.bridge.SetClosed(s.book.Forwarding().Closed(), s.book.Forwarding6().Closed())
+	s.bridge.SetClosed(s.book.Forwarding().Closed(), s.book.Forwarding().IPv6().Closed())
 	if first != nil {
 		err = first(closed)
 	}
@@ -81,7 +81,7 @@ func keepAdvertised(links []string) error {
 // and nothing seems to need it: no network is up, and no interface has appeared
 // since that another program might route through.
 func (s *stage) stopForwarding() error {
-	return errors.Join(s.unforward(ip6Forward, s.book.Forwarding6()), s.unforward(ipForward, s.book.Forwarding()))
+	return errors.Join(s.unforward(ip6Forward, s.book.Forwarding().IPv6()), s.unforward(ipForward, s.book.Forwarding()))
 }
 
 func (s *stage) unforward(key string, record ledger.Forwarding) error {
@@ -103,7 +103,7 @@ func (s *stage) unforward(key string, record ledger.Forwarding) error {
 		return fmt.Errorf("switch IP forwarding off: %w", err)
 	}
 	err = record.SetClosed(nil)
-	s.bridge.SetClosed(s.book.Forwarding().Closed(), s.book.Forwarding6().Closed())
+	s.bridge.SetClosed(s.book.Forwarding().Closed(), s.book.Forwarding().IPv6().Closed())
 	return err
 }
 

@@ -27,7 +27,6 @@ import (
 	"gantry/internal/keyed"
 	"gantry/internal/network/bridge"
 	"gantry/internal/network/driver"
-	"gantry/internal/network/ipam"
 	"gantry/internal/network/kernel"
 	"gantry/internal/network/ledger"
 	"gantry/internal/network/names"
@@ -158,7 +157,7 @@ func Open(ctx context.Context, o Options) (_ *Networks, err error) {
 	}
 	s.book = n.book
 	n.names = names.New(context.WithoutCancel(ctx), names.Options{Book: n.book, Keeper: o.Keeper, Host: nameServers})
-	if s.bridge, err = bridge.Open(ctx, bridge.Options{Host: host, Table: o.table(), Closed: n.book.Forwarding().Closed(), Closed6: n.book.Forwarding6().Closed(), Socket: func(p nat.Port) (*os.File, error) { return ledger.Socket(n.book, p) }}); err != nil {
+	if s.bridge, err = bridge.Open(ctx, bridge.Options{Host: host, Table: o.table(), Closed: n.book.Forwarding().Closed(), Closed6: n.book.Forwarding().IPv6().Closed(), Socket: func(p nat.Port) (*os.File, error) { return ledger.Socket(n.book, p) }}); err != nil {
 		return nil, err
 	}
 	s.drivers = map[string]driver.Driver{"bridge": s.bridge}
@@ -180,7 +179,7 @@ func localBlock() netip.Prefix {
 		name, _ := os.Hostname()
 		id = []byte(name)
 	}
-	return ipam.Local(bytes.TrimSpace(id))
+	return ledger.Local(bytes.TrimSpace(id))
 }
 
 func (o Options) withDefaults() Options {

@@ -25,7 +25,7 @@ func (b *Book) Create(c wire.NetworkCreate, routes []netip.Prefix) (Record, erro
 	if err != nil {
 		return r, err
 	}
-	b.adoptLink(&r)
+	adoptLink(b, &r)
 	b.writing.Lock()
 	defer b.writing.Unlock()
 	b.mu.RLock()

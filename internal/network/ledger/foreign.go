@@ -11,7 +11,7 @@ import (
 // found completes what the user says of the default network with what is there:
 // a bridge of that name which was no network's of ours is the administrator's,
 // and has its subnets.
-func (b *Book) found(d Default, old *Record) Default {
+func found(b *Book, d Default, old *Record) Default {
 	d.Foreign = old != nil && old.Link == d.Link && old.Foreign
 	if b.there == nil || IsOurs(d.Link) || old != nil && old.Link == d.Link && !old.Foreign {
 		return d
@@ -35,7 +35,7 @@ func (b *Book) found(d Default, old *Record) Default {
 // adoptLink notes whether the bridge that a new network names is there already.
 // Then it is the administrator's, and the network has the subnets of its
 // addresses unless it names some.
-func (b *Book) adoptLink(r *Record) {
+func adoptLink(b *Book, r *Record) {
 	if b.there == nil || r.Driver != driverBridge || r.Options[optName] == "" {
 		return
 	}
@@ -60,3 +60,7 @@ func (b *Book) adoptLink(r *Record) {
 		r.IPAM.Config = append(r.IPAM.Config, wire.IPAMConfig{Subnet: have[i].Masked(), Gateway: gw})
 	}
 }
+
+// Local returns the block of unique local IPv6 addresses, a /48 (RFC 4193), of
+// what seed identifies.
+func Local(seed []byte) netip.Prefix { return ipam.Local(seed) }

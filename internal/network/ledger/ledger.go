@@ -161,7 +161,7 @@ func (b *Book) load(o Options) error {
 		if w := b.named(Bridge); w != nil {
 			old, except = &w.rec, w.rec.ID
 		}
-		r, err := b.found(o.Default, old).record(old, b.pools, append(b.subnets(except), o.Routes...))
+		r, err := found(b, o.Default, old).record(old, b.pools, append(b.subnets(except), o.Routes...))
 		if err != nil {
 			return err
 		}

@@ -51,8 +51,10 @@ type Forwarding string
 // Forwarding returns the record of IP forwarding.
 func (b *Book) Forwarding() Forwarding { return Forwarding(filepath.Join(b.run, "forwarding.json")) }
 
-// Forwarding6 returns the record of IPv6 forwarding.
-func (b *Book) Forwarding6() Forwarding { return Forwarding(filepath.Join(b.run, "forwarding6.json")) }
+// IPv6 returns the record of IPv6 forwarding that is beside f.
+func (f Forwarding) IPv6() Forwarding {
+	return Forwarding(filepath.Join(filepath.Dir(string(f)), "forwarding6.json"))
+}
 
 // Closed returns the interfaces that forwarding was switched on under, or nil
 // if this daemon has not done so since the last boot.
