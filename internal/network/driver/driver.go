@@ -94,12 +94,6 @@ type Driver interface {
 	Remove(ctx context.Context, n Network) error
 }
 
-// Checker is a driver that can say, before a network is made, why one with such
-// options can't be.
-type Checker interface {
-	Check(options map[string]string) error
-}
-
 // Publisher is a driver that can change the published ports of an endpoint that
 // is there, without disturbing the others.
 type Publisher interface {
