@@ -86,6 +86,9 @@ type walkOptions struct {
 	// unhidden compares what an opaque directory holds with what it hides,
 	// name by name; otherwise all in it is Added.
 	unhidden bool
+	// exact compares the content too, leaves no stub out, and takes marks of
+	// overlayfs for what they are as files.
+	exact bool
 }
 
 // walk calls meet for each difference.
@@ -144,7 +147,7 @@ func (w *walker) dir(up int, low []int, path string, covered bool) error {
 		return fmt.Errorf("%s: %w", path, err)
 	}
 	if covered && w.o.unhidden {
-		gone, err := mergedNames(low)
+		gone, err := mergedNames(low, w.o.exact)
 		if err != nil {
 			return err
 		}
@@ -190,7 +193,11 @@ func (w *walker) entry(up int, low []int, name, path string, covered bool) error
 	if err != nil {
 		return fmt.Errorf("%s: %w", path, err)
 	}
-	if isWhiteout(&d.st) {
+	if w.o.exact && isWhiteout(&d.st) && len(low) == 1 && hides(low[0], name) {
+		closeAll(below)
+		return nil
+	}
+	if isWhiteout(&d.st) && !w.o.exact {
 		closeAll(below)
 		if old == nil {
 			return nil
@@ -206,9 +213,14 @@ func (w *walker) entry(up int, low []int, name, path string, covered bool) error
 	}
 	closeAll(below)
 	if w.o.unhidden && old != nil && same(old, &d.st) {
-		return nil // opened for writing, and not written
+		if !w.o.exact || len(low) != 1 {
+			return nil // opened for writing, and not written
+		}
+		if equal, err := sameBelow(low[0], name, d); err != nil || equal {
+			return err
+		}
 	}
-	if old == nil && d.st.Size == 0 && slices.Contains(stubs[:], path) {
+	if !w.o.exact && old == nil && d.st.Size == 0 && slices.Contains(stubs[:], path) {
 		return nil
 	}
 	return w.found(d)
@@ -229,6 +241,11 @@ func (w *walker) subdir(d *diff, old *unix.Stat_t, below []int, covered bool) er
 	// A directory over a file needs no mark.
 	covered = covered || d.opaque || old != nil && old.Mode&unix.S_IFMT != unix.S_IFDIR
 	lazy := old != nil && same(old, &d.st) && (w.o.unhidden || !d.opaque) || old == nil && holdsStubs(d.path)
+	if w.o.exact && len(below) > 0 {
+		if marked, err := isOpaque(below[0]); err != nil || marked != d.opaque {
+			lazy = false
+		}
+	}
 	w.above = append(w.above, d)
 	n := len(w.above)
 	if !lazy {
@@ -348,6 +365,34 @@ func merged(low []int, name string) (found *unix.Stat_t, dirs []int, err error) 
 	return found, dirs, nil
 }
 
+// hides tells whether a directory has a whiteout of a name.
+func hides(dir int, name string) bool {
+	var st unix.Stat_t
+	return unix.Fstatat(dir, name, &st, unix.AT_SYMLINK_NOFOLLOW) == nil && isWhiteout(&st)
+}
+
+// sameBelow tells whether a file has the content of the one called name in the
+// directory low.
+func sameBelow(low int, name string, d *diff) (bool, error) {
+	fd, err := unix.Openat(low, name, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return false, err
+	}
+	defer unix.Close(fd)
+	switch d.st.Mode & unix.S_IFMT {
+	case unix.S_IFLNK:
+		a, err := linkText(fd)
+		if err != nil {
+			return false, err
+		}
+		b, err := linkText(d.fd)
+		return a == b, err
+	case unix.S_IFREG:
+		return sameContent(fd, d.fd, true)
+	}
+	return true, nil
+}
+
 func isOpaque(fd int) (bool, error) {
 	v, err := getXattr(fd, opaqueXattr)
 	if errors.Is(err, unix.ENODATA) || errors.Is(err, unix.ENOTSUP) {
@@ -357,7 +402,8 @@ func isOpaque(fd int) (bool, error) {
 }
 
 // mergedNames lists what directories, topmost first, show together.
-func mergedNames(dirs []int) ([]string, error) {
+// With exact, whiteouts are names like others.
+func mergedNames(dirs []int, exact bool) ([]string, error) { //nolint:revive // exact is the walk's own
 	seen := map[string]bool{}
 	var names []string
 	for _, fd := range dirs {
@@ -371,7 +417,7 @@ func mergedNames(dirs []int) ([]string, error) {
 			}
 			seen[n] = true
 			var st unix.Stat_t
-			if unix.Fstatat(fd, n, &st, unix.AT_SYMLINK_NOFOLLOW) == nil && !isWhiteout(&st) {
+			if unix.Fstatat(fd, n, &st, unix.AT_SYMLINK_NOFOLLOW) == nil && (exact || !isWhiteout(&st)) {
 				names = append(names, n)
 			}
 		}

@@ -66,6 +66,7 @@ type Options struct {
 	Checkpoints Checkpoints
 	// Product is the Server header, for example "Docker/29.7.0 (linux)".
 	Product      string
+	Tools        ImageTools
 	Driver       string // of image layers, as images name it
 	Experimental bool
 	Log          *slog.Logger
@@ -125,6 +126,7 @@ func (s *Server) route(visible func(wire.Event) bool) {
 		upgradeRoutes(o.Upgrades),
 		debugging(o.Profiler),
 		(&disk{o.Disk, o.Pins}).routes(),
+		(&imageTools{o.Tools}).routes(),
 		(&jobs{o.Jobs}).routes(),
 	))
 }

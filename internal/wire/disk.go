@@ -1,6 +1,7 @@
 package wire
 
 import (
+	"encoding/json"
 	"time"
 
 	"github.com/moby/moby/api/types/build"
@@ -48,4 +49,58 @@ type BudgetReport struct {
 type BudgetRemoval struct {
 	Kind, ID, Name string
 	LastUsed       time.Time
+}
+
+// ImageDiff is how one image differs from another. Beyond Docker:
+// GET /gantry/images/diff?from=&to=.
+type ImageDiff struct {
+	From, To string // ids
+	// Layers are those of both, lowest first: those that are the same, and then
+	// what each has alone.
+	Shared     int
+	FromLayers []ImageDiffLayer
+	ToLayers   []ImageDiffLayer
+	Files      []FileDiff
+	Config     []ConfigDiff
+}
+
+// ImageDiffLayer is a layer that only one of two images has.
+type ImageDiffLayer struct {
+	DiffID    string
+	Size      int64  // unpacked, in bytes
+	CreatedBy string `json:",omitempty"`
+}
+
+// FileDiff is a file that two images have differently. A change of the time alone
+// is none.
+type FileDiff struct {
+	Path     string
+	Kind     FilesystemChangeKind
+	Old, New int64 // sizes in bytes
+}
+
+// ConfigDiff is a field of the configuration that two images have differently, as
+// JSON; nil where an image does not have it.
+type ConfigDiff struct {
+	Field    string
+	Old, New json.RawMessage `json:",omitempty"`
+}
+
+// ImageCheck is what a verification has found. Beyond Docker:
+// POST /gantry/images/verify?name=&repair=.
+type ImageCheck struct {
+	Images, Blobs, Layers int   // looked at
+	Bytes                 int64 // read, of blobs
+	Faults                []ImageFault
+}
+
+// ImageFault is something wrong with an image.
+type ImageFault struct {
+	Image    string // a name, or the id
+	Kind     string // "blob", "layer" or "missing"
+	Digest   string // of the blob, or the chain of the layer
+	Problem  string
+	Paths    []string `json:",omitempty"` // that differ, of a layer; a few of them
+	Repaired bool
+	Why      string `json:",omitempty"` // it is not repaired
 }

@@ -1,0 +1,139 @@
+package cli
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"strconv"
+	"strings"
+
+	"github.com/docker/go-units"
+	"github.com/spf13/cobra"
+
+	"gantry/internal/wire"
+)
+
+// imageDiffCommand is `gantry image diff`. Beyond Docker.
+func imageDiffCommand(a *App) *cobra.Command {
+	var format string
+	cmd := leaf("diff [OPTIONS] IMAGE IMAGE", "Show how the second image differs from the first: configuration, layers and files", exactArgs(2), func(cmd *cobra.Command, args []string) error {
+		if format != "" && format != "json" {
+			return fmt.Errorf("invalid format %q: json is the only one", format)
+		}
+		c, err := a.client()
+		if err != nil {
+			return err
+		}
+		var d wire.ImageDiff
+		if err := c.Get(cmd.Context(), "/gantry/images/diff", url.Values{"from": {args[0]}, "to": {args[1]}}, &d); err != nil {
+			return err
+		}
+		if format == "json" {
+			return json.NewEncoder(a.Out).Encode(d)
+		}
+		return writeImageDiff(a.Out, &d)
+	})
+	cmd.Flags().StringVar(&format, "format", "", `Output format: "json", or a table without`)
+	cmd.ValidArgsFunction = completeImages(a)
+	return cmd
+}
+
+func writeImageDiff(w io.Writer, d *wire.ImageDiff) error {
+	var b strings.Builder
+	for _, c := range d.Config {
+		fmt.Fprintf(&b, "config %s: %s -> %s\n", c.Field, orNone(c.Old), orNone(c.New))
+	}
+	if len(d.FromLayers)+len(d.ToLayers) > 0 {
+		fmt.Fprintf(&b, "layers: %d shared\n", d.Shared)
+	}
+	for _, side := range []struct {
+		mark   string
+		layers []wire.ImageDiffLayer
+	}{{"-", d.FromLayers}, {"+", d.ToLayers}} {
+		for _, l := range side.layers {
+			fmt.Fprintf(&b, "%s layer %s %s %s\n", side.mark, shortDigest(l.DiffID), units.HumanSize(float64(l.Size)), l.CreatedBy)
+		}
+	}
+	for _, f := range d.Files {
+		switch change := f.New - f.Old; {
+		case f.Kind == 1:
+			fmt.Fprintf(&b, "A %s %s\n", f.Path, units.HumanSize(float64(f.New)))
+		case f.Kind == 2:
+			fmt.Fprintf(&b, "D %s %s\n", f.Path, units.HumanSize(float64(f.Old)))
+		case change != 0:
+			fmt.Fprintf(&b, "C %s %s -> %s\n", f.Path, units.HumanSize(float64(f.Old)), units.HumanSize(float64(f.New)))
+		default:
+			fmt.Fprintf(&b, "C %s\n", f.Path)
+		}
+	}
+	_, err := io.WriteString(w, b.String())
+	return err
+}
+
+func orNone(v json.RawMessage) string {
+	if v == nil {
+		return "none"
+	}
+	return string(v)
+}
+
+func shortDigest(d string) string {
+	_, hex, _ := strings.Cut(d, ":")
+	return hex[:min(len(hex), 12)]
+}
+
+// imageVerifyCommand is `gantry image verify`. Beyond Docker.
+func imageVerifyCommand(a *App) *cobra.Command {
+	var repair bool
+	var format string
+	cmd := leaf("verify [OPTIONS] [IMAGE...]", "Read images' blobs and unpack their layers again, and compare", minArgs(0), func(cmd *cobra.Command, args []string) error {
+		c, err := a.client()
+		if err != nil {
+			return err
+		}
+		var v wire.ImageCheck
+		q := url.Values{"name": args, "repair": {strconv.FormatBool(repair)}}
+		if err := c.Call(cmd.Context(), http.MethodPost, "/gantry/images/verify", q, nil, &v); err != nil {
+			return err
+		}
+		if format == "json" {
+			err = json.NewEncoder(a.Out).Encode(v)
+		} else {
+			err = writeCheck(a.Out, &v)
+		}
+		if err != nil {
+			return err
+		}
+		for _, f := range v.Faults {
+			if !f.Repaired {
+				return fmt.Errorf("images are damaged")
+			}
+		}
+		return nil
+	})
+	cmd.Flags().BoolVar(&repair, "repair", false, "Get damaged blobs from their registries again, and unpack damaged layers anew")
+	cmd.Flags().StringVar(&format, "format", "", `Output format: "json", or text without`)
+	cmd.ValidArgsFunction = completeImages(a)
+	return cmd
+}
+
+func writeCheck(w io.Writer, v *wire.ImageCheck) error {
+	var b strings.Builder
+	for _, f := range v.Faults {
+		fmt.Fprintf(&b, "%s: %s %s: %s", f.Image, f.Kind, f.Digest, f.Problem)
+		if f.Repaired {
+			b.WriteString("; repaired")
+		} else if f.Why != "" {
+			fmt.Fprintf(&b, "; not repaired: %s", f.Why)
+		}
+		b.WriteByte('\n')
+		for _, p := range f.Paths {
+			fmt.Fprintf(&b, "  %s\n", p)
+		}
+	}
+	fmt.Fprintf(&b, "%d images, %d blobs (%s), %d unpacked layers: %d faults\n", v.Images, v.Blobs, units.HumanSize(float64(v.Bytes)), v.Layers, len(v.Faults))
+	_, err := io.WriteString(w, b.String())
+	return err
+}
