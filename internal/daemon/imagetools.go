@@ -16,12 +16,12 @@ type imageTools struct {
 
 // Diff compares two images.
 func (t imageTools) Diff(ctx context.Context, from, to string) (wire.ImageDiff, error) {
-	return t.images.Diff(ctx, from, to, nil)
+	return image.NewTools(t.images.Images).Diff(ctx, from, to, nil)
 }
 
 // Verify verifies images.
 func (t imageTools) Verify(ctx context.Context, names []string, r server.Repair) (wire.ImageCheck, error) {
-	return t.images.Verify(ctx, image.VerifyOptions{Names: names, Repair: bool(r), Fetch: func(ctx context.Context, name string) error {
+	return image.NewTools(t.images.Images).Verify(ctx, image.VerifyOptions{Names: names, Repair: bool(r), Fetch: func(ctx context.Context, name string) error {
 		return t.registry.Pull(ctx, server.ImagePull{Name: name}, func(wire.Progress) {})
 	}})
 }

@@ -19,7 +19,7 @@ import (
 
 // Diff tells how the image to differs from the image from. Both are unpacked if
 // they are not yet.
-func (s *Images) Diff(ctx context.Context, from, to string, p *ocispec.Platform) (wire.ImageDiff, error) {
+func (s *Tools) Diff(ctx context.Context, from, to string, p *ocispec.Platform) (wire.ImageDiff, error) {
 	var d wire.ImageDiff
 	a, err := s.Resolve(ctx, from, p)
 	if err != nil {
@@ -57,7 +57,7 @@ func (s *Images) Diff(ctx context.Context, from, to string, p *ocispec.Platform)
 	return d, err
 }
 
-func (s *Images) fileDiff(ctx context.Context, a, b *Image, d *wire.ImageDiff) error {
+func (s *Tools) fileDiff(ctx context.Context, a, b *Image, d *wire.ImageDiff) error {
 	var at [2]string
 	for n, i := range []*Image{a, b} {
 		dirs, err := s.Lower(ctx, i)
@@ -90,7 +90,7 @@ func openTree(dirs []string) (int, error) {
 }
 
 // ownLayers lists the layers from number n on, with what made them.
-func (s *Images) ownLayers(ctx context.Context, i *Image, n int) ([]wire.ImageDiffLayer, error) {
+func (s *Tools) ownLayers(ctx context.Context, i *Image, n int) ([]wire.ImageDiffLayer, error) {
 	var made []string
 	for _, h := range i.Config.History {
 		if !h.EmptyLayer {
@@ -143,3 +143,9 @@ func configDiff(a, b *Image) ([]wire.ConfigDiff, error) {
 	slices.SortFunc(list, func(x, y wire.ConfigDiff) int { return bytes.Compare([]byte(x.Field), []byte(y.Field)) })
 	return list, nil
 }
+
+// Tools compare and verify the images of a store.
+type Tools struct{ *Images }
+
+// NewTools returns the tools for images.
+func NewTools(s *Images) *Tools { return &Tools{s} }

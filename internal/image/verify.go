@@ -37,7 +37,7 @@ const maxPaths = 20
 // Verify reads every blob of images again and unpacks every layer once more to
 // compare it. What is missing of an index, since it is for other machines, is no
 // fault.
-func (s *Images) Verify(ctx context.Context, o VerifyOptions) (wire.ImageCheck, error) {
+func (s *Tools) Verify(ctx context.Context, o VerifyOptions) (wire.ImageCheck, error) {
 	held, release, err := s.store.Hold(ctx)
 	if err != nil {
 		return wire.ImageCheck{}, err
@@ -47,7 +47,7 @@ func (s *Images) Verify(ctx context.Context, o VerifyOptions) (wire.ImageCheck, 
 	if err != nil {
 		return wire.ImageCheck{}, err
 	}
-	r := &verification{Images: s, o: o, v: content.NewVerifier(s.store), looked: map[string]bool{}}
+	r := &verification{Images: s.Images, o: o, v: content.NewVerifier(s.store), looked: map[string]bool{}}
 	r.check.Faults = []wire.ImageFault{}
 	for _, g := range groups {
 		r.check.Images++
