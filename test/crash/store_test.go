@@ -1,0 +1,122 @@
+package crash
+
+import (
+	"bytes"
+	"fmt"
+	"math/rand/v2"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"gantry/internal/testkit"
+)
+
+// TestImageStoreSurvivesCuts kills the daemon at random moments while images are
+// loaded, pulled into names, tagged, committed and removed. After each return
+// every image that is listed is right, blob by blob and layer by layer, and
+// nothing is left over. GANTRY_CRASH_ROUNDS=200 is the long form.
+func TestImageStoreSurvivesCuts(t *testing.T) {
+	for _, driver := range []string{"overlayfs", "vfs", "erofs"} {
+		t.Run(driver, func(t *testing.T) { cutStore(t, driver) })
+	}
+}
+
+func cutStore(t *testing.T, driver string) {
+	d := testkit.StartBusybox(t, "--storage-driver", driver)
+	rounds := 4
+	if n, err := strconv.Atoi(os.Getenv("GANTRY_CRASH_ROUNDS")); err == nil {
+		rounds = n
+	}
+	d.OK(t, "run", "--name", "box", "busybox", "sh", "-c", "dd if=/dev/urandom of=/big bs=1M count=2; rm /bin/vi")
+	archive := filepath.Join(t.TempDir(), "two.tar")
+	var tar bytes.Buffer
+	image, err := testkit.BusyboxImage("two:1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range 4 {
+		image.Layers = append(image.Layers, testkit.Layer(testkit.File{Name: "d/"}, testkit.File{Name: fmt.Sprintf("d/%d", i), Data: bytes.Repeat([]byte{byte(i)}, 1<<20)}))
+	}
+	if err := image.DockerArchive(&tar); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(archive, tar.Bytes(), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	seen := map[string]int{}
+	for round := range rounds {
+		stop, done := make(chan struct{}), make(chan struct{})
+		go func() {
+			defer close(done)
+			for n := 0; ; n++ {
+				select {
+				case <-stop:
+					return
+				default:
+				}
+				change(d, n, round, archive)
+			}
+		}()
+		time.Sleep(time.Duration(rand.IntN(400)) * time.Millisecond)
+		d.Kill()
+		close(stop)
+		<-done
+		d.Start(t)
+		if out, err := d.Gantry("image", "verify"); err != nil {
+			t.Fatalf("round %d: %v\n%s", round, err, out)
+		}
+		if out, err := d.Gantry("doctor"); err != nil {
+			t.Fatalf("round %d: %v\n%s", round, err, out)
+		}
+		for _, name := range strings.Fields(d.OK(t, "images", "--format", "{{.Repository}}")) {
+			seen[name]++
+		}
+	}
+	t.Logf("images that were there after a cut: %v", seen)
+	d.OK(t, "run", "--rm", "busybox", "true")
+}
+
+// change does the next of a series of changes to the images. That the daemon is
+// gone meanwhile is the point: errors are nothing.
+func change(d *testkit.Daemon, n, round int, archive string) {
+	switch n % 5 {
+	case 0:
+		f, err := os.Open(archive)
+		if err != nil {
+			return
+		}
+		defer f.Close()
+		if resp, err := d.Client().Post("http://gantry/images/load", "application/x-tar", f); err == nil {
+			resp.Body.Close()
+		}
+	case 1:
+		post(d, fmt.Sprintf("/commit?container=box&repo=made&tag=%d", round%3))
+	case 2:
+		post(d, "/images/two:1/tag?repo=other&tag=1")
+	case 3:
+		remove(d, "two:1")
+	case 4:
+		remove(d, "other:1")
+		remove(d, fmt.Sprintf("made:%d", (round+1)%3))
+	}
+}
+
+func post(d *testkit.Daemon, path string) {
+	if resp, err := d.Client().Post("http://gantry"+path, "application/json", nil); err == nil {
+		resp.Body.Close()
+	}
+}
+
+func remove(d *testkit.Daemon, name string) {
+	req, err := http.NewRequest(http.MethodDelete, "http://gantry/images/"+name, nil)
+	if err != nil {
+		return
+	}
+	if resp, err := d.Client().Do(req); err == nil {
+		resp.Body.Close()
+	}
+}
