@@ -72,6 +72,7 @@ func portCommand(a *App) *cobra.Command {
 		return nil
 	})
 	cmd.ValidArgsFunction = completeContainers(a)
+	cmd.AddCommand(whyCommand(a))
 	return cmd
 }
 

@@ -86,8 +86,15 @@ func showFindings(a *App, f findings) error {
 	return err
 }
 
+// firewall is the kind of what is not left over, but in the way.
+const firewall = "firewall"
+
 func (x finding) state() string {
 	switch {
+	case x.Kind == firewall && x.Fixed:
+		return "mended"
+	case x.Kind == firewall && x.Error == "":
+		return "in the way"
 	case x.Fixed:
 		return "removed"
 	case x.Error != "":
@@ -103,7 +110,7 @@ func (x finding) state() string {
 func (f findings) verdict() error {
 	left := 0
 	for _, x := range f.Findings {
-		if !x.Fixed {
+		if !x.Fixed && x.Kind != firewall {
 			left++
 		}
 	}

@@ -56,6 +56,7 @@ type Options struct {
 	System    System
 	Events    *event.Bus
 	Doctor    Doctor
+	Why       Explainer
 	Disk      Disk
 	Jobs      Jobs
 	Transfers Transfers
@@ -124,6 +125,7 @@ func (s *Server) route(visible func(wire.Event) bool) {
 		(&transfers{o.Transfers}).routes(),
 		(&system{o.System, o.Doctor}).routes(),
 		upgradeRoutes(o.Upgrades),
+		whyRoutes(o.Why),
 		debugging(o.Profiler),
 		(&disk{o.Disk, o.Pins}).routes(),
 		(&imageTools{o.Tools}).routes(),

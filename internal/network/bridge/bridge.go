@@ -289,8 +289,8 @@ func (d *Driver) Reassert() error {
 	return d.apply()
 }
 
-// apply puts the whole table into the kernel. The lock is held.
-func (d *Driver) apply() error {
+// config is all that the rules say. The lock is held.
+func (d *Driver) config() nat.Config {
 	c := nat.Config{Table: d.table, Closed: d.closed, Closed6: d.closed6}
 	for _, n := range d.nets {
 		c.Networks = append(c.Networks, nat.Network{
@@ -299,7 +299,12 @@ func (d *Driver) apply() error {
 		})
 	}
 	c.Ports = slices.Concat(slices.Collect(maps.Values(d.ports))...)
-	if err := d.rules.Apply(nat.Render(c)); err != nil {
+	return c
+}
+
+// apply puts the whole table into the kernel. The lock is held.
+func (d *Driver) apply() error {
+	if err := d.rules.Apply(nat.Render(d.config())); err != nil {
 		return fmt.Errorf("bridge rules: %w", err)
 	}
 	return nil
