@@ -187,7 +187,7 @@ func TestCompletion(t *testing.T) {
 	if r := run(t, "unix:///x", "", "__complete", "conta"); !strings.HasPrefix(r.out, "container\tManage containers\n") {
 		t.Errorf("got %+v", r)
 	}
-	if r := run(t, "unix:///x", "", "__complete", "run", "--net"); !strings.HasPrefix(r.out, "--network") {
+	if r := run(t, "unix:///x", "", "__complete", "run", "--net"); !strings.HasPrefix(r.out, "--net-rate") {
 		t.Errorf("got %+v", r)
 	}
 }

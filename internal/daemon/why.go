@@ -21,18 +21,18 @@ func (e explainer) Why(ctx context.Context, ref, port string, from netip.Addr) (
 	if err != nil {
 		return nil, err
 	}
-	return e.networks.Why(ctx, c.ID, port, from)
+	return network.Why(e.networks, c.ID, port, from)
 }
 
 // firewallSource are chains of other programs that keep containers from being
 // reached. Mending makes them accept what goes to our bridges.
 func firewallSource(n *network.Networks) doctor.Source {
-	return doctor.Source{Kind: "firewall", List: func(ctx context.Context) ([]doctor.Thing, error) {
-		all, err := n.Blocked(ctx)
+	return doctor.Source{Kind: "firewall", List: func(context.Context) ([]doctor.Thing, error) {
+		all, err := network.Blocked(n)
 		var list []doctor.Thing
 		for _, s := range all {
 			list = append(list, doctor.Thing{Name: s, Owner: "?"})
 		}
 		return list, err
-	}, Remove: func(ctx context.Context, _ doctor.Thing) error { return n.Unblock(ctx) }}
+	}, Remove: func(context.Context, doctor.Thing) error { return network.Unblock(n) }}
 }

@@ -231,7 +231,7 @@ func TestFiltered(t *testing.T) {
 	check("input drops", "192.0.2.2:8080", "tcp4", "-")
 	check("input drops", "192.0.2.2:8080", "udp4", "-")
 	check("input drops", "192.0.2.2:8081", "tcp4", "o")
-	if a, err := b.Why(ctx, f.ID, "80", netip.Addr{}); err != nil || !a.Doubt || !strings.Contains(fmt.Sprint(a.Steps), "ip user/in") {
+	if a, err := Why(b.Networks, f.ID, "80", netip.Addr{}); err != nil || !a.Doubt || !strings.Contains(fmt.Sprint(a.Steps), "ip user/in") {
 		t.Errorf("why: %+v %v", a, err)
 	}
 	nft("add rule ip user in tcp dport 8080 accept")
@@ -239,20 +239,20 @@ func TestFiltered(t *testing.T) {
 
 	nft("add chain ip user fw { type filter hook forward priority 0; policy drop; }; add rule ip user fw ip saddr 198.51.100.0/24 drop")
 	check("forward drops", "192.0.2.2:8081", "tcp4", "-")
-	if l, err := b.Blocked(ctx); err != nil || len(l) != 1 || !strings.Contains(l[0], "ip user/fw") {
+	if l, err := Blocked(b.Networks); err != nil || len(l) != 1 || !strings.Contains(l[0], "ip user/fw") {
 		t.Errorf("%q %v", l, err)
 	}
-	if a, err := b.Why(ctx, o.ID, "80/tcp", netip.Addr{}); err != nil || !a.Doubt {
+	if a, err := Why(b.Networks, o.ID, "80/tcp", netip.Addr{}); err != nil || !a.Doubt {
 		t.Errorf("why: %+v %v", a, err)
 	}
-	if err := b.Unblock(ctx); err != nil {
+	if err := Unblock(b.Networks); err != nil {
 		t.Fatal(err)
 	}
 	check("mended", "192.0.2.2:8081", "tcp4", "o")
-	if l, err := b.Blocked(ctx); err != nil || len(l) != 0 {
+	if l, err := Blocked(b.Networks); err != nil || len(l) != 0 {
 		t.Errorf("after mending %q %v", l, err)
 	}
-	if a, err := b.Why(ctx, o.ID, "80/tcp", netip.MustParseAddr("192.0.2.9")); err != nil || !a.Reachable || a.Doubt {
+	if a, err := Why(b.Networks, o.ID, "80/tcp", netip.MustParseAddr("192.0.2.9")); err != nil || !a.Reachable || a.Doubt {
 		t.Errorf("why: %+v %v", a, err)
 	}
 	b.detach(t, f.ID)

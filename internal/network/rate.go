@@ -29,7 +29,7 @@ func (s *stage) shape(ns *kernel.Namespace, links []driver.Endpoint, r wire.NetR
 }
 
 // rate makes the bounds of a running container's traffic those of r.
-func (n *Networks) rate(e *ledger.Entry, r wire.NetRate) error {
+func rate(n *Networks, e *ledger.Entry, r wire.NetRate) error {
 	if e.Rate == r {
 		return nil
 	}

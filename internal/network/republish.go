@@ -25,7 +25,7 @@ func (n *Networks) Republish(ctx context.Context, r AttachRequest) (*Sandbox, er
 	if was == nil || !was.Complete {
 		return nil, errs.New(errs.NotFound, "container %s has no network sandbox", r.ID)
 	}
-	if err := n.rate(was, r.Rate); err != nil {
+	if err := rate(n, was, r.Rate); err != nil {
 		return nil, err
 	}
 	x, err := ledger.Reallocate(n.book, r)

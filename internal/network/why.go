@@ -1,7 +1,6 @@
 package network
 
 import (
-	"context"
 	"net"
 	"net/netip"
 	"os"
@@ -18,7 +17,7 @@ type PortAnswer = nat.Answer
 
 // Why explains whether a packet from an address (invalid: from some host
 // elsewhere) gets through to a port of a container, "80" or "53/udp".
-func (n *Networks) Why(_ context.Context, container, port string, from netip.Addr) (PortAnswer, error) {
+func Why(n *Networks, container, port string, from netip.Addr) (PortAnswer, error) {
 	q := nat.Question{From: from.Unmap()}
 	number, proto, ok := strings.Cut(port, "/")
 	if !ok {
@@ -39,7 +38,7 @@ func (n *Networks) Why(_ context.Context, container, port string, from netip.Add
 			}
 		}
 	}
-	h, err := n.hostFacts()
+	h, err := hostFacts(n)
 	if err != nil {
 		return PortAnswer{}, err
 	}
@@ -52,7 +51,7 @@ func inside(l driver.Endpoint, a netip.Addr) bool {
 }
 
 // hostFacts is what of this machine decides along with our own rules.
-func (n *Networks) hostFacts() (h nat.Host, err error) {
+func hostFacts(n *Networks) (h nat.Host, err error) {
 	on := func(key string) bool { v, err := kernel.Sysctl(key); return err == nil && v == "1" }
 	h.Forward4, h.Forward6, h.Unwatched = on(ipForward), on("net/ipv6/conf/all/forwarding"), nat.Legacy()
 	_, err = n.stage.bridge.Published()
@@ -74,8 +73,8 @@ func (n *Networks) hostFacts() (h nat.Host, err error) {
 
 // Blocked returns, in sentences, the chains of other programs that drop what is
 // forwarded to containers by default.
-func (n *Networks) Blocked(context.Context) ([]string, error) { return n.stage.bridge.Blocked() }
+func Blocked(n *Networks) ([]string, error) { return n.stage.bridge.Blocked() }
 
 // Unblock makes the chains that Blocked has named accept what goes to and comes
 // from the bridges of this daemon, after all rules that they have.
-func (n *Networks) Unblock(context.Context) error { return n.stage.bridge.Unblock() }
+func Unblock(n *Networks) error { return n.stage.bridge.Unblock() }

@@ -134,7 +134,7 @@ var operations = map[string]operation{
 	"POST /grpc":                           {"build.grpc", classOpaque},
 	"GET /distribution/{}/json":            {"image.distribution", classRead},
 	"GET /gantry/doctor":                   {"system.doctor", classRead},
-	"GET /gantry/containers/{}/why":        {"container.why", classRead},
+	"GET /gantry/containers/{}/why":        {"system.why", classAdmin},
 	"POST /gantry/doctor":                  {"system.mend", classAdmin},
 	"GET /gantry/disk":                     {"system.df", classRead},
 	"GET /gantry/jobs":                     {"job.list", classRead},

@@ -42,6 +42,7 @@ var guarded = map[string][]string{
 	"Transfers":  {"Clone", "Export", "Import"},
 	"System":     {"Info", "Version"},
 	"Doctor":     {"Examine", "Mend"},
+	"Why":        {"Why"}, // for those who administer: it tells of the host
 	"Upgrades":   {"State", "Upgrade"},
 	"Disk":       {"Budget", "PruneCache", "Usage"},
 	"Jobs":       {"Cancel", "Get", "List", "Start", "Watch"}, // to start one is for the full socket
