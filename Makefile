@@ -49,7 +49,7 @@ vm: ## the kernel-level tests on a cgroup v2 machine under qemu
 	go test -count=1 ./test/vm
 
 system: build ## the real programs, driven by scripts, docker and docker-py; need root
-	GANTRY_BIN=$(CURDIR)/bin go test -count=1 -p 1 -timeout 20m $$(go list ./test/... | grep -vE '/test/(bench|vm)(/|$$)')
+	GANTRY_BIN=$(CURDIR)/bin go test -count=1 -p 2 -timeout 20m $$(go list ./test/... | grep -vE '/test/(bench|vm)(/|$$)')
 
 bench: build ## the promises of docs/spec.md, as ratios to a floor measured in the same run
 	go run ./test/bench -bin $(CURDIR)/bin

@@ -45,7 +45,7 @@ func (g *gate) process() shim.Client {
 
 // settle is how long after something has failed the process's end may take to
 // become known.
-const settle = 100 * time.Millisecond
+const settle = time.Second
 
 // over reports whether the process has ended, also if nobody has said so yet.
 func (g *gate) over(ctx context.Context) bool {

@@ -34,6 +34,7 @@ var accepted = []acceptance{
 	{command: "^docker info --format", says: `gantry ["bridge","host","null"]`, reason: "the runtime is our own; network drivers come with issue 5"},
 	{command: "^docker imagse$", program: "gantry", says: "Did you mean", reason: "beyond Docker: suggestions"},
 	{command: "^docker system events --since 1h", says: "container top", reason: "the recorder had done other things within the hour, and kept 256 events"},
+	{command: "docker network connect nosuch na", says: "invalid cluster node", reason: "a network that is not there is an error at once, not at the next start"},
 	{command: "docker build nodir", program: "gantry", reason: "the builder is not deprecated"},
 	{command: "docker build -f nofile .", program: "gantry", reason: "the builder is not deprecated"},
 	{command: "docker build --help", program: "gantry", says: "29", reason: "the builder is not deprecated"},

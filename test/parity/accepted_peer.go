@@ -58,4 +58,5 @@ var peerAccepted = []acceptance{
 	{command: "docker pull nosuch.invalid", says: "nosuch.invalid", reason: "the name is looked up elsewhere"},
 	{command: "docker push nosuch.invalid", says: "tag does not exist", reason: n29},
 	{command: "docker search --limit 1000", says: "limit 1000", reason: n29},
+	{command: "docker network connect nosuch", says: "invalid cluster node", reason: n29},
 }

@@ -30,6 +30,7 @@ var sameAccepted = []acceptance{
 	{command: "docker context use", says: "overrides the active context", reason: "the warning comes first, also for the default context"},
 	{command: "docker context rm cx cy nosuch", says: "context not found", reason: "as Docker 29 has it"},
 	{command: "docker container ls --size", reason: "an attach that is refused leaves no container behind"},
+	{command: "docker volume", says: "clone", reason: "beyond Docker: more commands"},
 	{command: "docker version --format json", says: "Gantry", reason: "the programs' own versions"},
 }
 
