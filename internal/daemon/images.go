@@ -135,7 +135,10 @@ func (a imageAPI) Remove(ctx context.Context, ref string, o server.ImageRemove) 
 }
 
 // imageArchives moves images in and out.
-type imageArchives struct{ *imageStore }
+type imageArchives struct {
+	*imageStore
+	registry registryAPI
+}
 
 // Load loads an archive of images.
 func (a imageArchives) Load(ctx context.Context, r io.Reader, o server.ImageLoad, tell func(wire.Progress)) error {
@@ -144,7 +147,36 @@ func (a imageArchives) Load(ctx context.Context, r io.Reader, o server.ImageLoad
 
 // Import makes an image of a root file system.
 func (a imageArchives) Import(ctx context.Context, r io.Reader, o server.ImageImport, tell func(wire.Progress)) error {
-	return a.Images.Import(ctx, r, image.ImportOptions(o), tell)
+	opts := image.ImportOptions{Repo: o.Repo, Tag: o.Tag, Message: o.Message, Platform: o.Platform, Changes: o.Changes}
+	if o.From != "" {
+		f := &fetched{open: func() (io.ReadCloser, error) { return a.registry.client.Download(ctx, o.From, tell) }}
+		defer f.close()
+		r = f
+	}
+	return a.Images.Import(ctx, r, opts, tell)
+}
+
+// fetched is a file that is fetched when it is first read: what is wrong with
+// the options is found before.
+type fetched struct {
+	open func() (io.ReadCloser, error)
+	file io.ReadCloser
+}
+
+func (f *fetched) Read(p []byte) (int, error) {
+	if f.file == nil {
+		var err error
+		if f.file, err = f.open(); err != nil {
+			return 0, err
+		}
+	}
+	return f.file.Read(p)
+}
+
+func (f *fetched) close() {
+	if f.file != nil {
+		_ = f.file.Close()
+	}
 }
 
 // Save writes images as an archive.

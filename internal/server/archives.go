@@ -2,9 +2,9 @@ package server
 
 import (
 	"encoding/json"
+	"errors"
 	"net/http"
 
-	"gantry/internal/errs"
 	"gantry/internal/wire"
 )
 
@@ -69,8 +69,8 @@ func (s *images) create(w http.ResponseWriter, r *request) error {
 	switch {
 	case r.query.Get("fromImage") != "":
 		return s.remote.pull(w, r)
-	case src != "-":
-		return errs.New(errs.Unsupported, "image import from an address: not supported by this version of Gantry")
+	case src == "": // Docker's own text
+		return errors.New(`Get "http:": http: no Host in request URL`)
 	}
 	message := r.query.Get("message")
 	if message == "" {
@@ -78,7 +78,12 @@ func (s *images) create(w http.ResponseWriter, r *request) error {
 	}
 	p := &progress{w: w}
 	fullDuplex(w)
+	from := src
+	if src == "-" {
+		from = ""
+	}
 	err := s.archives.Import(r.Context(), r.Body, ImageImport{
+		From: from,
 		Repo: r.query.Get("repo"), Tag: r.query.Get("tag"), Message: message,
 		Platform: r.query.Get("platform"), Changes: r.query["changes"],
 	}, p.tell)

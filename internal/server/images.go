@@ -70,6 +70,7 @@ type ImageLoad struct {
 
 // ImageImport says what to make of a tar of a root file system.
 type ImageImport struct {
+	From                         string // address that the daemon fetches it from; empty: it is handed over
 	Repo, Tag, Message, Platform string
 	Changes                      []string // lines of a Dockerfile
 }

@@ -134,7 +134,9 @@ func (s *scope) content(p *policy.Policy, o operation, r *request) error {
 			ref += sep + tag
 		}
 		return p.Image(o.name, ref)
-	case "image.import", "container.commit":
+	case "image.import":
+		return p.Import(joined(r.query.Get("repo"), r.query.Get("tag")), r.query.Get("fromSrc"))
+	case "container.commit":
 		return p.Image(o.name, joined(r.query.Get("repo"), r.query.Get("tag")))
 	case "image.tag":
 		if err := p.Image(o.name, r.name); err != nil {

@@ -145,6 +145,17 @@ type BuildRequest struct {
 	Entitlements                  []string // that lift what bounds RUN
 }
 
+// Import decides about the import of an image called ref: src is "-" for what
+// the client sends, or an address that the daemon shall fetch, with what it may
+// reach and the client may not.
+func (p *Policy) Import(ref, src string) error {
+	const op = "image.import"
+	if src != "-" && !p.Build.Remote {
+		return p.deny(op, "build.remote: the daemon fetches nothing to import")
+	}
+	return p.Image(op, ref)
+}
+
 // RunBuild decides about a build.
 func (p *Policy) RunBuild(b BuildRequest) error {
 	const op = "build.run"

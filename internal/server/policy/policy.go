@@ -83,7 +83,7 @@ type Exec struct {
 // Build is what a build may have.
 type Build struct {
 	Networks []string `json:"networks,omitempty"` // of RUN; nil: the default one and none
-	Remote   bool     `json:"remote,omitempty"`   // a context that the daemon fetches
+	Remote   bool     `json:"remote,omitempty"`   // a context, or a file to import, that the daemon fetches
 }
 
 // Parse reads a policy. A key that is not known, twice there or of another type
