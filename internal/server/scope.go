@@ -135,7 +135,7 @@ func (s *scope) content(p *policy.Policy, o operation, r *request) error {
 		}
 		return p.Image(o.name, ref)
 	case "image.import":
-		return p.Import(joined(r.query.Get("repo"), r.query.Get("tag")), r.query.Get("fromSrc"))
+		return policy.Import(p, joined(r.query.Get("repo"), r.query.Get("tag")), r.query.Get("fromSrc"))
 	case "container.commit":
 		return p.Image(o.name, joined(r.query.Get("repo"), r.query.Get("tag")))
 	case "image.tag":

@@ -148,7 +148,7 @@ type BuildRequest struct {
 // Import decides about the import of an image called ref: src is "-" for what
 // the client sends, or an address that the daemon shall fetch, with what it may
 // reach and the client may not.
-func (p *Policy) Import(ref, src string) error {
+func Import(p *Policy, ref, src string) error {
 	const op = "image.import"
 	if src != "-" && !p.Build.Remote {
 		return p.deny(op, "build.remote: the daemon fetches nothing to import")
