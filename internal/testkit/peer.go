@@ -59,7 +59,7 @@ func StartPeer(t testing.TB) *Peer {
 	t.Cleanup(func() {
 		cmd.Process.Kill() // its child, the first process of the namespace, goes with it
 		<-ended
-		removeGroups(t, group)
+		RemoveGroups(t, group)
 		removeTree(t, dir)
 	})
 	for deadline := time.Now().Add(60 * time.Second); ; time.Sleep(50 * time.Millisecond) {
@@ -91,8 +91,8 @@ func (p *Peer) Enter(args ...string) []string {
 	return append([]string{"nsenter", "--target", strconv.Itoa(p.Pid), "--net"}, args...)
 }
 
-// removeGroups removes the empty control groups of that name.
-func removeGroups(t testing.TB, name string) {
+// RemoveGroups removes the empty control groups of that name, in all hierarchies.
+func RemoveGroups(t testing.TB, name string) {
 	found, _ := filepath.Glob("/sys/fs/cgroup/*/" + name)
 	more, _ := filepath.Glob("/sys/fs/cgroup/" + name)
 	for _, g := range append(found, more...) {

@@ -18,6 +18,7 @@ func TestPeer(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	t.Cleanup(func() { testkit.RemoveGroups(t, "parity-x") }) // who names a parent keeps it
 	commands := strings.Split(strings.TrimSpace(string(text)), "\n")
 	want, program := playPeer(t, commands)
 	ours := newPlayer(t, program)
