@@ -100,7 +100,9 @@ func addHook(spec *specs.Spec, h Hook) {
 		spec.Hooks = new(specs.Hooks)
 	}
 	list := map[string]*[]specs.Hook{
-		"prestart": &spec.Hooks.Prestart, "createRuntime": &spec.Hooks.CreateRuntime, "createContainer": &spec.Hooks.CreateContainer,
+		//lint:ignore SA1019 vendors' files still have it
+		"prestart":      &spec.Hooks.Prestart,
+		"createRuntime": &spec.Hooks.CreateRuntime, "createContainer": &spec.Hooks.CreateContainer,
 		"startContainer": &spec.Hooks.StartContainer, "poststart": &spec.Hooks.Poststart, "poststop": &spec.Hooks.Poststop,
 	}[h.Name]
 	*list = append(*list, specs.Hook{Path: h.Path, Args: h.Args, Env: h.Env, Timeout: h.Timeout})

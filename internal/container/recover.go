@@ -132,7 +132,7 @@ func (c recovery) run(ctx context.Context) error {
 func (c recovery) resume(a *actor) {
 	s, p := a.view().state, policyOf(a.view().rec.Plan)
 	if !s.Phase.live() {
-		shipping{c.core}.rest(a)
+		shipping(c).rest(a)
 	}
 	switch {
 	case s.Phase == Restarting:
