@@ -8,6 +8,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"math/rand/v2"
@@ -88,6 +89,8 @@ func (w *worker) step(ctx context.Context, all []operation) {
 	began := time.Now()
 	status, text, err := op.do(ctx, w)
 	switch {
+	case err != nil && op.name == "export" && errors.Is(err, io.ErrUnexpectedEOF):
+		w.seen["export cut off"]++ // its container has been removed meanwhile
 	case err != nil:
 		w.failures[fmt.Sprintf("%s: after %s: %v", op.name, time.Since(began).Round(time.Second), err)]++
 	case status >= 500 && !expected(text):
