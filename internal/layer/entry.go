@@ -37,9 +37,14 @@ func (a *applier) create(parent int, dir, base string, hdr *tar.Header, body io.
 		return a.hide(parent, dir, base) // overlay's own form of a whiteout
 	}
 	err := a.node(parent, base, hdr, body)
-	if errors.Is(err, unix.EEXIST) {
+	// Again, if somebody else makes the same file, as two copies into one
+	// container do.
+	for range 10 {
+		if !errors.Is(err, unix.EEXIST) {
+			break
+		}
 		switch err = a.remove(parent, base); {
-		case err == nil:
+		case err == nil, errors.Is(err, unix.ENOENT):
 			err = a.node(parent, base, hdr, body)
 		case errors.Is(err, unix.EBUSY) && a.into != nil && isFile(hdr):
 			err = a.overwrite(parent, base, body)
