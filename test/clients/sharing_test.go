@@ -88,7 +88,7 @@ func TestSmallWords(t *testing.T) {
 		if got := s.ok("events", "--since", "1m", "--until", "1s", "--filter", "event=rename", "--filter", "container=wnew", "--format", "{{.Actor.Attributes.oldName}} {{.Actor.Attributes.name}}"); got != "" && got != "/wone wnew\n" {
 			s.Errorf("event %q", got)
 		}
-		if got := s.ok("port", "wnew"); got != "80/tcp -> 0.0.0.0:28931\n81/udp -> 127.0.0.1:28932\n" {
+		if got := s.ok("port", "wnew"); got != "80/tcp -> 0.0.0.0:28931\n80/tcp -> [::]:28931\n81/udp -> 127.0.0.1:28932\n" {
 			s.Errorf("port: %q", got)
 		}
 		s.fails(1, "Error: No public port '81' published for wnew", "port", "wnew", "81")
