@@ -93,10 +93,7 @@ func (s *stage) unforward(key string, record ledger.Forwarding) error {
 	if err != nil {
 		return err
 	}
-	s.mu.Lock()
-	busy := len(s.up) > 0
-	s.mu.Unlock()
-	if busy || slices.ContainsFunc(now, func(l string) bool { return !slices.Contains(before, l) }) {
+	if s.up.any() || slices.ContainsFunc(now, func(l string) bool { return !slices.Contains(before, l) }) {
 		return nil
 	}
 	if err := kernel.SetSysctl(key, "0"); err != nil {

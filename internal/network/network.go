@@ -130,7 +130,7 @@ func Open(ctx context.Context, o Options) (_ *Networks, err error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &stage{host: host, noForward: o.NoIPForward, up: map[string]bool{}}
+	s := &stage{host: host, noForward: o.NoIPForward}
 	n := &Networks{opts: o, stage: s}
 	defer func() {
 		if err != nil {
@@ -161,12 +161,8 @@ func Open(ctx context.Context, o Options) (_ *Networks, err error) {
 		return nil, err
 	}
 	s.drivers = map[string]driver.Driver{"bridge": s.bridge}
-	for _, w := range n.book.Networks() {
-		if _, users := n.book.On(w.ID); users > 0 && w.Linked() {
-			if err := s.raise(ctx, w.ID); err != nil {
-				return nil, err
-			}
-		}
+	if err := s.adopt(ctx); err != nil {
+		return nil, err
 	}
 	n.nameless = n.names.Adopt(ctx)
 	return n, nil
@@ -209,6 +205,8 @@ type CloseOptions struct {
 // Close ends the daemon's part. Running containers keep their networking: only
 // sockets are given back, those that hold host ports included.
 func (n *Networks) Close(ctx context.Context, o CloseOptions) error {
+	ctx = context.WithoutCancel(ctx) // what is not taken off now stays
+	n.stage.up.end()
 	n.Settle()
 	var all []error
 	if o.Remove {
@@ -285,14 +283,17 @@ func (n *Networks) completed(c wire.NetworkCreate) (wire.NetworkCreate, error) {
 
 // Remove removes a network that no container is on; others are errs.Denied.
 func (n *Networks) Remove(ctx context.Context, ref string) error {
-	w, err := n.book.Delete(ref)
+	ctx = context.WithoutCancel(ctx) // half a removal helps nobody
+	w, err := n.book.Delete(ref, func(w ledger.Record) error {
+		if err := n.stage.lower(ctx, w); err != nil {
+			return fmt.Errorf("remove network %s: %w", w.Name, err)
+		}
+		return nil
+	})
 	if err != nil {
 		return err
 	}
 	n.names.Forget(w.ID)
-	if err := n.stage.lower(ctx, w); err != nil {
-		return fmt.Errorf("remove network %s: %w", w.Name, err)
-	}
 	n.tell(wire.Event{Action: "destroy"}, w, "")
 	return nil
 }

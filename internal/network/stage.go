@@ -8,7 +8,6 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"sync"
 
 	"gantry/internal/errs"
 	"gantry/internal/keyed"
@@ -29,31 +28,34 @@ type stage struct {
 	noForward bool
 
 	raising keyed.Mutex[string] // work on one network at a time
-	mu      sync.Mutex
-	up      map[string]bool // by network ID; changed under raising too
+	up      raised
 }
 
-func (s *stage) isUp(id string) bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.up[id]
+// adopt raises the networks that sandboxes are on, and those whose links a
+// daemon that was killed has left, so that they go when this one ends.
+func (s *stage) adopt(ctx context.Context) error {
+	for _, w := range s.book.Networks() {
+		if _, users := s.book.On(w.ID); users > 0 && w.Linked() || s.left(w) {
+			if err := s.raise(ctx, w.ID); err != nil {
+				return err
+			}
+		}
+	}
+	return s.bridge.Tidy()
 }
 
-func (s *stage) noteUp(id string) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.up[id] = true
-}
-
-func (s *stage) noteDown(id string) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	delete(s.up, id)
+// left reports whether a link of ours is there for a network.
+func (s *stage) left(w ledger.Record) bool {
+	if w.Link == "" || w.Foreign || !w.Linked() {
+		return false
+	}
+	_, err := s.host.Index(w.Link)
+	return err == nil
 }
 
 // raise makes a network exist in the kernel, once.
 func (s *stage) raise(ctx context.Context, id string) error {
-	if s.isUp(id) {
+	if s.up.has(id) {
 		return nil
 	}
 	unlock, err := s.raising.Lock(ctx, id)
@@ -61,8 +63,11 @@ func (s *stage) raise(ctx context.Context, id string) error {
 		return err
 	}
 	defer unlock()
-	if s.isUp(id) {
+	if s.up.has(id) {
 		return nil
+	}
+	if s.up.hasEnded() {
+		return errs.New(errs.Unavailable, "the daemon is shutting down")
 	}
 	w, err := s.book.Network(id)
 	if err != nil {
@@ -81,9 +86,12 @@ func (s *stage) raise(ctx context.Context, id string) error {
 	}
 	adopted, _ := s.book.On(id)
 	if err := s.drivers[w.Driver].Ensure(ctx, w.Plan(), adopted); err != nil {
+		if len(adopted) == 0 {
+			err = errors.Join(err, s.drivers[w.Driver].Remove(context.WithoutCancel(ctx), w.Plan()))
+		}
 		return err
 	}
-	s.noteUp(id)
+	s.up.add(id)
 	return nil
 }
 
@@ -123,13 +131,13 @@ func (s *stage) lower(ctx context.Context, w ledger.Record) error {
 	}
 	defer unlock()
 	// Whoever joins is on the books before it raises: it comes after us.
-	if _, users := s.book.On(w.ID); users > 0 || !s.isUp(w.ID) {
+	if _, users := s.book.On(w.ID); users > 0 || !s.up.has(w.ID) {
 		return nil
 	}
 	if err := s.drivers[w.Driver].Remove(ctx, w.Plan()); err != nil {
 		return err
 	}
-	s.noteDown(w.ID)
+	s.up.drop(w.ID)
 	return nil
 }
 

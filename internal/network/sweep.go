@@ -81,7 +81,7 @@ func owned(n *Networks, counts func(*ledger.Entry) bool) []Resource {
 	}
 	up := false
 	for _, w := range n.book.Networks() {
-		if n.stage.isUp(w.ID) {
+		if n.stage.up.has(w.ID) {
 			up = true
 			out = append(out, Resource{KindLink, w.Link, w.Name})
 		}

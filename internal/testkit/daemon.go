@@ -266,7 +266,19 @@ func (d *Daemon) tearDown(t *testing.T) {
 	if out, err := d.Gantry("doctor"); err != nil {
 		t.Errorf("doctor: %v\n%s", err, out)
 	}
+	bridge, _ := d.Gantry("network", "inspect", "-f", `{{index .Options "com.docker.network.bridge.name"}}`, "bridge")
 	d.Stop(t)
+	if bridge = strings.TrimSpace(bridge); !strings.HasPrefix(bridge, "gantry") {
+		return // the test's own, or none
+	}
+	if _, err := net.InterfaceByName(bridge); err == nil {
+		t.Errorf("the daemon has left its bridge %s", bridge)
+		exec.Command("ip", "link", "del", bridge).Run()
+	}
+	if exec.Command("nft", "list", "table", "inet", bridge).Run() == nil {
+		t.Errorf("the daemon has left its table %s", bridge)
+		exec.Command("nft", "delete", "table", "inet", bridge).Run()
+	}
 }
 
 // tail returns the last n lines of s.

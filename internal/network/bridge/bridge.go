@@ -40,6 +40,7 @@ type Driver struct {
 	closed []string
 	// closed6 is closed for IPv6 alone.
 	closed6 []string
+	ended   chan struct{} // closed by Close
 
 	redrawn atomic.Int64
 
@@ -71,7 +72,7 @@ func Open(ctx context.Context, o Options) (*Driver, error) {
 	if err != nil {
 		return nil, err
 	}
-	d := &Driver{host: o.Host, rules: rules, table: o.Table, closed: o.Closed, closed6: o.Closed6, nets: map[string]active{}, ports: map[string][]nat.Port{}}
+	d := &Driver{host: o.Host, rules: rules, table: o.Table, closed: o.Closed, closed6: o.Closed6, ended: make(chan struct{}), nets: map[string]active{}, ports: map[string][]nat.Port{}}
 	d.relay = relay.New(ctx, sockets(o.Socket))
 	if d.watch, err = rules.Watch(); err != nil {
 		d.rules.Close()
@@ -84,6 +85,7 @@ func Open(ctx context.Context, o Options) (*Driver, error) {
 // Close ends the connection to the packet filter, and what is relayed. The
 // networks stay.
 func (d *Driver) Close() {
+	close(d.ended)
 	d.watch.Close()
 	d.tasks.Wait()
 	d.relay.Close()
@@ -277,6 +279,20 @@ func (d *Driver) Remove(_ context.Context, n driver.Network) error {
 		return d.rules.Remove()
 	}
 	return d.apply()
+}
+
+// Tidy removes the table of a daemon before this one if no network is up: one
+// that was killed may have left it.
+func (d *Driver) Tidy() error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if len(d.nets) > 0 {
+		return nil
+	}
+	if _, err := d.rules.Published(); errs.Is(err, errs.NotFound) {
+		return nil
+	}
+	return d.rules.Remove()
 }
 
 // Reassert draws the whole table again, for when it was flushed from outside.

@@ -20,11 +20,20 @@ func (d *Driver) keep() {
 		since := time.Since(last)
 		pause = nextPause(pause, since)
 		if since < pause {
-			time.Sleep(pause - since)
+			select {
+			case <-time.After(pause - since):
+			case <-d.ended:
+				return
+			}
 			select { // told again meanwhile: once is enough
 			case <-d.watch.C:
 			default:
 			}
+		}
+		select {
+		case <-d.ended: // whoever takes the rules out now does it for good
+			return
+		default:
 		}
 		// An error here comes up again with the next change of the rules.
 		_ = d.Reassert()

@@ -164,7 +164,7 @@ func (b *Book) Relocate(networkID string, routes []netip.Prefix) (Record, error)
 	defer b.writing.Unlock()
 	b.mu.RLock()
 	w := b.networks[networkID]
-	if w == nil {
+	if w == nil || w.going {
 		b.mu.RUnlock()
 		return Record{}, notFound(networkID)
 	}
@@ -187,29 +187,42 @@ func (b *Book) Relocate(networkID string, routes []netip.Prefix) (Record, error)
 	return r, b.put(r)
 }
 
-// Delete takes a network off the books. One with endpoints is errs.Denied.
-func (b *Book) Delete(ref string) (Record, error) {
+// Delete has a network taken out of the kernel by down, and then takes it off the
+// books: whoever is killed in between finds the record again. Meanwhile nobody
+// finds the network. If down fails it stays. One with endpoints is errs.Denied.
+func (b *Book) Delete(ref string, down func(Record) error) (Record, error) {
+	w, err := withdraw(b, ref)
+	if err != nil {
+		return Record{}, err
+	}
+	if err = down(w.rec); err == nil {
+		err = b.store.Update(func(tx *store.Tx) error { return bucket.Delete(tx, w.rec.ID) })
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if err != nil {
+		w.going = false
+		return w.rec, err
+	}
+	delete(b.networks, w.rec.ID)
+	return w.rec, nil
+}
+
+// withdraw makes a network one that nobody finds, and so nobody joins.
+func withdraw(b *Book, ref string) (*network, error) {
 	b.writing.Lock()
 	defer b.writing.Unlock()
 	b.mu.Lock()
+	defer b.mu.Unlock()
 	w, err := b.find(ref)
 	if err == nil {
 		err = b.removable(w)
 	}
-	if err == nil {
-		delete(b.networks, w.rec.ID) // from now on nobody joins it
-	}
-	b.mu.Unlock()
 	if err != nil {
-		return Record{}, err
+		return nil, err
 	}
-	err = b.store.Update(func(tx *store.Tx) error { return bucket.Delete(tx, w.rec.ID) })
-	if err != nil {
-		b.mu.Lock()
-		b.networks[w.rec.ID] = w
-		b.mu.Unlock()
-	}
-	return w.rec, err
+	w.going = true
+	return w, nil
 }
 
 func (b *state) removable(w *network) error {

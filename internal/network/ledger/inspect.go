@@ -14,7 +14,7 @@ import (
 // find returns the network with this ID, name or unique prefix of an ID, in
 // this order. The lock is held.
 func (b *state) find(ref string) (*network, error) {
-	if w := b.networks[ref]; w != nil {
+	if w := b.networks[ref]; w != nil && !w.going {
 		return w, nil
 	}
 	if w := b.named(ref); w != nil {
@@ -23,7 +23,7 @@ func (b *state) find(ref string) (*network, error) {
 	var hit *network
 	if id.ValidPrefix(ref) {
 		for _, w := range b.networks {
-			if !strings.HasPrefix(w.rec.ID, ref) {
+			if w.going || !strings.HasPrefix(w.rec.ID, ref) {
 				continue
 			}
 			if hit != nil {

@@ -94,6 +94,7 @@ type network struct {
 	rec   Record
 	pools [2]*ipam.Pool // of IPv4 and IPv6; nil without such addresses
 	users int           // endpoints, also of sandboxes in the making
+	going bool          // it is being removed: nobody finds it
 }
 
 // The families of addresses, as indices of network.pools.
@@ -389,7 +390,7 @@ func (b *Book) Strike(owner string) error {
 func (b *Book) Network(networkID string) (Record, error) {
 	b.mu.RLock()
 	defer b.mu.RUnlock()
-	if w := b.networks[networkID]; w != nil {
+	if w := b.networks[networkID]; w != nil && !w.going {
 		return w.rec, nil
 	}
 	return Record{}, notFound(networkID)
@@ -457,7 +458,7 @@ func (b *Book) Leases() map[netip.Addr]string {
 // named returns the network called name, or nil. The lock is held.
 func (b *state) named(name string) *network {
 	for _, w := range b.networks {
-		if w.rec.Name == name {
+		if w.rec.Name == name && !w.going {
 			return w
 		}
 	}
@@ -468,7 +469,9 @@ func (b *state) named(name string) *network {
 func (b *state) sorted() []*network {
 	all := make([]*network, 0, len(b.networks))
 	for _, w := range b.networks {
-		all = append(all, w)
+		if !w.going {
+			all = append(all, w)
+		}
 	}
 	slices.SortFunc(all, func(a, b *network) int {
 		if c := a.rec.Created.Compare(b.rec.Created); c != 0 {
