@@ -247,7 +247,7 @@ func TestFollowEnds(t *testing.T) {
 	for e := range NewReader(path).Entries(t.Context(), logs.ReadOptions{Tail: -1, Follow: true, Until: time.Now().Add(150 * time.Millisecond)}) {
 		got = append(got, string(e.Line))
 	}
-	if d := time.Since(start); d < 100*time.Millisecond || d > 2*time.Second || len(got) != 1 {
+	if d := time.Since(start); d < 100*time.Millisecond || d > 10*time.Second || len(got) != 1 {
 		t.Errorf("until: %v after %v", got, d)
 	}
 	ctx, cancel := context.WithCancel(t.Context())

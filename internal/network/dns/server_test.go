@@ -229,13 +229,13 @@ func TestOthersFail(t *testing.T) {
 		most time.Duration
 		want string
 	}{
-		{"silent", []Upstream{silent, good}, time.Second, "9.9.9.9"},
-		{"broken", []Upstream{broken, good}, 250 * time.Millisecond, "9.9.9.9"},
-		{"gone", []Upstream{gone, good}, 250 * time.Millisecond, "9.9.9.9"},
-		{"forged", []Upstream{forger, good}, time.Second, "9.9.9.9"},
-		{"all broken", []Upstream{broken, broken}, 500 * time.Millisecond, ""},
-		{"none", nil, 250 * time.Millisecond, ""},
-		{"all silent", []Upstream{silent}, patience + time.Second, ""},
+		{"silent", []Upstream{silent, good}, patience, "9.9.9.9"},
+		{"broken", []Upstream{broken, good}, patience, "9.9.9.9"},
+		{"gone", []Upstream{gone, good}, patience, "9.9.9.9"},
+		{"forged", []Upstream{forger, good}, patience, "9.9.9.9"},
+		{"all broken", []Upstream{broken, broken}, patience, ""},
+		{"none", nil, patience, ""},
+		{"all silent", []Upstream{silent}, 3 * patience, ""},
 	} {
 		_, addr := serve(t, Options{}, asked(c.us...))
 		began := time.Now()
@@ -331,7 +331,7 @@ func TestOneDoesNotStarveOthers(t *testing.T) {
 		t.Fatal(err)
 	}
 	began := time.Now()
-	if got := told(call(t, "udp", other, ask(t, "example.org.", dnsmessage.TypeA, nil))); got != "9.9.9.9" || time.Since(began) > time.Second {
+	if got := told(call(t, "udp", other, ask(t, "example.org.", dnsmessage.TypeA, nil))); got != "9.9.9.9" || time.Since(began) > patience {
 		t.Error("another container:", got, time.Since(began))
 	}
 	var conns []net.Conn
@@ -344,10 +344,12 @@ func TestOneDoesNotStarveOthers(t *testing.T) {
 		conns = append(conns, c)
 	}
 	closed := 0
-	for _, c := range conns {
-		c.SetReadDeadline(time.Now().Add(200 * time.Millisecond))
-		if _, err := c.Read(b); err != nil && !errors.Is(err, os.ErrDeadlineExceeded) {
-			closed++
+	for end := time.Now().Add(10 * time.Second); closed == 0 && time.Now().Before(end); {
+		for _, c := range conns {
+			c.SetReadDeadline(time.Now().Add(200 * time.Millisecond))
+			if _, err := c.Read(b); err != nil && !errors.Is(err, os.ErrDeadlineExceeded) {
+				closed++
+			}
 		}
 	}
 	if closed != 1 {
@@ -355,7 +357,7 @@ func TestOneDoesNotStarveOthers(t *testing.T) {
 	}
 	began = time.Now()
 	s.Stop("1")
-	if took := time.Since(began); took > time.Second {
+	if took := time.Since(began); took > 10*time.Second {
 		t.Errorf("stopping took %v", took)
 	}
 }
