@@ -65,7 +65,7 @@ func TestAsideLeavesWhatHangs(t *testing.T) {
 		t.Errorf("one more: %v", err)
 	}
 	close(hang)
-	for end := time.Now().Add(5 * time.Second); time.Now().Before(end); time.Sleep(time.Millisecond) {
+	for end := time.Now().Add(20 * time.Second); time.Now().Before(end); time.Sleep(time.Millisecond) {
 		if err := c.aside(t.Context(), a, func(context.Context) error { return nil }); err == nil {
 			return
 		}

@@ -108,7 +108,7 @@ func TestRestartPolicyOnFailure(t *testing.T) {
 		r.HostConfig.RestartPolicy = wire.RestartPolicy{Name: "on-failure", MaximumRetryCount: 2}
 	})
 	start(t, e, "r1")
-	for deadline := time.Now().Add(5 * time.Second); status(t, e, "r1").Status != "exited"; time.Sleep(5 * time.Millisecond) {
+	for deadline := time.Now().Add(20 * time.Second); status(t, e, "r1").Status != "exited"; time.Sleep(5 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatal("it does not come to rest")
 		}
@@ -444,7 +444,7 @@ func TestHealth(t *testing.T) {
 	})
 	start(t, e, "h1")
 	until := func(want wire.HealthStatus) *wire.Health {
-		for deadline := time.Now().Add(5 * time.Second); time.Now().Before(deadline); time.Sleep(time.Millisecond) {
+		for deadline := time.Now().Add(20 * time.Second); time.Now().Before(deadline); time.Sleep(time.Millisecond) {
 			if h := status(t, e, "h1").Health; h != nil && h.Status == want {
 				return h
 			}
@@ -556,7 +556,7 @@ func TestAlwaysStartsAtBoot(t *testing.T) {
 	}
 	e = m.open(t)
 	for name, want := range map[string]bool{"always": true, "unless-stopped": false, "no": false, "never-started": false} {
-		deadline := time.Now().Add(2 * time.Second)
+		deadline := time.Now().Add(20 * time.Second)
 		for want && !status(t, e, name).Running && time.Now().Before(deadline) {
 			time.Sleep(time.Millisecond)
 		}

@@ -25,7 +25,7 @@ func TestExiting(t *testing.T) {
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	for end := time.Now().Add(5 * time.Second); !exiting(cmd.Process.Pid); time.Sleep(time.Millisecond) {
+	for end := time.Now().Add(20 * time.Second); !exiting(cmd.Process.Pid); time.Sleep(time.Millisecond) {
 		if time.Now().After(end) {
 			t.Fatal("a zombie is not taken to exit")
 		}

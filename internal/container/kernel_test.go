@@ -221,7 +221,7 @@ func (r *real) nothingLeft(t *testing.T) {
 			t.Errorf("left of the network: %+v", f)
 		}
 	}
-	for deadline := time.Now().Add(5 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(10 * time.Millisecond) {
 		left := shimProcesses(r.dir)
 		if len(left) == 0 {
 			return

@@ -168,7 +168,7 @@ func TestEditResumed(t *testing.T) {
 					RemoveMounts: []string{"/old"}, AddMounts: []wire.Mount{volumeAt("new", "/new")}, PublishedPorts: publish(t, c.port),
 				})
 			}()
-			for deadline := time.Now().Add(5 * time.Second); len(m.publishes()) == 0; time.Sleep(time.Millisecond) {
+			for deadline := time.Now().Add(20 * time.Second); len(m.publishes()) == 0; time.Sleep(time.Millisecond) {
 				if time.Now().After(deadline) {
 					t.Fatal("nothing is published")
 				}

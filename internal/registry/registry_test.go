@@ -470,7 +470,7 @@ func TestUploadOutlivesServer(t *testing.T) {
 	s.store.Close()
 	second := start(t, b, dir, nil)
 	var n int
-	for deadline := time.Now().Add(5 * time.Second); n < 1000 && time.Now().Before(deadline); {
+	for deadline := time.Now().Add(20 * time.Second); n < 1000 && time.Now().Before(deadline); {
 		if _, err := fmt.Sscanf(second.want(204, "", "GET", at, "").Get("Range"), "0-%d", &n); err != nil {
 			t.Fatal(err)
 		}

@@ -25,7 +25,7 @@ func TestSocket(t *testing.T) {
 	}
 	// A masked text frame "hi" (RFC 6455, section 5.2; a mask of zeros).
 	conn.Write([]byte{0x81, 0x82, 0, 0, 0, 0, 'h', 'i'})
-	for end := time.Now().Add(5 * time.Second); f.stream.input() != "hi"; time.Sleep(time.Millisecond) {
+	for end := time.Now().Add(20 * time.Second); f.stream.input() != "hi"; time.Sleep(time.Millisecond) {
 		if time.Now().After(end) {
 			t.Fatalf("input %q", f.stream.input())
 		}

@@ -75,7 +75,7 @@ func TestCheckpoint(t *testing.T) {
 	fails("is not running", "checkpoint", "create", "box", "three")
 	fails("checkpoint three does not exist for container box", "start", "--checkpoint", "three", "box")
 	docker("start", "--checkpoint", "two", "box")
-	for deadline := time.Now().Add(5 * time.Second); docker("logs", "box") != "begun\nback from two"; time.Sleep(20 * time.Millisecond) {
+	for deadline := time.Now().Add(20 * time.Second); docker("logs", "box") != "begun\nback from two"; time.Sleep(20 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatalf("logs: %q", docker("logs", "box"))
 		}
@@ -94,7 +94,7 @@ func TestCheckpoint(t *testing.T) {
 	// It is the shim's: its end is noticed, and its group is the container's.
 	fails("can not be changed", "update", "--mount-rm", "/data", "box")
 	docker("kill", "box")
-	for deadline := time.Now().Add(5 * time.Second); docker("inspect", "-f", "{{.State.Status}} {{.State.ExitCode}}", "box") != "exited 137"; time.Sleep(20 * time.Millisecond) {
+	for deadline := time.Now().Add(20 * time.Second); docker("inspect", "-f", "{{.State.Status}} {{.State.ExitCode}}", "box") != "exited 137"; time.Sleep(20 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatal("its end was not noticed")
 		}

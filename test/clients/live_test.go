@@ -97,7 +97,7 @@ func TestLivePorts(t *testing.T) {
 	d.OK(t, "run", "-d", "--name", "c1", "-p", "127.0.0.1:0:90", "busybox", "sh", "-c", serve)
 	port := func(p string) string { t.Helper(); return d.OK(t, "port", "c1", p) }
 	echo, err := net.Dial("tcp", port("90"))
-	for deadline := time.Now().Add(5 * time.Second); err != nil && time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
+	for deadline := time.Now().Add(20 * time.Second); err != nil && time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
 		echo, err = net.Dial("tcp", port("90"))
 	}
 	if err != nil {

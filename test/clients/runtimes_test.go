@@ -46,7 +46,7 @@ func TestRuntimes(t *testing.T) {
 	reload := func(text, names string) {
 		s.must(os.WriteFile(file, []byte(text), 0o600))
 		s.must(syscall.Kill(d.Pid(), syscall.SIGHUP))
-		for end := time.Now().Add(5 * time.Second); s.ok("info", "--format", "{{range $k, $v := .Runtimes}}{{$k}} {{end}}") != names+"\n"; time.Sleep(20 * time.Millisecond) {
+		for end := time.Now().Add(20 * time.Second); s.ok("info", "--format", "{{range $k, $v := .Runtimes}}{{$k}} {{end}}") != names+"\n"; time.Sleep(20 * time.Millisecond) {
 			if time.Now().After(end) {
 				t.Fatalf("the runtimes do not become %s", names)
 			}

@@ -111,7 +111,7 @@ func TestKilledShim(t *testing.T) {
 			t.Fatalf("state after the shim was killed: %s", got)
 		}
 	}
-	for deadline := time.Now().Add(5 * time.Second); alive(pid); time.Sleep(10 * time.Millisecond) {
+	for deadline := time.Now().Add(20 * time.Second); alive(pid); time.Sleep(10 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatal("the container's process outlives its supervisor")
 		}
