@@ -1,4 +1,4 @@
-package main
+package pull
 
 import (
 	"archive/tar"
@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 
 	"github.com/klauspost/compress/gzip"
+	"github.com/klauspost/compress/zstd"
 	"github.com/opencontainers/go-digest"
 	specs "github.com/opencontainers/image-spec/specs-go"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -21,9 +22,9 @@ const layers = 8
 
 // makeImage writes an OCI layout with the image "big" of size megabytes: files of
 // one to some hundred kilobytes, a third of them incompressible, the others text.
-// The packed layers are there once more as l0.tar.gz and so on. It returns their
-// size.
-func makeImage(dir string, size int) (int64, error) {
+// The layers, packed with gzip or zstd, are there once more as l0.tar.packed and
+// so on. It returns their size.
+func makeImage(dir string, size int, packing string) (int64, error) {
 	blobs := filepath.Join(dir, "blobs", "sha256")
 	if err := os.MkdirAll(blobs, 0o755); err != nil {
 		return 0, err
@@ -33,7 +34,7 @@ func makeImage(dir string, size int) (int64, error) {
 	var g errgroup.Group
 	for i := range layers {
 		g.Go(func() (err error) {
-			m.Layers[i], c.RootFS.DiffIDs[i], err = makeLayer(dir, i, size<<20/layers)
+			m.Layers[i], c.RootFS.DiffIDs[i], err = makeLayer(dir, i, size<<20/layers, packing)
 			return err
 		})
 	}
@@ -72,15 +73,22 @@ func makeImage(dir string, size int) (int64, error) {
 }
 
 // makeLayer writes one layer.
-func makeLayer(dir string, n, size int) (ocispec.Descriptor, digest.Digest, error) {
-	path := filepath.Join(dir, fmt.Sprintf("l%d.tar.gz", n))
+func makeLayer(dir string, n, size int, packing string) (ocispec.Descriptor, digest.Digest, error) {
+	path := filepath.Join(dir, fmt.Sprintf("l%d.tar.packed", n))
 	f, err := os.Create(path)
 	if err != nil {
 		return ocispec.Descriptor{}, "", err
 	}
 	defer f.Close()
 	packed, plain := sha256.New(), sha256.New()
-	z := gzip.NewWriter(io.MultiWriter(f, packed))
+	mediaType, to := ocispec.MediaTypeImageLayerGzip, io.MultiWriter(f, packed)
+	var z io.WriteCloser = gzip.NewWriter(to)
+	if packing == "zstd" {
+		mediaType = ocispec.MediaTypeImageLayerZstd
+		if z, err = zstd.NewWriter(to); err != nil {
+			return ocispec.Descriptor{}, "", err
+		}
+	}
 	if err := writeTar(io.MultiWriter(z, plain), n, size); err != nil {
 		return ocispec.Descriptor{}, "", err
 	}
@@ -91,7 +99,7 @@ func makeLayer(dir string, n, size int) (ocispec.Descriptor, digest.Digest, erro
 	if err != nil {
 		return ocispec.Descriptor{}, "", err
 	}
-	d := ocispec.Descriptor{MediaType: ocispec.MediaTypeImageLayerGzip, Digest: digest.NewDigest(digest.SHA256, packed), Size: fi.Size()}
+	d := ocispec.Descriptor{MediaType: mediaType, Digest: digest.NewDigest(digest.SHA256, packed), Size: fi.Size()}
 	return d, digest.NewDigest(digest.SHA256, plain), os.Link(path, filepath.Join(dir, "blobs", "sha256", d.Digest.Encoded()))
 }
 
