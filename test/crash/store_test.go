@@ -3,6 +3,7 @@ package crash
 import (
 	"bytes"
 	"fmt"
+	"io"
 	"math/rand/v2"
 	"net/http"
 	"os"
@@ -13,10 +14,11 @@ import (
 	"time"
 
 	"gantry/internal/testkit"
+	"gantry/internal/testkit/registry"
 )
 
 // TestImageStoreSurvivesCuts kills the daemon at random moments while images are
-// loaded, pulled into names, tagged, committed and removed. After each return
+// loaded, pulled, tagged, committed and removed. After each return
 // every image that is listed is right, blob by blob and layer by layer, and
 // nothing is left over. GANTRY_CRASH_ROUNDS=200 is the long form.
 func TestImageStoreSurvivesCuts(t *testing.T) {
@@ -47,18 +49,19 @@ func cutStore(t *testing.T, driver string) {
 	if err := os.WriteFile(archive, tar.Bytes(), 0o600); err != nil {
 		t.Fatal(err)
 	}
+	r := manyImages(t)
 	seen := map[string]int{}
 	for round := range rounds {
 		stop, done := make(chan struct{}), make(chan struct{})
 		go func() {
 			defer close(done)
-			for n := 0; ; n++ {
+			for n := rand.IntN(6); ; n++ {
 				select {
 				case <-stop:
 					return
 				default:
 				}
-				change(d, n, round, archive)
+				change(d, n, round, archive, r.Host)
 			}
 		}()
 		time.Sleep(time.Duration(rand.IntN(400)) * time.Millisecond)
@@ -72,18 +75,44 @@ func cutStore(t *testing.T, driver string) {
 		if out, err := d.Gantry("doctor"); err != nil {
 			t.Fatalf("round %d: %v\n%s", round, err, out)
 		}
-		for _, name := range strings.Fields(d.OK(t, "images", "--format", "{{.Repository}}")) {
-			seen[name]++
+		for _, name := range strings.Fields(d.OK(t, "images", "--format", "{{.Repository}}:{{.Tag}}")) {
+			seen[name[strings.LastIndexByte(name, '/')+1:]]++
 		}
 	}
 	t.Logf("images that were there after a cut: %v", seen)
 	d.OK(t, "run", "--rm", "busybox", "true")
 }
 
+// pulls is how many images manyImages has.
+const pulls = 3
+
+// manyImages starts a registry with images that share a layer, in all packings.
+func manyImages(t *testing.T) *registry.Server {
+	r := registry.New(t, registry.Options{})
+	shared := registry.NoiseLayer("shared", 1, 1<<20)
+	for n, packing := range []string{"gzip", "zstd", "none"} {
+		i := registry.Image{Packing: packing, Cmd: []string{"/f0"}, Layers: [][]byte{shared}}
+		for k := range 3 {
+			i.Layers = append(i.Layers, registry.NoiseLayer(fmt.Sprintf("f%d", k), uint64(10*n+k+2), 1<<20))
+		}
+		r.Put("many", fmt.Sprint(n), i)
+	}
+	return r
+}
+
 // change does the next of a series of changes to the images. That the daemon is
 // gone meanwhile is the point: errors are nothing.
-func change(d *testkit.Daemon, n, round int, archive string) {
-	switch n % 5 {
+func change(d *testkit.Daemon, n, round int, archive, registry string) {
+	name := fmt.Sprintf("%s/many:%d", registry, (n/6+round)%pulls)
+	switch n % 6 {
+	case 5:
+		if resp, err := d.Client().Post("http://gantry/images/create?fromImage="+name, "application/json", nil); err == nil {
+			_, _ = io.Copy(io.Discard, resp.Body)
+			resp.Body.Close()
+		}
+		if n%4 == 1 {
+			remove(d, name)
+		}
 	case 0:
 		f, err := os.Open(archive)
 		if err != nil {

@@ -151,8 +151,12 @@ func (b *bench) round() {
 	}
 	b.settle()
 
-	if b.time("pull", skopeo, func() error { return command("skopeo", "copy", "-q", "--src-tls-verify=false", "docker://"+b.image, store) }) {
-		b.time("save", skopeo, func() error { return command("skopeo", "copy", "-q", store, "docker-archive:"+b.dir+"/skopeo.tar:"+b.image) })
+	if b.time("pull", skopeo, func() error {
+		return command("skopeo", "copy", "-q", "--src-tls-verify=false", "docker://"+b.image, store)
+	}) {
+		b.time("save", skopeo, func() error {
+			return command("skopeo", "copy", "-q", store, "docker-archive:"+b.dir+"/skopeo.tar:"+b.image)
+		})
 		_ = os.Remove(b.dir + "/skopeo.tar")
 	}
 	forget()
