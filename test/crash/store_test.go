@@ -64,7 +64,7 @@ func cutStore(t *testing.T, driver string) {
 				change(d, n, round, archive, r.Host)
 			}
 		}()
-		time.Sleep(time.Duration(rand.IntN(400)) * time.Millisecond)
+		time.Sleep(time.Duration(rand.IntN(500)) * time.Millisecond)
 		d.Kill()
 		close(stop)
 		<-done
@@ -106,10 +106,7 @@ func change(d *testkit.Daemon, n, round int, archive, registry string) {
 	name := fmt.Sprintf("%s/many:%d", registry, (n/6+round)%pulls)
 	switch n % 6 {
 	case 5:
-		if resp, err := d.Client().Post("http://gantry/images/create?fromImage="+name, "application/json", nil); err == nil {
-			_, _ = io.Copy(io.Discard, resp.Body)
-			resp.Body.Close()
-		}
+		post(d, "/images/create?fromImage="+name)
 		if n%4 == 1 {
 			remove(d, name)
 		}
@@ -120,6 +117,7 @@ func change(d *testkit.Daemon, n, round int, archive, registry string) {
 		}
 		defer f.Close()
 		if resp, err := d.Client().Post("http://gantry/images/load", "application/x-tar", f); err == nil {
+			_, _ = io.Copy(io.Discard, resp.Body)
 			resp.Body.Close()
 		}
 	case 1:
@@ -136,6 +134,7 @@ func change(d *testkit.Daemon, n, round int, archive, registry string) {
 
 func post(d *testkit.Daemon, path string) {
 	if resp, err := d.Client().Post("http://gantry"+path, "application/json", nil); err == nil {
+		_, _ = io.Copy(io.Discard, resp.Body)
 		resp.Body.Close()
 	}
 }
