@@ -29,17 +29,11 @@ func loadCommand(a *App) *cobra.Command {
 		if err != nil {
 			return err
 		}
-		var in io.Reader = a.In
-		if input != "" {
-			f, err := os.Open(input)
-			if err != nil {
-				return err
-			}
-			defer f.Close()
-			in = f
-		} else if term.IsTerminal(a.In) {
-			return errors.New("requested load from stdin, but stdin is empty")
+		in, err := a.archive(input, "load")
+		if err != nil {
+			return err
 		}
+		defer in.Close()
 		q := url.Values{"quiet": {"0"}}
 		if quiet || !a.outIsTerminal() {
 			q.Set("quiet", "1")
@@ -47,7 +41,7 @@ func loadCommand(a *App) *cobra.Command {
 		if err := addPlatforms(q, platforms); err != nil {
 			return err
 		}
-		res, err := c.Stream(cmd.Context(), client.Request{Method: http.MethodPost, Path: "/images/load", Query: q, Body: io.NopCloser(in), Header: http.Header{"Content-Type": {"application/x-tar"}}})
+		res, err := c.Stream(cmd.Context(), client.Request{Method: http.MethodPost, Path: "/images/load", Query: q, Body: in, Header: http.Header{"Content-Type": {"application/x-tar"}}})
 		if err != nil {
 			return err
 		}
@@ -62,6 +56,18 @@ func loadCommand(a *App) *cobra.Command {
 	cmd.Flags().BoolVarP(&quiet, "quiet", "q", false, "Suppress the load output")
 	cmd.Flags().StringSliceVar(&platforms, "platform", nil, `Load only the given platform(s). Formatted as a comma-separated list of "os[/arch[/variant]]" (e.g., "linux/amd64,linux/arm64/v8").`)
 	return cmd
+}
+
+// archive opens the archive that a command reads: the file of its --input, else
+// standard input, which must not be a terminal then.
+func (a *App) archive(input, command string) (io.ReadCloser, error) {
+	if input != "" {
+		return os.Open(input)
+	}
+	if term.IsTerminal(a.In) {
+		return nil, fmt.Errorf("requested %s from stdin, but stdin is empty", command)
+	}
+	return io.NopCloser(a.In), nil
 }
 
 func addPlatforms(q url.Values, platforms []string) error {

@@ -4,14 +4,11 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"net/http"
-	"os"
 
 	"github.com/docker/go-units"
 	"github.com/spf13/cobra"
 
-	"gantry/internal/cli/term"
 	"gantry/internal/client"
 	"gantry/internal/wire"
 )
@@ -42,19 +39,13 @@ func volumeImportCommand(a *App) *cobra.Command {
 		if err != nil {
 			return err
 		}
-		var in io.Reader = a.In
-		if input != "" {
-			f, err := os.Open(input)
-			if err != nil {
-				return err
-			}
-			defer f.Close()
-			in = f
-		} else if term.IsTerminal(a.In) {
-			return errors.New("requested import from stdin, but stdin is empty")
+		in, err := a.archive(input, "import")
+		if err != nil {
+			return err
 		}
+		defer in.Close()
 		res, err := c.Stream(cmd.Context(), client.Request{
-			Method: http.MethodPost, Path: transferPath(args[0], "import"), Body: io.NopCloser(in), Header: http.Header{"Content-Type": {"application/x-tar"}},
+			Method: http.MethodPost, Path: transferPath(args[0], "import"), Body: in, Header: http.Header{"Content-Type": {"application/x-tar"}},
 		})
 		if err != nil {
 			return err
