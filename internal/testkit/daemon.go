@@ -232,6 +232,17 @@ func (d *Daemon) OK(t testing.TB, args ...string) string {
 	return strings.TrimSpace(out)
 }
 
+// Eventually waits until f says yes, and fails the test when it does not within
+// 30 seconds: more than a loaded machine needs.
+func Eventually(t testing.TB, what string, f func() bool) {
+	t.Helper()
+	for end := time.Now().Add(30 * time.Second); !f(); time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("%s: not within 30 seconds", what)
+		}
+	}
+}
+
 // LoadBusybox gives the daemon the image busybox:latest.
 func (d *Daemon) LoadBusybox(t testing.TB) {
 	t.Helper()

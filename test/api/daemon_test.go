@@ -20,26 +20,6 @@ import (
 	"gantry/internal/testkit"
 )
 
-// run runs the gantry command line against d; it must succeed.
-func run(t *testing.T, d *testkit.Daemon, args ...string) string {
-	t.Helper()
-	out, err := d.Gantry(args...)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return strings.TrimSpace(out)
-}
-
-// within waits until f is true.
-func within(t *testing.T, limit time.Duration, what string, f func() bool) {
-	t.Helper()
-	for end := time.Now().Add(limit); !f(); time.Sleep(20 * time.Millisecond) {
-		if time.Now().After(end) {
-			t.Fatalf("not within %v: %s", limit, what)
-		}
-	}
-}
-
 // TestEveryOperationAnswers asks for every operation of the API: each is there,
 // or says which one is missing.
 func TestEveryOperationAnswers(t *testing.T) {
@@ -114,27 +94,27 @@ func TestTwoDaemons(t *testing.T) {
 	for i, d := range []*testkit.Daemon{a, b} {
 		d.LoadBusybox(t)
 		port := fmt.Sprint(freePort(t))
-		run(t, d, "run", "-d", "--name", "web", "-p", "127.0.0.1:"+port+":80", "busybox", "sh", "-c", fmt.Sprintf("echo from %d >/i; httpd -f -p 80 -h / || nc -lk -p 80 -e cat /i", i))
-		ids[run(t, d, "info", "-f", "{{.ID}}")] = true
-		bridge := run(t, d, "network", "inspect", "-f", `{{index .Options "com.docker.network.bridge.name"}}`, "bridge")
+		d.OK(t, "run", "-d", "--name", "web", "-p", "127.0.0.1:"+port+":80", "busybox", "sh", "-c", fmt.Sprintf("echo from %d >/i; httpd -f -p 80 -h / || nc -lk -p 80 -e cat /i", i))
+		ids[d.OK(t, "info", "-f", "{{.ID}}")] = true
+		bridge := d.OK(t, "network", "inspect", "-f", `{{index .Options "com.docker.network.bridge.name"}}`, "bridge")
 		if _, err := net.InterfaceByName(bridge); err != nil || ids[bridge] {
 			t.Errorf("bridge %s: %v", bridge, err)
 		}
 		ids[bridge] = true
-		group := run(t, d, "exec", "web", "sh", "-c", "grep -m1 -o '/gantry[^/]*' /proc/self/cgroup || true")
+		group := d.OK(t, "exec", "web", "sh", "-c", "grep -m1 -o '/gantry[^/]*' /proc/self/cgroup || true")
 		if ids[group] && group != "" {
 			t.Errorf("both have the control group %s", group)
 		}
 		ids[group] = true
 		var conn net.Conn
-		within(t, 5*time.Second, "the published port answers", func() (ok bool) {
+		testkit.Eventually(t, "the published port answers", func() (ok bool) {
 			var err error
 			conn, err = net.DialTimeout("tcp", "127.0.0.1:"+port, time.Second)
 			return err == nil
 		})
 		conn.Close()
 	}
-	if got := run(t, a, "ps", "-q"); strings.Contains(got, "\n") {
+	if got := a.OK(t, "ps", "-q"); strings.Contains(got, "\n") {
 		t.Errorf("one sees the other's: %s", got)
 	}
 	for _, c := range []struct{ root, runDir, pid, want string }{
@@ -147,7 +127,7 @@ func TestTwoDaemons(t *testing.T) {
 			t.Errorf("%v: %v\n%s", c, err, out)
 		}
 	}
-	if got := run(t, a, "exec", "web", "echo", "alive"); got != "alive" {
+	if got := a.OK(t, "exec", "web", "echo", "alive"); got != "alive" {
 		t.Errorf("the first daemon has suffered: %q", got)
 	}
 }
@@ -176,8 +156,8 @@ func TestSignals(t *testing.T) {
 	if strings.Contains(d.Log(), "level=INFO") {
 		t.Errorf("it says more than warnings:\n%s", d.Log())
 	}
-	run(t, d, "run", "-d", "--name", "box", "busybox", "sleep", "1000")
-	pid := run(t, d, "inspect", "-f", "{{.State.Pid}}", "box")
+	d.OK(t, "run", "-d", "--name", "box", "busybox", "sleep", "1000")
+	pid := d.OK(t, "inspect", "-f", "{{.State.Pid}}", "box")
 	hup := func() {
 		if err := syscall.Kill(d.Pid(), syscall.SIGHUP); err != nil {
 			t.Fatal(err)
@@ -185,12 +165,12 @@ func TestSignals(t *testing.T) {
 	}
 	write(`{"labels":["b=2"],"log-level":"debug","debug":true}`)
 	hup()
-	within(t, 5*time.Second, "the new labels hold", func() bool { return run(t, d, "info", "-f", "{{.Labels}} {{.Debug}}") == "[b=2] true" })
-	within(t, 5*time.Second, "the new log level holds", func() bool { run(t, d, "ps"); return strings.Contains(d.Log(), "level=DEBUG") })
+	testkit.Eventually(t, "the new labels hold", func() bool { return d.OK(t, "info", "-f", "{{.Labels}} {{.Debug}}") == "[b=2] true" })
+	testkit.Eventually(t, "the new log level holds", func() bool { d.OK(t, "ps"); return strings.Contains(d.Log(), "level=DEBUG") })
 	write(`{"bogus":1}`)
 	hup()
-	within(t, 5*time.Second, "the error is logged", func() bool { return strings.Contains(d.Log(), "bogus") })
-	if got := run(t, d, "info", "-f", "{{.Labels}}"); got != "[b=2]" {
+	testkit.Eventually(t, "the error is logged", func() bool { return strings.Contains(d.Log(), "bogus") })
+	if got := d.OK(t, "info", "-f", "{{.Labels}}"); got != "[b=2]" {
 		t.Errorf("a bad configuration changed something: %s", got)
 	}
 	write(`{}`)
@@ -202,7 +182,7 @@ func TestSignals(t *testing.T) {
 		t.Error("the pid file stays")
 	}
 	d.Start(t)
-	if got := run(t, d, "inspect", "-f", "{{.State.Pid}} {{.State.Running}} {{.RestartCount}}", "box"); got != pid+" true 0" {
+	if got := d.OK(t, "inspect", "-f", "{{.State.Pid}} {{.State.Running}} {{.RestartCount}}", "box"); got != pid+" true 0" {
 		t.Errorf("found again: %s, want %s", got, pid)
 	}
 }
@@ -217,35 +197,35 @@ func TestReboot(t *testing.T) {
 	for name, args := range map[string][]string{
 		"plain": nil, "always": {"--restart", "always", "-p", "127.0.0.1:" + port + ":80", "-v", "kept:/data"}, "stopped": {"--restart", "unless-stopped"}, "gone": {"--rm"},
 	} {
-		run(t, d, append(append([]string{"run", "-d", "--name", name}, args...), "busybox", "sh", "-c", loop)...)
+		d.OK(t, append(append([]string{"run", "-d", "--name", name}, args...), "busybox", "sh", "-c", loop)...)
 	}
-	run(t, d, "exec", "always", "sh", "-c", "echo mine >/own; echo more >/data/f")
-	run(t, d, "stop", "-t", "0", "stopped")
-	bridge := run(t, d, "network", "inspect", "-f", `{{index .Options "com.docker.network.bridge.name"}}`, "bridge")
-	pids := strings.Fields(run(t, d, "inspect", "-f", "{{.State.Pid}}", "plain", "always", "gone"))
+	d.OK(t, "exec", "always", "sh", "-c", "echo mine >/own; echo more >/data/f")
+	d.OK(t, "stop", "-t", "0", "stopped")
+	bridge := d.OK(t, "network", "inspect", "-f", `{{index .Options "com.docker.network.bridge.name"}}`, "bridge")
+	pids := strings.Fields(d.OK(t, "inspect", "-f", "{{.State.Pid}}", "plain", "always", "gone"))
 	d.Kill()
 	reboot(t, d, pids, bridge)
 	d.Start(t)
-	within(t, 10*time.Second, "the container that shall always run does", func() bool {
-		return run(t, d, "inspect", "-f", "{{.State.Status}}", "always") == "running"
+	testkit.Eventually(t, "the container that shall always run does", func() bool {
+		return d.OK(t, "inspect", "-f", "{{.State.Status}}", "always") == "running"
 	})
 	for name, want := range map[string]string{"plain": "exited", "stopped": "exited"} {
-		if got := run(t, d, "inspect", "-f", "{{.State.Status}}", name); got != want {
+		if got := d.OK(t, "inspect", "-f", "{{.State.Status}}", name); got != want {
 			t.Errorf("%s is %s, want %s", name, got, want)
 		}
 	}
-	within(t, 5*time.Second, "--rm holds", func() bool { return run(t, d, "ps", "-aq", "--filter", "name=gone") == "" })
-	if got := run(t, d, "exec", "always", "cat", "/own", "/data/f"); got != "mine\nmore" {
+	testkit.Eventually(t, "--rm holds", func() bool { return d.OK(t, "ps", "-aq", "--filter", "name=gone") == "" })
+	if got := d.OK(t, "exec", "always", "cat", "/own", "/data/f"); got != "mine\nmore" {
 		t.Errorf("files: %q", got)
 	}
-	if got := run(t, d, "logs", "always"); got != "up\nup" {
+	if got := d.OK(t, "logs", "always"); got != "up\nup" {
 		t.Errorf("logs: %q", got)
 	}
-	if got := run(t, d, "port", "always"); got != "80/tcp -> 127.0.0.1:"+port {
+	if got := d.OK(t, "port", "always"); got != "80/tcp -> 127.0.0.1:"+port {
 		t.Errorf("port: %q", got)
 	}
-	run(t, d, "start", "plain")
-	if got := run(t, d, "exec", "plain", "echo", "again"); got != "again" {
+	d.OK(t, "start", "plain")
+	if got := d.OK(t, "exec", "plain", "echo", "again"); got != "again" {
 		t.Errorf("%q", got)
 	}
 }
@@ -305,16 +285,16 @@ func TestCgroupParent(t *testing.T) {
 	name := fmt.Sprintf("gantry-test-%d", os.Getpid())
 	d := testkit.StartDaemon(t, "--cgroup-parent", "/"+name)
 	d.LoadBusybox(t)
-	if got := run(t, d, "info", "-f", "{{.CgroupDriver}}"); got != "cgroupfs" {
+	if got := d.OK(t, "info", "-f", "{{.CgroupDriver}}"); got != "cgroupfs" {
 		t.Error(got)
 	}
 	for parent, args := range map[string][]string{name: nil, name + "/own": {"--cgroup-parent", name + "/own"}} {
-		id := run(t, d, append(append([]string{"run", "-d"}, args...), "busybox", "sleep", "1000")...)
-		groups, err := os.ReadFile("/proc/" + run(t, d, "inspect", "-f", "{{.State.Pid}}", id) + "/cgroup")
+		id := d.OK(t, append(append([]string{"run", "-d"}, args...), "busybox", "sleep", "1000")...)
+		groups, err := os.ReadFile("/proc/" + d.OK(t, "inspect", "-f", "{{.State.Pid}}", id) + "/cgroup")
 		if err != nil || !strings.Contains(string(groups), ":/"+parent+"/"+id+"\n") {
 			t.Errorf("%s: %v\n%s", parent, err, groups)
 		}
-		run(t, d, "rm", "-f", id)
+		d.OK(t, "rm", "-f", id)
 	}
 	// What the user named is his; the daemon takes its own parent away at its end.
 	own, err := filepath.Glob("/sys/fs/cgroup/*/" + name + "/own")

@@ -116,7 +116,7 @@ func TestMutualTLS(t *testing.T) {
 			resp.Body.Close()
 		}
 	}
-	if got := run(t, d, "info", "-f", "{{.OSType}}"); got != "linux" {
+	if got := d.OK(t, "info", "-f", "{{.OSType}}"); got != "linux" {
 		t.Errorf("the unix socket: %q", got)
 	}
 }
@@ -172,7 +172,7 @@ func TestInheritedSockets(t *testing.T) {
 	if got := get(path); got != "OK" {
 		t.Errorf("fd://: %s", got)
 	}
-	within(t, 10*time.Second, "the second socket answers", func() bool { return get(d.Socket) == "OK" })
+	testkit.Eventually(t, "the second socket answers", func() bool { return get(d.Socket) == "OK" })
 	if err := cmd.Process.Signal(os.Interrupt); err != nil {
 		t.Fatal(err)
 	}

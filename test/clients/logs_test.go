@@ -147,15 +147,6 @@ func (s *lineServer) counted() int {
 	return next
 }
 
-func eventually(t *testing.T, what string, ok func() bool) {
-	t.Helper()
-	for end := time.Now().Add(20 * time.Second); !ok(); time.Sleep(10 * time.Millisecond) {
-		if time.Now().After(end) {
-			t.Fatalf("%s: not within 20 s", what)
-		}
-	}
-}
-
 // With every driver what a container writes arrives where it shall, and `logs`
 // shows it too.
 func TestLogDrivers(t *testing.T) {
@@ -193,7 +184,7 @@ func TestLogDrivers(t *testing.T) {
 				s.Errorf("%s: logs show %q", c.driver, got)
 			}
 			for _, want := range c.want {
-				eventually(s.T, c.driver+" "+want, func() bool { return strings.Contains(c.arrived(), want) })
+				testkit.Eventually(s.T, c.driver+" "+want, func() bool { return strings.Contains(c.arrived(), want) })
 			}
 			s.ok("rm", c.driver+"-c")
 		}
@@ -276,7 +267,7 @@ func TestRemoteRestarts(t *testing.T) {
 		time.Sleep(200 * time.Millisecond)
 		s.start()
 	}
-	eventually(t, "every line", func() bool { return s.counted() == 200 })
+	testkit.Eventually(t, "every line", func() bool { return s.counted() == 200 })
 	d.OK(t, "wait", "cc")
 	// Removal drains what is left; nothing stays behind.
 	s.mu.Lock()
@@ -286,7 +277,7 @@ func TestRemoteRestarts(t *testing.T) {
 	d.OK(t, "run", "--name", "last", "--log-driver", "syslog", "--log-opt", "syslog-address=tcp://"+s.addr, "busybox",
 		"sh", "-c", "i=0; while [ $i -lt 500 ]; do echo line $i; i=$((i+1)); done")
 	d.OK(t, "rm", "last")
-	eventually(t, "the rest", func() bool { return s.counted() == 500 })
+	testkit.Eventually(t, "the rest", func() bool { return s.counted() == 500 })
 	if left, _ := filepath.Glob(filepath.Join(d.Root, "containers", "*", "*.cursor")); len(left) != 1 {
 		t.Errorf("cursors: %v", left)
 	}
@@ -319,14 +310,14 @@ func TestSlowRemoteInBothModes(t *testing.T) {
 	})
 	defer stuck.Wait()
 	d.OK(t, append(append([]string{"run", "--name", "held"}, opts(s)...), count...)...)
-	eventually(t, "all of the held one", func() bool { return s.counted() == 7001 })
+	testkit.Eventually(t, "all of the held one", func() bool { return s.counted() == 7001 })
 	began := time.Now()
 	d.OK(t, append(append([]string{"run", "--name", "free"}, opts(down, "--log-opt", "mode=non-blocking")...), count...)...)
 	if took := time.Since(began); took > 10*time.Second {
 		t.Errorf("the container was held up for %v", took)
 	}
 	down.start()
-	eventually(t, "the newest", func() bool { g := down.got(); return len(g) > 0 && strings.HasSuffix(g[len(g)-1], " 7000") })
+	testkit.Eventually(t, "the newest", func() bool { g := down.got(); return len(g) > 0 && strings.HasSuffix(g[len(g)-1], " 7000") })
 	n := len(down.got())
 	if n >= 7000 {
 		t.Errorf("%d lines arrived", n)
@@ -396,14 +387,14 @@ func TestFullDisk(t *testing.T) {
 	}
 	f.Close()
 	d.OK(t, "kill", "-s", "USR1", "talker")
-	eventually(t, "the loss is told", func() bool { return logLost(t, d, "talker") > 0 })
+	testkit.Eventually(t, "the loss is told", func() bool { return logLost(t, d, "talker") > 0 })
 	if err := os.Remove(hog); err != nil {
 		t.Fatal(err)
 	}
 	time.Sleep(100 * time.Millisecond)
 	d.OK(t, "kill", "-s", "USR1", "talker")
 	total := func() (written int) { return strings.Count(d.OK(t, "logs", "talker")+"\n", "\n") }
-	eventually(t, "every line is written or counted", func() bool { return total()+logLost(t, d, "talker") == 40000 })
+	testkit.Eventually(t, "every line is written or counted", func() bool { return total()+logLost(t, d, "talker") == 40000 })
 	if text := metrics(t, d); !strings.Contains(text, `gantry_log_entries_lost_total{why="unwritten"} `+strconv.Itoa(logLost(t, d, "talker"))) {
 		t.Errorf("metrics: %s", text)
 	}

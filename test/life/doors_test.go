@@ -124,16 +124,16 @@ func TestMutualTLS(t *testing.T) {
 		t.Error("the certificate changed by itself")
 	}
 	syscall.Kill(d.Pid(), syscall.SIGHUP)
-	until(t, "new certificate", func() bool { return serial() == a.serial })
+	testkit.Eventually(t, "new certificate", func() bool { return serial() == a.serial })
 	write(t, in("server.pem"), "broken")
 	syscall.Kill(d.Pid(), syscall.SIGHUP)
-	until(t, "refused reload", func() bool { return strings.Contains(d.Log(), "TLS certificate") })
+	testkit.Eventually(t, "refused reload", func() bool { return strings.Contains(d.Log(), "TLS certificate") })
 	if serial() != a.serial {
 		t.Error("a broken file took the certificate away")
 	}
 	a.server(t)
 	syscall.Kill(d.Pid(), syscall.SIGUSR2)
-	until(t, "upgrade", func() bool { return state(t, d).Attempt == 1 })
+	testkit.Eventually(t, "upgrade", func() bool { return state(t, d).Attempt == 1 })
 	if out, err := ask(a, a); err != nil || !strings.HasPrefix(out, "29.") {
 		t.Errorf("after an upgrade: %v %s", err, out)
 	}

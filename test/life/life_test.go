@@ -41,16 +41,6 @@ func get(t *testing.T, c *http.Client, path string) (int, string) {
 	return resp.StatusCode, string(body)
 }
 
-// until tries f until it says yes.
-func until(t *testing.T, what string, f func() bool) {
-	t.Helper()
-	for end := time.Now().Add(10 * time.Second); !f(); time.Sleep(10 * time.Millisecond) {
-		if time.Now().After(end) {
-			t.Fatalf("%s: not within 10 seconds", what)
-		}
-	}
-}
-
 func write(t *testing.T, path, text string) {
 	t.Helper()
 	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
@@ -72,7 +62,7 @@ func TestReload(t *testing.T) {
 	write(t, file, `{"labels":["a=2"],"debug":true,"default-shm-size":"8m","shutdown-timeout":3,"default-ipc-mode":"shareable","data-root":"/elsewhere"}`)
 	// data-root is a flag too, which is an error: nothing may change.
 	syscall.Kill(d.Pid(), syscall.SIGHUP)
-	until(t, "refused reload", func() bool { return strings.Contains(d.Log(), "was not reloaded") })
+	testkit.Eventually(t, "refused reload", func() bool { return strings.Contains(d.Log(), "was not reloaded") })
 	if got := d.OK(t, "info", "-f", "{{.Labels}} {{.Debug}}"); got != "[a=1] false" {
 		t.Errorf("after a reload that failed: %s", got)
 	}
@@ -120,7 +110,7 @@ func TestMetricsAndDebugSocket(t *testing.T) {
 	port, _, _ := strings.Cut(rest, " ")
 	d.OK(t, "run", "-d", "--name", "up", "busybox", "sleep", "100")
 	d.OK(t, "run", "-d", "--health-cmd", "exit 1", "--health-interval", "100ms", "--health-retries", "2", "--name", "ill", "busybox", "sleep", "100")
-	until(t, "unhealthy", func() bool { return d.OK(t, "inspect", "-f", "{{.State.Health.Status}}", "ill") == "unhealthy" })
+	testkit.Eventually(t, "unhealthy", func() bool { return d.OK(t, "inspect", "-f", "{{.State.Health.Status}}", "ill") == "unhealthy" })
 	d.OK(t, "rm", "-f", "ill")
 	d.OK(t, "run", "--rm", "busybox", "true")
 	resp, err := http.Get("http://127.0.0.1:" + port + "/metrics")
@@ -172,7 +162,7 @@ func TestEndWithContainers(t *testing.T) {
 	}
 	write(t, file, `{"shutdown-timeout":3,"live-restore":false}`)
 	syscall.Kill(d.Pid(), syscall.SIGHUP)
-	until(t, "reload", func() bool { return strings.Contains(d.Log(), "configuration reloaded") })
+	testkit.Eventually(t, "reload", func() bool { return strings.Contains(d.Log(), "configuration reloaded") })
 	began := time.Now()
 	d.Stop(t)
 	if took := time.Since(began); took < 2*time.Second || took > 10*time.Second {

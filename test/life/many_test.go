@@ -51,7 +51,7 @@ func TestThousandStopped(t *testing.T) {
 	for n := 3; n <= 5; n++ { // other work on the machine only makes it slower
 		d.Kill()
 		d.Start(t)
-		until(t, "start", func() bool { return strings.Count(d.Log(), "msg=ready") == n })
+		testkit.Eventually(t, "start", func() bool { return strings.Count(d.Log(), "msg=ready") == n })
 		_, rest, _ := strings.Cut(d.Log()[strings.LastIndex(d.Log(), "msg=ready"):], "took=")
 		text, _, _ := strings.Cut(rest, "\n")
 		once, err := time.ParseDuration(strings.TrimSpace(text))

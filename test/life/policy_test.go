@@ -70,7 +70,7 @@ func TestScopedSocket(t *testing.T) {
 	}
 	write(t, file, `{"operations":["system.ping"]}`)
 	syscall.Kill(d.Pid(), syscall.SIGHUP)
-	until(t, "new policy", func() bool { _, err := via(d, sock, "ps"); return err != nil })
+	testkit.Eventually(t, "new policy", func() bool { _, err := via(d, sock, "ps"); return err != nil })
 }
 
 // links: a source that a link leads elsewhere is refused, at the create and at

@@ -38,7 +38,7 @@ func TestPoliciesAfterAnEnd(t *testing.T) {
 	for _, how := range []string{"the first end", "a second end"} {
 		d.Stop(t)
 		d.Start(t)
-		until(t, "policies after "+how, func() bool { return states() == want })
+		testkit.Eventually(t, "policies after "+how, func() bool { return states() == want })
 		if got := states(); got != want {
 			t.Fatalf("after %s: %s", how, got)
 		}
@@ -51,7 +51,7 @@ func TestPoliciesAfterAnEnd(t *testing.T) {
 	d.Stop(t)
 	d.Start(t)
 	want = strings.Replace(want, "unless-stopped-stopped exited", "unless-stopped-stopped running", 1)
-	until(t, "the policy of one that was started again", func() bool { return states() == want })
+	testkit.Eventually(t, "the policy of one that was started again", func() bool { return states() == want })
 	d.OK(t, append([]string{"rm", "-f"}, strings.Fields(d.OK(t, "ps", "-aq"))...)...)
 }
 

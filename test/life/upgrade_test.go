@@ -67,7 +67,7 @@ func TestUpgradeUnderLoad(t *testing.T) {
 		} else if out, err := d.Gantry("system", "upgrade"); err != nil {
 			t.Errorf("upgrade: %v %s", err, out)
 		}
-		until(t, fmt.Sprint("upgrade ", i), func() bool { return state(t, d).Attempt == i+1 })
+		testkit.Eventually(t, fmt.Sprint("upgrade ", i), func() bool { return state(t, d).Attempt == i+1 })
 		worst = max(worst, time.Since(began))
 	}
 	over.Store(true)
@@ -149,7 +149,7 @@ exec `+good+` "$@" --bogus-flag`)
 	if resp.StatusCode != http.StatusAccepted {
 		t.Error(resp.Status)
 	}
-	until(t, "upgrade", func() bool { return state(t, d).Attempt == 2 })
+	testkit.Eventually(t, "upgrade", func() bool { return state(t, d).Attempt == 2 })
 	if s := state(t, d); s.Error != "" {
 		t.Errorf("%+v", s)
 	}
