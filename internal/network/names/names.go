@@ -24,6 +24,7 @@ import (
 	"gantry/internal/network/hostfiles"
 	"gantry/internal/network/kernel"
 	"gantry/internal/network/ledger"
+	"gantry/internal/network/nat"
 )
 
 // Keeper holds files on behalf of a container until it has ended.
@@ -84,14 +85,39 @@ func (n *Names) On(endpoints []ledger.Endpoint) bool {
 	})
 }
 
+// The ports at which containers' sockets really are: the first free one from
+// behind goes. It is above what the kernel gives to clients and what programs are
+// known to use. Port 53 itself must stay free for a program in the container
+// that serves names on all addresses.
+const lastBehind, tries = 65053, 64
+
 // Listen opens a container's sockets in the namespace of the calling thread, and
 // serves on them.
 func (n *Names) Listen(e *ledger.Entry) error {
-	udp, tcp, err := kernel.Listeners(netip.AddrPortFrom(Address(), port))
+	s, err := listen()
 	if err != nil {
 		return fmt.Errorf("name server of container %s: %w", e.ID, err)
 	}
-	return n.serve(e, dns.Sockets{UDP: udp, TCP: tcp})
+	return n.serve(e, s)
+}
+
+// listen opens sockets in the namespace of the calling thread that get what is
+// sent to port 53.
+func listen() (s dns.Sockets, err error) {
+	at := uint16(lastBehind)
+	for range tries {
+		if s.UDP, s.TCP, err = kernel.Listeners(netip.AddrPortFrom(Address(), at)); !kernel.Taken(err) {
+			break
+		}
+		at--
+	}
+	if err != nil {
+		return s, err
+	}
+	if err := nat.Redirect(netip.AddrPortFrom(Address(), port), at); err != nil {
+		return dns.Sockets{}, errors.Join(err, s.Close())
+	}
+	return s, nil
 }
 
 func (n *Names) serve(e *ledger.Entry, s dns.Sockets) error {

@@ -2,9 +2,10 @@
 // whole by the pure function Render and put into the kernel in one transaction,
 // whose maps then take and lose an element for each published port.
 //
-// Only the bridge driver calls it. It is the only importer of the nftables
-// package. It must not know of containers beyond their ids, which it writes as
-// comments on the elements, so that `gantry doctor` finds whose they are.
+// The bridge driver calls it; package names calls Redirect, which makes room at
+// the address of a container's name server. It is the only importer of the
+// nftables package. It must not know of containers beyond their ids, which it
+// writes as comments on the elements, so that `gantry doctor` finds whose they are.
 //
 // The way of a packet (published port 8080, container at 172.20.0.2:80):
 //
@@ -27,6 +28,8 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+
+	"github.com/google/nftables"
 )
 
 // Config is everything that the rules say.
@@ -164,6 +167,7 @@ func (p Proto) String() string {
 
 // A Ruleset is a table as Render draws it.
 type Ruleset struct {
+	Family nftables.TableFamily
 	Table  string
 	Maps   []portMap
 	Chains []chain
@@ -187,7 +191,7 @@ type rule []part
 // Render draws the table. It is a pure function: equal values give equal rules.
 func Render(c Config) Ruleset {
 	c.Networks = slices.SortedFunc(slices.Values(c.Networks), func(a, b Network) int { return strings.Compare(a.Bridge, b.Bridge) })
-	r := Ruleset{Table: c.Table}
+	r := Ruleset{Family: nftables.TableFamilyINet, Table: c.Table}
 	for _, l := range layouts {
 		r.Maps = append(r.Maps, portMap{layout: l})
 	}
@@ -316,7 +320,7 @@ func comparePorts(a, b Port) int {
 // would show them.
 func (r Ruleset) String() string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "table inet %s {\n", r.Table)
+	fmt.Fprintf(&b, "table %s %s {\n", familyName(r.Family), r.Table)
 	for _, m := range r.Maps {
 		m.print(&b)
 	}

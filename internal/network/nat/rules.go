@@ -87,37 +87,42 @@ func (r *Rules) Apply(rs Ruleset) error {
 		c.AddTable(r.table)
 		c.DelTable(r.table)
 		c.AddTable(r.table)
-		for i, m := range rs.Maps {
-			set := m.set(r.table)
-			set.ID = uint32(i + 1)
-			if err := c.AddSet(set, nil); err != nil {
-				return err
-			}
-			if err := addElements(c, set, m.layout, m.ports); err != nil {
-				return err
-			}
-		}
-		made := make([]*nftables.Chain, len(rs.Chains))
-		for i, ch := range rs.Chains {
-			made[i] = &nftables.Chain{Name: ch.name, Table: r.table}
-			if ch.hook.text != "" {
-				made[i].Type, made[i].Hooknum, made[i].Priority = ch.hook.kind, ch.hook.num, ch.hook.priority
-			}
-			c.AddChain(made[i])
-		}
-		for i, ch := range rs.Chains {
-			for _, ru := range ch.rules {
-				nr := &nftables.Rule{Table: r.table, Chain: made[i]}
-				for _, p := range ru {
-					nr.Exprs = append(nr.Exprs, p.exprs...)
-				}
-				c.AddRule(nr)
-			}
-		}
-		return nil
+		return fill(c, r.table, rs)
 	})
 	if err != nil {
 		return fmt.Errorf("set packet rules: %w", err)
+	}
+	return nil
+}
+
+// fill asks for everything in a table that is empty.
+func fill(c *nftables.Conn, t *nftables.Table, rs Ruleset) error {
+	for i, m := range rs.Maps {
+		set := m.set(t)
+		set.ID = uint32(i + 1)
+		if err := c.AddSet(set, nil); err != nil {
+			return err
+		}
+		if err := addElements(c, set, m.layout, m.ports); err != nil {
+			return err
+		}
+	}
+	made := make([]*nftables.Chain, len(rs.Chains))
+	for i, ch := range rs.Chains {
+		made[i] = &nftables.Chain{Name: ch.name, Table: t}
+		if ch.hook.text != "" {
+			made[i].Type, made[i].Hooknum, made[i].Priority = ch.hook.kind, ch.hook.num, ch.hook.priority
+		}
+		c.AddChain(made[i])
+	}
+	for i, ch := range rs.Chains {
+		for _, ru := range ch.rules {
+			nr := &nftables.Rule{Table: t, Chain: made[i]}
+			for _, p := range ru {
+				nr.Exprs = append(nr.Exprs, p.exprs...)
+			}
+			c.AddRule(nr)
+		}
 	}
 	return nil
 }
