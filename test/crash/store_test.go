@@ -34,21 +34,7 @@ func cutStore(t *testing.T, driver string) {
 		rounds = n
 	}
 	d.OK(t, "run", "--name", "box", "busybox", "sh", "-c", "dd if=/dev/urandom of=/big bs=1M count=2; rm /bin/vi")
-	archive := filepath.Join(t.TempDir(), "two.tar")
-	var tar bytes.Buffer
-	image, err := testkit.BusyboxImage("two:1")
-	if err != nil {
-		t.Fatal(err)
-	}
-	for i := range 4 {
-		image.Layers = append(image.Layers, testkit.Layer(testkit.File{Name: "d/"}, testkit.File{Name: fmt.Sprintf("d/%d", i), Data: bytes.Repeat([]byte{byte(i)}, 1<<20)}))
-	}
-	if err := image.DockerArchive(&tar); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.WriteFile(archive, tar.Bytes(), 0o600); err != nil {
-		t.Fatal(err)
-	}
+	archive := twoImage(t)
 	r := manyImages(t)
 	seen := map[string]int{}
 	for round := range rounds {
@@ -81,6 +67,27 @@ func cutStore(t *testing.T, driver string) {
 	}
 	t.Logf("images that were there after a cut: %v", seen)
 	d.OK(t, "run", "--rm", "busybox", "true")
+}
+
+// twoImage returns the path of an archive of two:1, a busybox with four layers more.
+func twoImage(t *testing.T) string {
+	t.Helper()
+	archive := filepath.Join(t.TempDir(), "two.tar")
+	var tar bytes.Buffer
+	image, err := testkit.BusyboxImage("two:1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range 4 {
+		image.Layers = append(image.Layers, testkit.Layer(testkit.File{Name: "d/"}, testkit.File{Name: fmt.Sprintf("d/%d", i), Data: bytes.Repeat([]byte{byte(i)}, 1<<20)}))
+	}
+	if err := image.DockerArchive(&tar); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(archive, tar.Bytes(), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return archive
 }
 
 // pulls is how many images manyImages has.
@@ -126,6 +133,9 @@ func change(d *testkit.Daemon, n, round int, archive, registry string) {
 		post(d, "/images/two:1/tag?repo=other&tag=1")
 	case 3:
 		remove(d, "two:1")
+		if round%4 == 3 {
+			post(d, "/images/prune")
+		}
 	case 4:
 		remove(d, "other:1")
 		remove(d, fmt.Sprintf("made:%d", (round+1)%3))
