@@ -89,6 +89,7 @@ func imageEntries() []entry {
 		{group: "image", name: "pin", build: imagePinCommand},
 		{group: "image", name: "prune", build: imagePruneCommand},
 		{group: "image", name: "unpin", build: imageUnpinCommand},
+		{group: "image", name: "bootstrap", build: imageBootstrapCommand},
 		{group: "image", name: "diff", build: imageDiffCommand},
 		{group: "image", name: "verify", build: imageVerifyCommand},
 		{group: "image", name: "rm", top: "rmi", aliases: []string{"rmi", "remove"}, build: rmiCommand},

@@ -3,6 +3,7 @@ package daemon
 import (
 	"context"
 	"io"
+	"time"
 
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
@@ -148,6 +149,9 @@ func (a imageArchives) Load(ctx context.Context, r io.Reader, o server.ImageLoad
 // Import makes an image of a root file system.
 func (a imageArchives) Import(ctx context.Context, r io.Reader, o server.ImageImport, tell func(wire.Progress)) error {
 	opts := image.ImportOptions{Repo: o.Repo, Tag: o.Tag, Message: o.Message, Platform: o.Platform, Changes: o.Changes}
+	if o.Created > 0 {
+		opts.Created = time.Unix(o.Created, 0)
+	}
 	if o.From != "" {
 		f := &fetched{open: func() (io.ReadCloser, error) { return a.registry.client.Download(ctx, o.From, tell) }}
 		defer f.close()

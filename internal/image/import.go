@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"time"
 
 	"github.com/klauspost/compress/gzip"
 	dockerspec "github.com/moby/docker-image-spec/specs-go/v1"
@@ -29,6 +30,7 @@ type ImportOptions struct {
 	Message   string // its comment
 	Platform  string // "os/arch[/variant]"; empty for this machine's
 	Changes   []string
+	Created   time.Time // zero for now
 }
 
 // Import makes an image of one layer from the tar of a root file system, of any
@@ -64,6 +66,9 @@ func (s *Images) Import(ctx context.Context, r io.Reader, o ImportOptions, tell 
 		return err
 	}
 	now := s.now().UTC()
+	if !o.Created.IsZero() {
+		now = o.Created.UTC()
+	}
 	i := dockerspec.DockerOCIImage{Config: config}
 	i.Created, i.Platform = &now, *p
 	i.History = []ocispec.History{{Created: &now, Comment: o.Message}}

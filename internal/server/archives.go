@@ -4,7 +4,9 @@ import (
 	"encoding/json"
 	"errors"
 	"net/http"
+	"strconv"
 
+	"gantry/internal/errs"
 	"gantry/internal/wire"
 )
 
@@ -76,6 +78,13 @@ func (s *images) create(w http.ResponseWriter, r *request) error {
 	if message == "" {
 		message = "Imported from " + src
 	}
+	created := int64(0)
+	if v := r.query.Get("created"); v != "" {
+		var err error
+		if created, err = strconv.ParseInt(v, 10, 64); err != nil || created < 0 || created > 1<<38 {
+			return errs.New(errs.Invalid, "invalid created=%.40q: seconds since 1970 are understood", v)
+		}
+	}
 	p := &progress{w: w}
 	fullDuplex(w)
 	from := src
@@ -85,7 +94,7 @@ func (s *images) create(w http.ResponseWriter, r *request) error {
 	err := s.archives.Import(r.Context(), r.Body, ImageImport{
 		From: from,
 		Repo: r.query.Get("repo"), Tag: r.query.Get("tag"), Message: message,
-		Platform: r.query.Get("platform"), Changes: r.query["changes"],
+		Platform: r.query.Get("platform"), Changes: r.query["changes"], Created: created,
 	}, p.tell)
 	if err != nil && p.began {
 		p.fail(err)

@@ -73,6 +73,7 @@ type ImageImport struct {
 	From                         string // address that the daemon fetches it from; empty: it is handed over
 	Repo, Tag, Message, Platform string
 	Changes                      []string // lines of a Dockerfile
+	Created                      int64    // seconds since 1970; 0 for now. Beyond Docker.
 }
 
 // images answers for /images.
