@@ -15,7 +15,7 @@ import (
 // shape bounds the traffic of endpoints of one sandbox, each by r.
 func (s *stage) shape(ns *kernel.Namespace, links []driver.Endpoint, r wire.NetRate) error {
 	for _, l := range links {
-		err := s.host.Shape(ns, l.HostLink, l.Interface, kernel.Rate{In: r.In, Out: r.Out})
+		err := s.host.Shape(ns, s.shaper(l), kernel.Rate{In: r.In, Out: r.Out})
 		switch {
 		case errors.Is(err, unix.ENODEV):
 			return errs.New(errs.Unsupported, "this network's driver can not bound what a container receives: %w", err)
@@ -26,6 +26,10 @@ func (s *stage) shape(ns *kernel.Namespace, links []driver.Endpoint, r wire.NetR
 		}
 	}
 	return nil
+}
+
+func (s *stage) shaper(l driver.Endpoint) kernel.Shaper {
+	return kernel.Shaper{Host: l.HostLink, Inside: l.Interface, Queue: ledger.QueueOf(l.HostLink), Owner: s.mark}
 }
 
 // rate makes the bounds of a running container's traffic those of r.

@@ -26,6 +26,7 @@ type stage struct {
 	bridge    *bridge.Driver
 	drivers   map[string]driver.Driver
 	noForward bool
+	mark      string // of links whose name does not tell whose they are
 
 	raising keyed.Mutex[string] // work on one network at a time
 	up      raised
@@ -204,13 +205,16 @@ func (s *stage) reap(ctx context.Context, e *ledger.Entry) error {
 	var all []error
 	for _, l := range e.Links {
 		all = append(all, s.driver(l).Reap(ctx, l))
+		if e.Rate.Out != 0 && l.HostLink != "" {
+			all = append(all, s.host.RemoveLink(ledger.QueueOf(l.HostLink)))
+		}
 	}
 	return errors.Join(all...)
 }
 
 // quit removes one endpoint of a sandbox that lives on.
 func (s *stage) quit(ctx context.Context, l driver.Endpoint) error {
-	return errors.Join(s.driver(l).Leave(ctx, l), s.host.RemoveLink(l.HostLink))
+	return errors.Join(s.driver(l).Leave(ctx, l), s.host.RemoveLink(l.HostLink), s.host.RemoveLink(ledger.QueueOf(l.HostLink)))
 }
 
 // move brings endpoints that are there in line with their new default routes and
@@ -272,6 +276,11 @@ func (s *stage) links() ([]Resource, error) {
 	for _, l := range links {
 		if ledger.IsPair(l.Name) && l.Kind == "veth" && (masters[l.Master] || known[l.Name]) {
 			out = append(out, Resource{KindLink, l.Name, strings.TrimPrefix(l.Name, ledger.LinkPrefix)[:11]})
+		}
+		// A queue goes with its pair: it is something of its own only if it has
+		// been left over.
+		if ledger.IsQueue(l.Name) && l.Kind == "ifb" && l.Alias == s.mark && !known[ledger.PairOf(l.Name)] {
+			out = append(out, Resource{KindLink, l.Name, strings.TrimPrefix(l.Name, ledger.QueuePrefix)[:11]})
 		}
 	}
 	return out, nil

@@ -305,6 +305,7 @@ type Link struct {
 	Index  int
 	Master int // number of the bridge that it is a port of, or 0
 	Kind   string
+	Alias  string
 }
 
 // Links returns every link of the host whose name begins with one of prefixes.
@@ -318,7 +319,7 @@ func (h *Host) Links(prefixes ...string) ([]Link, error) {
 	for _, l := range all {
 		for _, p := range prefixes {
 			if a := l.Attrs(); strings.HasPrefix(a.Name, p) {
-				out = append(out, Link{Name: a.Name, Index: a.Index, Master: a.MasterIndex, Kind: l.Type()})
+				out = append(out, Link{Name: a.Name, Index: a.Index, Master: a.MasterIndex, Kind: l.Type(), Alias: a.Alias})
 				break
 			}
 		}

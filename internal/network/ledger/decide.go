@@ -132,6 +132,8 @@ func (b *state) decideLinks(s *Entry, r AttachRequest) error {
 const (
 	LinkPrefix   = "gt"
 	BridgePrefix = "gb"
+	// QueuePrefix begins the links in which waits what containers send.
+	QueuePrefix = "gq"
 	// ParentPrefix begins the parents of networks without one of the host's.
 	ParentPrefix = "gd"
 )
@@ -139,9 +141,19 @@ const (
 // IsPair reports whether a link is called like the host's end of a veth pair.
 func IsPair(link string) bool { return hexAfter(link, LinkPrefix) }
 
+// IsQueue reports whether a link is called like one in which packets wait.
+func IsQueue(link string) bool { return hexAfter(link, QueuePrefix) }
+
+// QueueOf returns what the link is called in which waits what comes from the
+// host's end of a veth pair. Pure.
+func QueueOf(hostLink string) string { return QueuePrefix + strings.TrimPrefix(hostLink, LinkPrefix) }
+
+// PairOf is the reverse of QueueOf. Pure.
+func PairOf(queue string) string { return LinkPrefix + strings.TrimPrefix(queue, QueuePrefix) }
+
 // IsOurs reports whether a link is called like one that Gantry makes.
 func IsOurs(link string) bool {
-	return IsPair(link) || hexAfter(link, BridgePrefix) || hexAfter(link, ParentPrefix) || strings.HasPrefix(link, "gantry")
+	return IsPair(link) || hexAfter(link, BridgePrefix) || IsQueue(link) || hexAfter(link, ParentPrefix) || strings.HasPrefix(link, "gantry")
 }
 
 func hexAfter(link, prefix string) bool {
