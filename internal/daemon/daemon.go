@@ -19,6 +19,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"gantry/internal/build"
 	"gantry/internal/cdi"
 	"gantry/internal/cgroup"
 	"gantry/internal/config"
@@ -49,15 +50,16 @@ import (
 
 // A Daemon is everything that is open.
 type Daemon struct {
-	config atomic.Pointer[config.Config]
-	log    *slog.Logger
-	level  *slog.LevelVar
-	bus    *event.Bus
-	engine *container.Engine
-	server *server.Server
-	doors  doors
-	locks  map[string]*durable.Lock
-	handed *handover.State // what the program before left; nil if there was none
+	config  atomic.Pointer[config.Config]
+	log     *slog.Logger
+	level   *slog.LevelVar
+	bus     *event.Bus
+	engine  *container.Engine
+	server  *server.Server
+	builder *build.Builder
+	doors   doors
+	locks   map[string]*durable.Lock
+	handed  *handover.State // what the program before left; nil if there was none
 	// next gives the program that shall take over; upgrading says that one is
 	// about to.
 	next      chan string
@@ -191,11 +193,15 @@ func (d *Daemon) openEngine(ctx context.Context, c *config.Config, p parts) erro
 	if err != nil {
 		return err
 	}
+	usual := func() plan.Defaults { return defaults(d.config.Load(), kernel, seccomp, host.Name) }
+	if err := d.openBuilder(p, launcher, usual); err != nil {
+		return err
+	}
 	ships := ship.New(ctx, d.log)
 	d.later("logs", func(context.Context) error { ships.Close(); return nil })
 	d.engine, err = container.Open(ctx, container.Options{
 		Store: p.db, Images: p.images, Volumes: p.volumes, Networks: network.Members{Networks: p.networks}, Launcher: launcher, Events: d.bus, Prober: probe.Prober{}, Logs: ships, Committer: p.images,
-		Defaults: func() plan.Defaults { return defaults(d.config.Load(), kernel, seccomp, host.Name) },
+		Defaults: usual,
 		Root:     c.Root, RunDir: c.Run, Log: d.log, Probed: meter{d}.probed, LogLost: meter{d}.logLost,
 	})
 	if err != nil {
@@ -229,7 +235,7 @@ func (d *Daemon) openServer(ctx context.Context, p parts, sys *about, doc *docto
 		Lifecycle: d.engine, States: d.engine, Views: d.engine, Streams: d.engine, Execs: d.engine, Files: d.engine, Changes: d.engine, Checkpoints: d.engine.Checkpoints,
 		Images: imageAPI{p.images}, Archives: imageArchives{p.images, registry}, Registry: registry, Tools: imageTools{p.images, registry}, Networks: p.networks, Members: d.engine.Members, Volumes: volumeAPI{p.volumes}, Transfers: volume.Transfers{Volumes: p.volumes},
 		System: sys, Events: d.bus, Doctor: examiner{doc}, Why: explainer{d.engine, p.networks},
-		Disk: du, Jobs: jobs, Pins: p.images,
+		Disk: du, Jobs: jobs, Pins: p.images, Builder: d.builder,
 		Product: "Docker/" + version.Engine + " (linux)", Driver: p.images.content.Layout().Driver,
 		Experimental: d.config.Load().Experimental, Log: d.log,
 		Authorizer: authorizer{p.plugins, d.config.Load}, Answered: meter{d}.answered, Profiler: d.profiler, Upgrades: upgrades{d},

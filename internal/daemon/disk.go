@@ -47,7 +47,7 @@ func (d diskAPI) PruneCache(ctx context.Context, o server.CachePrune) (wire.Cach
 
 // openDisk opens what looks after the disk, and the jobs that do it.
 func (d *Daemon) openDisk(ctx context.Context, p parts, sys *about) (diskAPI, jobAPI, error) {
-	k := disk.New(disk.Options{Containers: d.engine, Images: p.images, Volumes: p.volumes, Networks: p.networks, Events: d.bus})
+	k := disk.New(disk.Options{Containers: d.engine, Images: p.images, Volumes: p.volumes, Networks: p.networks, Cache: buildCache{d.builder}, Events: d.bus})
 	j := job.New(ctx)
 	d.later("jobs", func(context.Context) error { j.Close(); return nil })
 	keeper, err := k.Keep(ctx, disk.KeeperOptions{

@@ -180,3 +180,18 @@ func (s *Images) Tags(ctx context.Context, repository string) (map[string]ocispe
 	}
 	return out, nil
 }
+
+// Built records an image that a build has made, as Receive does; without a name
+// it is a dangling one. ctx must be one that keeps what it consists of.
+func (s *Images) Built(ctx context.Context, name string, target ocispec.Descriptor) error {
+	target = ocispec.Descriptor{MediaType: target.MediaType, Digest: target.Digest, Size: target.Size}
+	news, err := s.Receive(ctx, name, target)
+	if err != nil || !news {
+		return err
+	}
+	s.publish("create", target.Digest, target.Digest.String())
+	if name != "" {
+		s.publish("tag", target.Digest, familiar(name))
+	}
+	return nil
+}

@@ -90,10 +90,20 @@ func (b *build) close() {
 }
 
 func (b *build) makeRootfs(ctx context.Context) error {
+	dir := b.l.dir(b.in.ID)
+	if r := b.in.Root; r != nil {
+		err := os.MkdirAll(dir, 0o700)
+		if err == nil {
+			b.view, err = rootfs.Open(r.Upper, b.in.below())
+		}
+		if err != nil {
+			return fmt.Errorf("root file system: %w", err)
+		}
+		return nil
+	}
 	if len(b.in.Lower) == 0 {
 		return errs.New(errs.Invalid, runtimeFailed+"the container has no image")
 	}
-	dir := b.l.dir(b.in.ID)
 	for _, d := range []struct {
 		path string
 		mode fs.FileMode

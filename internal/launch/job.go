@@ -61,8 +61,12 @@ func (b *build) makeJob(context.Context) error {
 // overlay says which directories make the root.
 func (b *build) overlay() *job.Overlay {
 	dir := b.l.dir(b.in.ID)
+	root := Root{Upper: filepath.Join(dir, "upper"), Work: filepath.Join(dir, "work")}
+	if b.in.Root != nil {
+		root = *b.in.Root
+	}
 	return &job.Overlay{
-		Lower: b.in.below(), Upper: filepath.Join(dir, "upper"), Work: filepath.Join(dir, "work"), Options: rootfs.Options(),
+		Lower: b.in.below(), Upper: root.Upper, Work: root.Work, Options: rootfs.Options(),
 		Mapped: b.users.User != nil, Bounded: b.in.Plan.RootSize > 0,
 	}
 }

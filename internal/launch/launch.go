@@ -44,15 +44,31 @@ type Input struct {
 	// Whole says that the only one of Lower is the image's whole tree: the
 	// container gets a copy of it, not an overlay.
 	Whole bool
+	// Root, if set, is where the container writes, instead of a directory of
+	// its own: it is the caller's, and stays. Then there may be no Lower.
+	Root *Root
 	// Images are those of the images that are mounted, by target.
 	Images map[string][]string
-	Joins  Joins
+	// Trees are the files of further mounts of type "image", by target.
+	Trees map[string]Tree
+	Joins Joins
 	// Linked are further lines for its /etc/hosts, LinkEnv variables that it
 	// gets unless it has its own of that name.
 	Linked  []HostRecord
 	LinkEnv []string
 	// Restore is the checkpoint that the process is made of again, or nil.
 	Restore *shim.Checkpoint
+}
+
+// Root is a directory that a container writes to. Work, on the same file system,
+// is for the kernel; it may be empty if nothing lies below Upper.
+type Root struct{ Upper, Work string }
+
+// A Tree is what a mount shows: read-only directories, topmost first, and over
+// them, unless it is read-only, a writable one.
+type Tree struct {
+	Lower []string
+	Root
 }
 
 // HostRecord is a line of /etc/hosts.

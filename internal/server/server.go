@@ -61,6 +61,7 @@ type Options struct {
 	Jobs      Jobs
 	Transfers Transfers
 	Pins      Pins
+	Builder   Builder
 	// Authorizer decides about every request; nil for nobody.
 	Authorizer Authorizer
 	// Checkpoints are served if Experimental is set.
@@ -128,6 +129,7 @@ func (s *Server) route(visible func(wire.Event) bool) {
 		whyRoutes(o.Why),
 		debugging(o.Profiler),
 		(&disk{o.Disk, o.Pins}).routes(),
+		(&builder{o.Builder}).routes(s.ctx),
 		(&imageTools{o.Tools}).routes(),
 		(&jobs{o.Jobs}).routes(),
 	))

@@ -19,9 +19,6 @@ func unbuilt() []route {
 	}
 	list := []route{
 		missing("POST", "/build", "image build"),
-		missing("POST", "/build/cancel", "build cancel"),
-		missing("POST", "/session", "build session"),
-		missing("POST", "/grpc", "build session"),
 		missing("GET", "/swarm/unlockkey", "swarm"),
 		{method: "GET", pattern: "/plugins", serve: noPlugins},
 		missing("GET", "/plugins/privileges", "plugin install"),

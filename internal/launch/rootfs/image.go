@@ -14,18 +14,20 @@ type ImageOptions struct {
 	At    string   // directory of the host, which is made
 	Lower []string // its layers, topmost first
 	Users *Users   // nil for the owners as they are
+	// Upper and Work are where what is written goes; empty for read-only.
+	Upper, Work string
 }
 
 // Users is an open user namespace, and what its root is on the host.
 type Users struct{ FD, UID, GID int }
 
-// MountImage mounts an image's files on a directory of the host, read-only.
+// MountImage mounts an image's files on a directory of the host.
 func MountImage(o ImageOptions) error {
 	if err := os.MkdirAll(o.At, 0o700); err != nil {
 		return err
 	}
 	lower := o.Lower
-	if len(lower) < 2 { // overlayfs takes two or more if nothing is to be written
+	if len(lower) < 2 && o.Upper == "" { // overlayfs takes two or more if nothing is to be written
 		lower = append([]string{}, lower...)
 		for _, name := range []string{"empty", "empty2"}[len(lower):] {
 			none := filepath.Join(filepath.Dir(filepath.Dir(o.At)), name)
@@ -35,11 +37,15 @@ func MountImage(o ImageOptions) error {
 			lower = append(lower, none)
 		}
 	}
-	l := overlay.Layers{Lower: lower, Options: Options()}
+	l := overlay.Layers{Lower: lower, Upper: o.Upper, Work: o.Work, Options: Options()}
+	attrs := uint64(unix.MOUNT_ATTR_RDONLY)
+	if o.Upper != "" {
+		attrs = 0
+	}
 	if o.Users != nil {
 		l.Mapped = &overlay.Mapped{UserNS: o.Users.FD, UID: o.Users.UID, GID: o.Users.GID}
 	}
-	fd, err := overlay.Mount(l, unix.MOUNT_ATTR_RDONLY)
+	fd, err := overlay.Mount(l, attrs)
 	if err != nil {
 		return err
 	}

@@ -13,9 +13,11 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path"
 	"path/filepath"
 	"slices"
 	"strconv"
+	"strings"
 
 	"golang.org/x/sys/unix"
 
@@ -96,7 +98,7 @@ func Open(upper string, lower []string) (*View, error) {
 	if err != nil {
 		return nil, err
 	}
-	if !empty {
+	if !empty || len(dirs) == 0 {
 		dirs = append([]string{upper}, dirs...)
 	}
 	if len(dirs) == 1 {
@@ -163,4 +165,25 @@ func Sub(dir, name string) (*os.File, error) {
 // long as it is open here.
 func Name(f *os.File) string {
 	return "/proc/" + strconv.Itoa(os.Getpid()) + "/fd/" + strconv.Itoa(int(f.Fd()))
+}
+
+// Resolve returns the path without links of the directory that name leads to,
+// and when it was changed; false if there is none.
+func (v *View) Resolve(name string) (string, unix.Timespec, bool) {
+	var st unix.Stat_t
+	fd, err := v.root.OpenFd(name, unix.O_PATH|unix.O_DIRECTORY, 0)
+	if err != nil {
+		return "", st.Mtim, false
+	}
+	defer unix.Close(fd)
+	top, err := os.Readlink("/proc/self/fd/" + strconv.Itoa(v.root.Fd()))
+	if err != nil {
+		return "", st.Mtim, false
+	}
+	at, err := os.Readlink("/proc/self/fd/" + strconv.Itoa(fd))
+	rel, ok := strings.CutPrefix(at, strings.TrimSuffix(top, "/"))
+	if err != nil || !ok || unix.Fstat(fd, &st) != nil {
+		return "", st.Mtim, false
+	}
+	return path.Clean("/" + rel), st.Mtim, true
 }

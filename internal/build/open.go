@@ -1,0 +1,152 @@
+package build
+
+import (
+	"context"
+	"os"
+	"path/filepath"
+
+	"github.com/containerd/containerd/v2/core/images"
+	"github.com/containerd/containerd/v2/pkg/gc"
+	"github.com/containerd/containerd/v2/plugins/diff/walking"
+	"github.com/containerd/platforms"
+	"github.com/moby/buildkit/cache/metadata"
+	"github.com/moby/buildkit/cache/remotecache"
+	inlinecache "github.com/moby/buildkit/cache/remotecache/inline"
+	localcache "github.com/moby/buildkit/cache/remotecache/local"
+	registrycache "github.com/moby/buildkit/cache/remotecache/registry"
+	"github.com/moby/buildkit/client"
+	"github.com/moby/buildkit/control"
+	"github.com/moby/buildkit/frontend"
+	dockerfile "github.com/moby/buildkit/frontend/dockerfile/builder"
+	"github.com/moby/buildkit/frontend/gateway"
+	"github.com/moby/buildkit/frontend/gateway/forwarder"
+	"github.com/moby/buildkit/session"
+	snapshot "github.com/moby/buildkit/snapshot/containerd"
+	"github.com/moby/buildkit/solver"
+	"github.com/moby/buildkit/solver/bboltcachestorage"
+	"github.com/moby/buildkit/solver/pb"
+	"github.com/moby/buildkit/util/db/boltutil"
+	"github.com/moby/buildkit/util/leaseutil"
+	"github.com/moby/buildkit/util/network"
+	"github.com/moby/buildkit/worker"
+	"github.com/moby/buildkit/worker/base"
+	"github.com/moby/buildkit/worker/label"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"go.opentelemetry.io/otel/metric/noop"
+
+	"gantry/internal/build/execute"
+	"gantry/internal/content"
+	"gantry/internal/version"
+)
+
+// hostGateway is the label by which BuildKit's clients learn what host-gateway
+// means.
+const hostGateway = "org.mobyproject.buildkit.worker.moby.host-gateway-ip"
+
+// openEngine opens BuildKit. ctx lives as long as it.
+func openEngine(ctx context.Context, o Options) (*engine, error) {
+	dir, run, conf := filepath.Join(o.Root, "build"), filepath.Join(o.RunDir, "build"), o.Config()
+	for _, d := range []string{dir, run} {
+		if err := os.MkdirAll(d, 0o700); err != nil {
+			return nil, err
+		}
+	}
+	// BuildKit mounts, and puts secrets, where temporary files go: that must be
+	// a place of ours, which the next start can clean.
+	if err := os.Setenv("TMPDIR", run); err != nil {
+		return nil, err
+	}
+	w, err := openWorker(ctx, dir, run, o, conf)
+	if err != nil {
+		return nil, err
+	}
+	all := &worker.Controller{}
+	if err := all.Add(w); err != nil {
+		return nil, err
+	}
+	sessions, err := session.NewManager()
+	if err != nil {
+		return nil, err
+	}
+	gateways, err := gateway.NewGatewayFrontend(all.Infos(), nil)
+	if err != nil {
+		return nil, err
+	}
+	keys, err := bboltcachestorage.NewStore(filepath.Join(dir, "cache.db"))
+	if err != nil {
+		return nil, err
+	}
+	history, err := boltutil.SafeOpen(filepath.Join(dir, "history.db"), 0o600, nil)
+	if err != nil {
+		return nil, err
+	}
+	e := &engine{sessions: sessions, worker: w}
+	e.ctl, err = control.NewController(control.Opt{
+		SessionManager: sessions, WorkerController: all,
+		Frontends: map[string]frontend.Frontend{
+			"dockerfile.v0": forwarder.NewGatewayForwarder(all.Infos(), dockerfile.Build),
+			"gateway.v0":    gateways,
+		},
+		CacheManager: solver.NewCacheManager(ctx, "local", keys, worker.NewCacheResultStorage(all)),
+		ResolveCacheExporterFuncs: map[string]remotecache.ResolveCacheExporterFunc{
+			"registry": registrycache.ResolveCacheExporterFunc(sessions, o.Hosts),
+			"local":    localcache.ResolveCacheExporterFunc(sessions),
+			"inline":   inlinecache.ResolveCacheExporterFunc(),
+		},
+		ResolveCacheImporterFuncs: map[string]remotecache.ResolveCacheImporterFunc{
+			"registry": registrycache.ResolveCacheImporterFunc(sessions, w.ContentStore(), o.Hosts),
+			"local":    localcache.ResolveCacheImporterFunc(sessions),
+		},
+		Entitlements: conf.Entitlements, MeterProvider: noop.NewMeterProvider(),
+		HistoryDB: history, CacheStore: keys, LeaseManager: w.LeaseManager(), ContentStore: w.ContentStore(),
+		GarbageCollect: w.GarbageCollect, GracefulStop: ctx.Done(),
+	})
+	if err != nil {
+		return nil, err
+	}
+	e.server = newServer(e.ctl)
+	e.pipe = newPipe()
+	go func() { _ = e.server.Serve(e.pipe) }() // until the pipe is closed
+	return e, nil
+}
+
+// openWorker opens what solves, over the stores of o.
+func openWorker(ctx context.Context, dir, run string, o Options, conf Config) (*imageWorker, error) {
+	id, err := base.ID(dir)
+	if err != nil {
+		return nil, err
+	}
+	books, err := metadata.NewStore(filepath.Join(dir, "metadata.db"))
+	if err != nil {
+		return nil, err
+	}
+	driver, s := o.Content.Layout().Driver, o.Content
+	blobs := snapshot.NewContentStore(s.Blobs(), content.Namespace)
+	labels := map[string]string{
+		label.Executor: "containerd", label.Snapshotter: driver, label.ContainerdNamespace: content.Namespace,
+		label.Network: "bridge", label.SELinuxEnabled: "false",
+	}
+	if name, err := os.Hostname(); err == nil {
+		labels[label.Hostname] = name
+	}
+	if conf.HostGateway != "" {
+		labels[hostGateway] = conf.HostGateway
+	}
+	named := imageStore{Store: s.Images(), names: o.Names}
+	w, err := base.NewWorker(ctx, base.WorkerOpt{
+		ID: id, Root: dir, Labels: labels, Platforms: []ocispec.Platform{platforms.Normalize(platforms.DefaultSpec())},
+		GCPolicy: policies(conf.GC), BuildkitVersion: client.BuildkitVersion{Package: "gantry", Version: version.Version, Revision: version.Commit},
+		NetworkProviders: map[pb.NetMode]network.Provider{},
+		Executor:         execute.New(execute.Options{Launcher: o.Launcher, Defaults: o.Defaults}),
+		Snapshotter:      snapshot.NewSnapshotter(driver, s.Snapshots(), content.Namespace, nil),
+		ContentStore:     blobs, Applier: applier{s}, Differ: walking.NewWalkingDiff(blobs),
+		ImageStore: images.Store(named), RegistryHosts: o.Hosts,
+		LeaseManager:   leaseutil.WithNamespace(s.Leases(), content.Namespace),
+		GarbageCollect: func(ctx context.Context) (gc.Stats, error) { return nil, s.Collect(ctx) },
+		MetadataStore:  books, MountPoolRoot: filepath.Join(run, "mounts"),
+	})
+	if err != nil {
+		return nil, err
+	}
+	return &imageWorker{w}, nil
+}

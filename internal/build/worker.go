@@ -1,0 +1,168 @@
+package build
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"strings"
+
+	"github.com/containerd/containerd/v2/core/diff"
+	"github.com/containerd/containerd/v2/core/images"
+	"github.com/containerd/containerd/v2/core/mount"
+	"github.com/containerd/containerd/v2/pkg/labels"
+	"github.com/moby/buildkit/client"
+	"github.com/moby/buildkit/client/llb/sourceresolver"
+	"github.com/moby/buildkit/exporter"
+	"github.com/moby/buildkit/frontend"
+	"github.com/moby/buildkit/session"
+	"github.com/moby/buildkit/solver"
+	"github.com/moby/buildkit/solver/pb"
+	"github.com/moby/buildkit/worker"
+	"github.com/moby/buildkit/worker/base"
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"gantry/internal/content"
+	"gantry/internal/errs"
+	"gantry/internal/layer"
+)
+
+// ExporterMoby is the name by which clients that know Docker's engine ask for an
+// image in its store.
+const ExporterMoby = "moby"
+
+// danglingPrefix is what BuildKit puts before the digest of an image that gets no
+// name.
+const danglingPrefix = "gantry-dangling"
+
+// imageWorker is BuildKit's worker with the images of this machine: they are
+// preferred to those of registries, and builds add to them.
+type imageWorker struct{ *base.Worker }
+
+// Exporter returns where results go.
+func (w *imageWorker) Exporter(name string, sm *session.Manager) (exporter.Exporter, error) {
+	if name != ExporterMoby && name != client.ExporterImage {
+		return w.Worker.Exporter(name, sm)
+	}
+	e, err := w.Worker.Exporter(client.ExporterImage, sm)
+	return imageExporter{e}, err
+}
+
+// imageExporter makes images of this machine.
+type imageExporter struct{ exporter.Exporter }
+
+// Resolve reads the options of an export.
+func (e imageExporter) Resolve(ctx context.Context, id int, attrs map[string]string) (exporter.ExporterInstance, error) {
+	attrs = maps.Clone(attrs)
+	if attrs == nil {
+		attrs = map[string]string{}
+	}
+	for k, v := range map[string]string{"dangling-name-prefix": danglingPrefix, "danging-name-empty-only": "true", "name-canonical": "false"} {
+		if _, said := attrs[k]; !said {
+			attrs[k] = v
+		}
+	}
+	// Layers are unpacked by whoever needs them.
+	attrs["unpack"] = "false"
+	return e.Exporter.Resolve(ctx, id, attrs)
+}
+
+// preferLocal is the way to resolve images where nobody has said another.
+func preferLocal(mode string) string {
+	if mode == "" || mode == pb.AttrImageResolveModeDefault {
+		return pb.AttrImageResolveModePreferLocal
+	}
+	return mode
+}
+
+// ResolveSourceMetadata finds out what an image is.
+func (w *imageWorker) ResolveSourceMetadata(ctx context.Context, op *pb.SourceOp, opt sourceresolver.Opt, sm *session.Manager, job solver.JobContext) (*sourceresolver.MetaResponse, error) {
+	if o := opt.ImageOpt; o != nil {
+		with := *o
+		with.ResolveMode = preferLocal(o.ResolveMode)
+		opt.ImageOpt = &with
+	} else if strings.HasPrefix(op.Identifier, "docker-image://") {
+		opt.ImageOpt = &sourceresolver.ResolveImageOpt{ResolveMode: pb.AttrImageResolveModePreferLocal}
+	}
+	return w.Worker.ResolveSourceMetadata(ctx, op, opt, sm, job)
+}
+
+// ResolveOp makes what does one operation.
+func (w *imageWorker) ResolveOp(v solver.Vertex, s frontend.FrontendLLBBridge, sm *session.Manager, o worker.ProxyOpt) (solver.Op, error) {
+	if op, ok := v.Sys().(*pb.Op); ok {
+		if src := op.GetSource(); src != nil && strings.HasPrefix(src.Identifier, "docker-image://") {
+			if src.Attrs == nil {
+				src.Attrs = map[string]string{}
+			}
+			src.Attrs[pb.AttrImageResolveMode] = preferLocal(src.Attrs[pb.AttrImageResolveMode])
+		}
+	}
+	return w.Worker.ResolveOp(v, s, sm, o)
+}
+
+// imageStore are the names of images, as BuildKit wants to change them.
+type imageStore struct {
+	images.Store
+	names Names
+}
+
+// Create records an image.
+func (s imageStore) Create(ctx context.Context, i images.Image) (images.Image, error) {
+	name := i.Name
+	if strings.HasPrefix(name, danglingPrefix+"@") {
+		name = ""
+	}
+	return i, s.names.Built(ctx, name, i.Target)
+}
+
+// Update records an image.
+func (s imageStore) Update(ctx context.Context, i images.Image, _ ...string) (images.Image, error) {
+	return s.Create(ctx, i)
+}
+
+// Get looks an image up.
+func (s imageStore) Get(ctx context.Context, name string) (images.Image, error) {
+	return s.Store.Get(content.Namespaced(ctx), name)
+}
+
+// List lists images.
+func (s imageStore) List(ctx context.Context, filters ...string) ([]images.Image, error) {
+	return s.Store.List(content.Namespaced(ctx), filters...)
+}
+
+// applier unpacks layers that builds need and that are not unpacked yet.
+type applier struct{ store *content.Store }
+
+// Apply unpacks a layer into what a snapshotter would mount. A layer that does
+// not have the digest that its image says would be found in the cache by what it
+// is not: it is refused.
+func (a applier) Apply(ctx context.Context, d ocispec.Descriptor, mounts []mount.Mount, _ ...diff.ApplyOpt) (ocispec.Descriptor, error) {
+	if len(mounts) != 1 {
+		return ocispec.Descriptor{}, errs.New(errs.Unsupported, "unpack: %d mounts over each other", len(mounts))
+	}
+	dir, o := mounts[0].Source, layer.Options{Limits: a.store.Limits(), Whole: a.store.Layout().Whole}
+	if mounts[0].Type == "overlay" {
+		dir = ""
+		for _, option := range mounts[0].Options {
+			switch k, v, _ := strings.Cut(option, "="); k {
+			case "upperdir":
+				dir = v
+			case "lowerdir":
+				o.Parents = strings.Split(v, ":")
+			}
+		}
+	}
+	if dir == "" {
+		return ocispec.Descriptor{}, errs.New(errs.Unsupported, "unpack: nothing to write to in %s", mounts[0].Type)
+	}
+	r, _, err := a.store.Open(ctx, d.Digest)
+	if err != nil {
+		return ocispec.Descriptor{}, err
+	}
+	got, stats, err := layer.Unpack(ctx, dir, r, digest.Digest(d.Annotations[labels.LabelUncompressed]), o)
+	if err = errors.Join(err, r.Close()); err != nil {
+		return ocispec.Descriptor{}, fmt.Errorf("failed to extract layer %s: %w", d.Digest, err)
+	}
+	return ocispec.Descriptor{MediaType: ocispec.MediaTypeImageLayer, Digest: got, Size: stats.Bytes}, nil
+}
