@@ -5,6 +5,7 @@ import (
 
 	"gantry/internal/build"
 	"gantry/internal/disk"
+	"gantry/internal/image"
 	"gantry/internal/plan"
 	"gantry/internal/wire"
 )
@@ -12,7 +13,7 @@ import (
 // openBuilder makes the builder, of which nothing is open before the first build.
 func (d *Daemon) openBuilder(p parts, l build.Launcher, defaults func() plan.Defaults) error {
 	b, err := build.New(build.Options{
-		Root: d.config.Load().Root, RunDir: d.config.Load().Run, Content: p.images.content, Names: p.images.Images,
+		Root: d.config.Load().Root, RunDir: d.config.Load().Run, Content: p.images.content, Names: image.Builds{Images: p.images.Images},
 		Hosts: d.registries(p.images).client.Hosts, Launcher: l, Defaults: defaults, Log: d.log,
 		Config: func() build.Config { return build.Config{} },
 	})

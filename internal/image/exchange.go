@@ -181,9 +181,12 @@ func (s *Images) Tags(ctx context.Context, repository string) (map[string]ocispe
 	return out, nil
 }
 
+// Builds add what was built to the images.
+type Builds struct{ *Images }
+
 // Built records an image that a build has made, as Receive does; without a name
 // it is a dangling one. ctx must be one that keeps what it consists of.
-func (s *Images) Built(ctx context.Context, name string, target ocispec.Descriptor) error {
+func (s Builds) Built(ctx context.Context, name string, target ocispec.Descriptor) error {
 	target = ocispec.Descriptor{MediaType: target.MediaType, Digest: target.Digest, Size: target.Size}
 	news, err := s.Receive(ctx, name, target)
 	if err != nil || !news {

@@ -44,11 +44,13 @@ var guarded = map[string][]string{
 	"Doctor":     {"Examine", "Mend"},
 	"Why":        {"Why"}, // for those who administer: it tells of the host
 	"Upgrades":   {"State", "Upgrade"},
-	"Disk":       {"Budget", "PruneCache", "Usage"},
-	"Jobs":       {"Cancel", "Get", "List", "Start", "Watch"}, // to start one is for the full socket
-	"Pins":       {"PinName", "UnpinName"},
-	"Registry":   {"Login", "Lookup", "Pull", "Push", "Search"}, // what they are handed is in path and query: scope.content
-	"Tools":      {"Diff", "Verify"},                            // for the full socket
+	// Calls that no policy can read: class opaque, for those who name them.
+	"Builder":  {"Cancel", "ServeGRPC", "ServeHTTP", "ServeSession"},
+	"Disk":     {"Budget", "PruneCache", "Usage"},
+	"Jobs":     {"Cancel", "Get", "List", "Start", "Watch"}, // to start one is for the full socket
+	"Pins":     {"PinName", "UnpinName"},
+	"Registry": {"Login", "Lookup", "Pull", "Push", "Search"}, // what they are handed is in path and query: scope.content
+	"Tools":    {"Diff", "Verify"},                            // for the full socket
 	// The directories that they may name are refused: guardedCheckpoints.
 	"Checkpoints": {"Create", "List", "Remove", "Restore"},
 }

@@ -99,7 +99,7 @@ func (e *Executor) Run(ctx context.Context, name string, root executor.Mount, mo
 
 func (e *Executor) run(ctx context.Context, s *step, root executor.Mount, mounts []executor.Mount, p executor.ProcessInfo, begun func()) (err error) {
 	files, err := gather(ctx, root, mounts)
-	defer func() { err = errors.Join(err, files.release()) }()
+	defer func() { err = join(err, files.release()) }()
 	if err != nil {
 		return err
 	}
@@ -107,14 +107,14 @@ func (e *Executor) run(ctx context.Context, s *step, root executor.Mount, mounts
 		return err
 	}
 	clean := stubs(s.in, p.Meta.RemoveMountStubsRecursive)
+	down := context.WithoutCancel(ctx)
+	defer func() {
+		err = join(err, e.o.Launcher.Destroy(down, s.in.ID))
+		clean()
+	}()
 	if s.running, err = e.o.Launcher.Prepare(ctx, s.in); err != nil {
 		return exitError(ctx, p.Meta, -1, err)
 	}
-	down := context.WithoutCancel(ctx)
-	defer func() {
-		err = errors.Join(err, e.o.Launcher.Destroy(down, s.in.ID))
-		clean()
-	}()
 	c := s.running.Client
 	stream, err := c.Attach(ctx, streams(p))
 	if err != nil {
@@ -148,6 +148,15 @@ func (e *Executor) run(ctx context.Context, s *step, root executor.Mount, mounts
 		cause = syscall.ENOMEM
 	}
 	return exitError(ctx, p.Meta, exit.Code, cause)
+}
+
+// join adds what went wrong afterwards to an error; without that it stays as it
+// is.
+func join(err, after error) error {
+	if after == nil {
+		return err
+	}
+	return errors.Join(err, after)
 }
 
 // exitError is what BuildKit wants to hear of a process that has ended with

@@ -210,6 +210,9 @@ func overlay(o *Overlay) error {
 		if o.Upper == "" && o.Work == "" && dir == "" {
 			continue // a read-only overlay
 		}
+		if len(o.Lower) == 0 && o.Work == "" && dir == "" {
+			continue // a whole tree
+		}
 		if err := absolute("root overlay", dir); err != nil {
 			return err
 		}
