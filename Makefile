@@ -17,13 +17,14 @@ RACE    := $(shell command -v gcc >/dev/null && echo -race)
 help: ## list what can be made
 	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-build: ## build gantry, gantryd, gantry-shim and gantry-registry into bin/
+build: ## build gantry, gantryd, gantry-shim, gantry-registry and gantry-buildx into bin/
 	@mkdir -p bin
 	$(GOBUILD) -o bin/gantry-shim ./cmd/gantry-shim
 	@cmp -s bin/gantry-shim internal/daemon/shimbin/gantry-shim || cp bin/gantry-shim internal/daemon/shimbin/gantry-shim
 	$(GOBUILD) -o bin/gantryd ./cmd/gantryd
 	$(GOBUILD) -o bin/gantry ./cmd/gantry
 	$(GOBUILD) -o bin/gantry-registry ./cmd/gantry-registry
+	$(GOBUILD) -o bin/gantry-buildx ./cmd/gantry-buildx
 
 demo: build ## build, start a daemon on throw-away directories, run containers, show them
 	@test/demo.sh
@@ -59,7 +60,7 @@ deps: ## install what the tests need from Debian's packages
 
 install: build ## install programs, completions, man page and systemd unit below PREFIX
 	install -Dm755 -t $(DESTDIR)$(PREFIX)/bin bin/gantry bin/gantryd bin/gantry-shim
-	install -Dm755 -t $(DESTDIR)$(PREFIX)/lib/gantry/cli-plugins bin/gantry-registry
+	install -Dm755 -t $(DESTDIR)$(PREFIX)/lib/gantry/cli-plugins bin/gantry-registry bin/gantry-buildx
 	install -d $(DESTDIR)$(PREFIX)/share/bash-completion/completions $(DESTDIR)$(PREFIX)/share/zsh/site-functions $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d $(DESTDIR)$(PREFIX)/lib/systemd/system
 	bin/gantry completion bash >$(DESTDIR)$(PREFIX)/share/bash-completion/completions/gantry
 	bin/gantry completion zsh >$(DESTDIR)$(PREFIX)/share/zsh/site-functions/_gantry
@@ -68,7 +69,7 @@ install: build ## install programs, completions, man page and systemd unit below
 	install -m644 dist/gantry.socket $(DESTDIR)$(PREFIX)/lib/systemd/system/gantry.socket
 
 uninstall: ## remove what install put there
-	rm -f $(addprefix $(DESTDIR)$(PREFIX)/,bin/gantry bin/gantryd bin/gantry-shim lib/gantry/cli-plugins/gantry-registry share/bash-completion/completions/gantry share/zsh/site-functions/_gantry share/fish/vendor_completions.d/gantry.fish lib/systemd/system/gantry.service lib/systemd/system/gantry.socket)
+	rm -f $(addprefix $(DESTDIR)$(PREFIX)/,bin/gantry bin/gantryd bin/gantry-shim lib/gantry/cli-plugins/gantry-registry lib/gantry/cli-plugins/gantry-buildx share/bash-completion/completions/gantry share/zsh/site-functions/_gantry share/fish/vendor_completions.d/gantry.fish lib/systemd/system/gantry.service lib/systemd/system/gantry.socket)
 
 fmt: ## format the code
 	gofmt -w $$(git ls-files '*.go')

@@ -16,6 +16,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -146,6 +147,11 @@ func (a *App) dispatch(ctx context.Context, args []string) error {
 		return a.execute(ctx, fullTree(a), rest)
 	case "daemon":
 		return errors.New(a.name + " is the command line only. The daemon is a program of its own: run 'gantryd --help'")
+	}
+	if asked := builds(rest, os.Getenv); asked != nil {
+		if path := ownPlugin("buildx"); path != "" {
+			return runPlugin(ctx, a, path, append(slices.Clone(args[:len(args)-len(rest)]), asked...))
+		}
 	}
 	root, ok := treeFor(a, rest)
 	if !ok {

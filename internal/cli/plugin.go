@@ -40,17 +40,13 @@ func findPlugin(a *App, name string) string {
 	for _, d := range pluginDirs(a) {
 		for _, prefix := range []string{"gantry-", "docker-"} {
 			p := filepath.Join(d, prefix+name)
-			if fi, err := os.Stat(p); err == nil && fi.Mode().IsRegular() && fi.Mode()&0o111 != 0 {
+			if isProgram(p) {
 				return p
 			}
 		}
 	}
-	// The project's own may also be beside this program, as in a build.
-	if self, err := os.Executable(); err == nil && name == "registry" {
-		p := filepath.Join(filepath.Dir(self), "gantry-"+name)
-		if fi, err := os.Stat(p); err == nil && fi.Mode().IsRegular() && fi.Mode()&0o111 != 0 {
-			return p
-		}
+	if name == "registry" || name == "buildx" {
+		return ownPlugin(name)
 	}
 	return ""
 }
@@ -61,6 +57,11 @@ func runUnknown(ctx context.Context, a *App, rest, args []string) error {
 	if path == "" {
 		return unknownCommand(a, a.name+" "+rest[0], "", similar(rest[0], topNames()))
 	}
+	return runPlugin(ctx, a, path, args)
+}
+
+// runPlugin runs a plugin with args, flags in front of the command included.
+func runPlugin(ctx context.Context, a *App, path string, args []string) error {
 	cmd := exec.CommandContext(ctx, path, args...)
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = a.In, a.Out, a.Err
 	cmd.Env = append(os.Environ(), "DOCKER_CLI_PLUGIN_ORIGINAL_CLI_COMMAND="+os.Args[0])

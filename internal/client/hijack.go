@@ -30,8 +30,15 @@ func (c *Conn) CloseWrite() error {
 // Hijack sends a POST with Upgrade: tcp and returns the connection behind it.
 // It uses a connection of its own. ctx bounds the handshake only.
 func (c *Client) Hijack(ctx context.Context, path string, q url.Values, in any) (*Conn, error) {
+	return c.Upgrade(ctx, "tcp", Request{Method: http.MethodPost, Path: path, Query: q, JSON: in})
+}
+
+// Upgrade sends r and turns its connection into one of the protocol proto, as the
+// build routes want it (h2c). It uses a connection of its own. ctx bounds the
+// handshake only.
+func (c *Client) Upgrade(ctx context.Context, proto string, r Request) (*Conn, error) {
 	for try := 0; ; try++ {
-		conn, err := c.hijack(ctx, Request{Method: http.MethodPost, Path: path, Query: q, JSON: in})
+		conn, err := c.upgrade(ctx, proto, r)
 		if e, ok := err.(*Error); ok && try == 0 && c.downgrade(e) {
 			continue
 		}
@@ -39,13 +46,13 @@ func (c *Client) Hijack(ctx context.Context, path string, q url.Values, in any) 
 	}
 }
 
-func (c *Client) hijack(ctx context.Context, r Request) (*Conn, error) {
+func (c *Client) upgrade(ctx context.Context, proto string, r Request) (*Conn, error) {
 	req, err := c.request(ctx, r)
 	if err != nil {
 		return nil, err
 	}
 	req.Header.Set("Connection", "Upgrade")
-	req.Header.Set("Upgrade", "tcp")
+	req.Header.Set("Upgrade", proto)
 	var raw net.Conn
 	if c.scheme == "https" {
 		raw, err = c.dialTLS(ctx)
@@ -69,7 +76,7 @@ func (c *Client) hijack(ctx context.Context, r Request) (*Conn, error) {
 		e := readError(res)
 		raw.Close()
 		if e.Status < 400 {
-			return nil, fmt.Errorf("unable to upgrade to tcp, received %d", e.Status)
+			return nil, fmt.Errorf("unable to upgrade to %s, received %d", proto, e.Status)
 		}
 		return nil, e
 	}
