@@ -97,7 +97,7 @@ func tagNames(tags []string) (string, error) {
 		if _, ok := ref.(reference.Digested); ok {
 			return "", fmt.Errorf("invalid tag %q: refusing to create a tag with a digest reference", t)
 		}
-		out = append(out, t)
+		out = append(out, reference.TagNameOnly(ref).String())
 	}
 	return strings.Join(out, ","), nil
 }
