@@ -81,7 +81,7 @@ func (a *about) Info(ctx context.Context) (wire.Info, error) {
 		Containers: n.Total, ContainersRunning: n.Running, ContainersPaused: n.Paused, ContainersStopped: n.Stopped, Images: images,
 		Driver: a.driver, DriverStatus: append([][2]string{{"driver-type", "io.containerd.snapshotter.v1"}}, budgetStatus(a.budget())...),
 		Plugins: system.PluginsInfo{
-			Volume: append([]string{"local"}, a.plugins("VolumeDriver")...), Network: []string{"bridge", "host", "null"}, Authorization: c.AuthorizationPlugins, Log: plan.LogDrivers(),
+			Volume: append([]string{"local"}, a.plugins("VolumeDriver")...), Network: append([]string{"bridge", "host", "ipvlan", "macvlan", "null"}, a.plugins("NetworkDriver")...), Authorization: c.AuthorizationPlugins, Log: plan.LogDrivers(),
 		},
 		MemoryLimit: a.kernel.MemoryLimit, SwapLimit: a.kernel.SwapLimit, CPUCfsPeriod: a.kernel.CPUCfs, CPUCfsQuota: a.kernel.CPUCfs,
 		CPUShares: a.kernel.CPUShares, CPUSet: a.kernel.Cpuset, PidsLimit: a.kernel.PidsLimit, OomKillDisable: a.kernel.OOMKillDisable,

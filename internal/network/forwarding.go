@@ -112,7 +112,7 @@ func (s *stage) foreignLinks() ([]string, error) {
 	}
 	own := map[string]bool{}
 	for _, w := range s.book.Networks() {
-		own[w.Link] = true
+		own[w.Link] = w.Driver == "bridge" // and not the parent of others
 	}
 	names := []string{}
 	for _, l := range all {

@@ -18,6 +18,7 @@ import (
 	"maps"
 	"net/netip"
 	"os"
+	"path/filepath"
 	"sync"
 	"time"
 
@@ -29,6 +30,7 @@ import (
 	"gantry/internal/network/driver"
 	"gantry/internal/network/kernel"
 	"gantry/internal/network/ledger"
+	"gantry/internal/network/macvlan"
 	"gantry/internal/network/names"
 	"gantry/internal/network/nat"
 	"gantry/internal/store"
@@ -160,7 +162,10 @@ func Open(ctx context.Context, o Options) (_ *Networks, err error) {
 	if s.bridge, err = bridge.Open(ctx, bridge.Options{Host: host, Table: o.table(), Closed: n.book.Forwarding().Closed(), Closed6: n.book.Forwarding().IPv6().Closed(), Socket: func(p nat.Port) (*os.File, error) { return ledger.Socket(n.book, p) }}); err != nil {
 		return nil, err
 	}
-	s.drivers = map[string]driver.Driver{"bridge": s.bridge}
+	namespace := func(owner string) string { return filepath.Join(n.book.NamespaceDir(), owner) }
+	s.drivers = map[string]driver.Driver{
+		"bridge": s.bridge, macvlan.Macvlan: macvlan.New(host, macvlan.Macvlan, namespace), macvlan.IPvlan: macvlan.New(host, macvlan.IPvlan, namespace),
+	}
 	if err := s.adopt(ctx); err != nil {
 		return nil, err
 	}
@@ -247,7 +252,7 @@ func (n *Networks) List(_ context.Context, f filter.Args) ([]wire.NetworkInspect
 }
 
 // Create makes a network. It takes form on the host with its first container.
-func (n *Networks) Create(_ context.Context, c wire.NetworkCreate) (wire.NetworkCreated, error) {
+func (n *Networks) Create(ctx context.Context, c wire.NetworkCreate) (wire.NetworkCreated, error) {
 	routes, err := n.stage.host.Routes()
 	if err != nil {
 		return wire.NetworkCreated{}, err
@@ -259,6 +264,12 @@ func (n *Networks) Create(_ context.Context, c wire.NetworkCreate) (wire.Network
 	w, err := n.book.Create(c, routes)
 	if err != nil {
 		return wire.NetworkCreated{}, err
+	}
+	if w.Driver != "bridge" { // whether it can be is found out by making it
+		if err := n.stage.raise(ctx, w.ID); err != nil {
+			_, back := n.book.Delete(w.ID, func(w ledger.Record) error { return n.stage.lower(context.WithoutCancel(ctx), w) })
+			return wire.NetworkCreated{}, errors.Join(err, back)
+		}
 	}
 	n.tell(wire.Event{Action: "create"}, w, "")
 	return wire.NetworkCreated{ID: w.ID}, nil
@@ -274,9 +285,6 @@ func (n *Networks) completed(c wire.NetworkCreate) (wire.NetworkCreate, error) {
 		all := maps.Clone(more)
 		maps.Copy(all, c.Options)
 		c.Options = all
-	}
-	if (name == "macvlan" || name == "ipvlan") && n.stage.drivers[name] == nil {
-		return c, errs.New(errs.Unsupported, "network driver %q is not supported by this version of Gantry", name)
 	}
 	return c, nil
 }

@@ -82,8 +82,10 @@ func (s *stage) raise(ctx context.Context, id string) error {
 	if w, err = s.relocate(w); err != nil {
 		return err
 	}
-	if err := s.startForwarding(w.Plan()); err != nil {
-		return err
+	if w.Driver == "bridge" {
+		if err := s.startForwarding(w.Plan()); err != nil {
+			return err
+		}
 	}
 	adopted, _ := s.book.On(id)
 	if err := s.drivers[w.Driver].Ensure(ctx, w.Plan(), adopted); err != nil {
@@ -214,7 +216,11 @@ func (s *stage) reap(ctx context.Context, e *ledger.Entry) error {
 
 // quit removes one endpoint of a sandbox that lives on.
 func (s *stage) quit(ctx context.Context, l driver.Endpoint) error {
-	return errors.Join(s.driver(l).Leave(ctx, l), s.host.RemoveLink(l.HostLink), s.host.RemoveLink(ledger.QueueOf(l.HostLink)))
+	err := s.driver(l).Leave(ctx, l)
+	if l.HostLink != "" {
+		err = errors.Join(err, s.host.RemoveLink(l.HostLink), s.host.RemoveLink(ledger.QueueOf(l.HostLink)))
+	}
+	return err
 }
 
 // move brings endpoints that are there in line with their new default routes and
@@ -244,11 +250,10 @@ func (s *stage) move(ctx context.Context, ns *kernel.Namespace, moves []ledger.M
 	return nil
 }
 
-// driver returns who makes endpoints like l; if its network is gone already, the
-// one that knows links by their names.
+// driver returns who makes endpoints like l.
 func (s *stage) driver(l driver.Endpoint) driver.Driver {
-	if w, err := s.book.Network(l.Network); err == nil {
-		return s.drivers[w.Driver]
+	if d := s.drivers[l.Driver]; d != nil {
+		return d
 	}
 	return s.bridge
 }

@@ -70,7 +70,9 @@ func owned(n *Networks, counts func(*ledger.Entry) bool) []Resource {
 			out = append(out, Resource{KindNamespace, e.Path, e.ID})
 		}
 		for _, l := range e.Links {
-			out = append(out, Resource{KindLink, l.HostLink, e.ID})
+			if l.HostLink != "" {
+				out = append(out, Resource{KindLink, l.HostLink, e.ID})
+			}
 			for _, a := range l.Addresses() {
 				out = append(out, Resource{KindLease, a.Addr().String(), e.ID})
 			}

@@ -33,6 +33,8 @@ type Network struct {
 	Isolated bool // containers do not reach each other
 	NAT      bool // containers reach elsewhere under the host's address
 	Foreign  bool // the link is the administrator's: used, never made nor removed
+	// Parentless networks stand on a link that leads nowhere.
+	Parentless bool
 	// Kind is what is particular to a driver: the mode of macvlan and ipvlan.
 	Kind string
 }
@@ -53,7 +55,8 @@ type Endpoint struct {
 	Owner     string // container ID
 	Network   string // network ID
 	Interface string // name in the container
-	HostLink  string // name on the host
+	HostLink  string // name on the host; empty for none
+	Driver    string `json:",omitempty"` // of the network; empty is bridge
 	MAC       []byte
 	Addr      netip.Prefix // IPv4; invalid for none
 	Addr6     netip.Prefix // IPv6; invalid for none

@@ -45,7 +45,10 @@ type Shaper struct {
 // To bound what goes into a pair without an end on the host, and a kernel without
 // any queue, are errors that wrap unix.ENODEV and unix.ENOENT.
 func (h *Host) Shape(n *Namespace, s Shaper, r Rate) error {
-	host, err := h.index(s.Host)
+	host, err := 0, error(unix.ENODEV)
+	if s.Host != "" {
+		host, err = h.index(s.Host)
+	}
 	there := err == nil
 	if there {
 		err = bucket(host, r.In)

@@ -146,7 +146,7 @@ func (b *state) admit(r *Record, routes []netip.Prefix) error {
 		r.IPAM.Config = append(r.IPAM.Config, wire.IPAMConfig{Subnet: s})
 	}
 	for i := range r.IPAM.Config {
-		if c := &r.IPAM.Config[i]; !c.Gateway.IsValid() && c.Subnet.IsValid() {
+		if c := &r.IPAM.Config[i]; !c.Gateway.IsValid() && c.Subnet.IsValid() && r.ownsGateway() {
 			c.Gateway = ipam.First(c.Subnet)
 		}
 	}

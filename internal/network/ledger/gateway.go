@@ -32,7 +32,9 @@ func (b *state) elect(e *Entry, r AttachRequest) ([]Move, error) {
 	if to < 0 {
 		to = g6
 	}
-	if to >= 0 {
+	if to >= 0 && b.networks[e.Links[to].Network].rec.Driver != driverBridge {
+		b.unpublish(e) // its driver publishes nothing
+	} else if to >= 0 {
 		if err := b.movePorts(e, to, r); err != nil {
 			return nil, fmt.Errorf("driver failed programming external connectivity on endpoint %s (%s): %w", e.Name, e.Endpoints[to].ID, err)
 		}
@@ -85,6 +87,16 @@ func (b *state) movePorts(e *Entry, to int, r AttachRequest) error {
 		return nil
 	}
 	return b.decidePorts(p, l, b.networks[l.Network], r)
+}
+
+// unpublish takes back what a sandbox publishes.
+func (b *state) unpublish(e *Entry) {
+	for i := range e.Links {
+		for _, p := range e.Links[i].Ports {
+			b.ports.Release(portKey(p))
+		}
+		e.Links[i].Ports, e.Endpoints[i].Ports = nil, nil
+	}
 }
 
 // repoint makes a published port lead to the address that l has of the same

@@ -26,7 +26,13 @@ const (
 func (b *state) decideLink(s *Entry, w wish) (err error) {
 	rec := &w.net.rec
 	e := Endpoint{NetworkID: rec.ID, NetworkName: rec.Name, ID: id.New(), Priority: w.settings.GwPriority}
-	l := driver.Endpoint{Owner: s.ID, Network: rec.ID, HostLink: freeHostLink(s)}
+	l := driver.Endpoint{Owner: s.ID, Network: rec.ID, Driver: rec.Driver}
+	if rec.Driver == driverBridge {
+		l.HostLink = freeHostLink(s)
+	}
+	if rec.Driver == driverIPvlan && len(w.settings.MacAddress) > 0 {
+		return errs.New(errs.Invalid, "ipvlan interfaces do not support custom mac address assignment")
+	}
 	if err := nameInterface(s, rec, w.settings, &e, &l); err != nil {
 		return err
 	}
@@ -52,8 +58,10 @@ func (b *state) decideLink(s *Entry, w wish) (err error) {
 		}
 	}
 	e.IPv4, e.IPv6 = l.Addr, l.Addr6
-	l.MAC = mac(w.settings, l, e.ID)
-	e.MAC = net.HardwareAddr(l.MAC).String()
+	if !rec.sharesMAC() || len(w.settings.MacAddress) > 0 {
+		l.MAC = mac(w.settings, l, e.ID)
+		e.MAC = net.HardwareAddr(l.MAC).String()
+	}
 	if !rec.Internal {
 		e.Gateway4, e.Gateway6 = rec.router(v4), rec.router(v6)
 	}

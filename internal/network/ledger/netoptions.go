@@ -110,6 +110,9 @@ func (r *Record) nameLink() error {
 	} else if r.Link = r.Options[optName]; r.Link == "" {
 		r.Link = BridgePrefix + r.ID[:12]
 	}
+	if r.Link == "lo" && r.Driver != driverBridge {
+		return errs.New(errs.Invalid, "loopback interface is not a valid %s parent link", r.Driver)
+	}
 	if !validLink(r.Link) {
 		if r.Driver != driverBridge {
 			return errs.New(errs.Invalid, "invalid parent interface name %q", r.Link)
@@ -130,6 +133,15 @@ func (r *Record) kind() string {
 	return ""
 }
 
+// sharesMAC reports whether containers have the hardware address of the parent.
+func (r *Record) sharesMAC() bool {
+	return r.Driver == driverIPvlan || r.Driver == driverMacvlan && r.Options[optMacvlanMode] == "passthru"
+}
+
+// ownsGateway reports whether the first address of a subnet is the network's own
+// gateway where the user names none. A LAN has its router where it has it.
+func (r *Record) ownsGateway() bool { return r.Driver != driverMacvlan && r.Driver != driverIPvlan }
+
 // admitParent checks the use of a parent interface against the other networks:
 // one that hands its whole link to a container shares it with none. The lock is
 // held.
@@ -139,10 +151,16 @@ func (b *state) admitParent(r *Record) error {
 			continue
 		}
 		if w.rec.Driver != r.Driver {
-			return errs.New(errs.Denied, "network %s (%s) uses the parent interface %s already with the driver %s", w.rec.Name, w.rec.ID, r.Link, w.rec.Driver)
+			return errs.New(errs.Denied, "network %s is already using parent interface %s with the driver %s", w.rec.ID, r.Link, w.rec.Driver)
 		}
-		if r.Driver == driverMacvlan && (r.Options[optMacvlanMode] == "passthru" || w.rec.Options[optMacvlanMode] == "passthru") {
-			return errs.New(errs.Denied, "network %s (%s) uses the parent interface %s already, which passthru mode does not share", w.rec.Name, w.rec.ID, r.Link)
+		if r.Driver != driverMacvlan {
+			continue
+		}
+		if r.Options[optMacvlanMode] == "passthru" {
+			return errs.New(errs.Denied, "cannot use mode passthru, macvlan network %s is already using parent interface %s", w.rec.ID, r.Link)
+		}
+		if w.rec.Options[optMacvlanMode] == "passthru" {
+			return errs.New(errs.Denied, "macvlan network %s is already using parent interface %s in mode passthru", w.rec.ID, r.Link)
 		}
 	}
 	return nil

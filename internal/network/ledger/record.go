@@ -60,6 +60,7 @@ func (r *Record) Plan() driver.Network {
 		Isolated: isFalse(r.Options[optICC]), NAT: !isFalse(r.Options[optMasq]),
 		Mode4: driver.GatewayMode(r.Options[optMode4]), Mode6: driver.GatewayMode(r.Options[optMode6]),
 		Trusted: split(r.Options[optTrusted], ":"), Kind: r.kind(),
+		Parentless: r.Driver != driverBridge && r.Options[optParent] == "",
 	}
 	if v, err := strconv.Atoi(r.Options[optMTU]); err == nil {
 		p.MTU = v
