@@ -23,7 +23,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-const sector = 512
+// sector is what is written as a whole or not at all: ext4 relies on it for its
+// superblock, which is larger than the 512 bytes of old disks.
+const sector = 4096
 
 // A Disk is a disk with an ext4 on it, mounted or without power.
 type Disk struct {
@@ -63,7 +65,11 @@ func New(t testing.TB, size int64) *Disk {
 	}
 	d := &Disk{At: filepath.Join(dir, "at"), file: filepath.Join(dir, "disk"), now: make([]byte, size), durable: make([]byte, size)}
 	t.Cleanup(func() {
-		if err := errors.Join(d.takeDown(), os.Remove(d.At), os.Remove(d.file), os.Remove(dir)); err != nil {
+		err := d.takeDown()
+		if err == nil {
+			err = os.RemoveAll(dir)
+		}
+		if err != nil {
 			t.Errorf("take down the disk: %v", err)
 		}
 	})
@@ -154,7 +160,7 @@ func (d *Disk) attach() (err error) {
 	}
 	d.done = make(chan struct{})
 	go d.serve(d.fd, d.done)
-	out, err := exec.Command("losetup", "--find", "--show", d.file).CombinedOutput()
+	out, err := exec.Command("losetup", "--sector-size", fmt.Sprint(sector), "--find", "--show", d.file).CombinedOutput()
 	if err != nil {
 		return fmt.Errorf("losetup: %w: %s", err, out)
 	}
@@ -248,7 +254,7 @@ func (d *Disk) answer(op uint32, in []byte) (out []byte, _ unix.Errno) {
 		attr := out[16:]
 		le.PutUint64(attr, 1)
 		le.PutUint64(attr[8:], uint64(len(d.now)))
-		le.PutUint64(attr[16:], uint64(len(d.now)/sector))
+		le.PutUint64(attr[16:], uint64(len(d.now)/512))
 		le.PutUint32(attr[60:], unix.S_IFREG|0o600)
 		le.PutUint32(attr[64:], 1)
 	case opOpen:
