@@ -87,12 +87,12 @@ type images struct {
 func (s *images) routes() []route {
 	return []route{
 		{method: "GET", pattern: "/images/json", serve: s.list},
-		{method: "GET", pattern: "/images/get", serve: s.save},
-		{method: "GET", pattern: "/images/{name}/get", serve: s.save},
+		{method: "GET", pattern: "/images/get", serve: s.save, oldest: skopeoVersion},
+		{method: "GET", pattern: "/images/{name}/get", serve: s.save, oldest: skopeoVersion},
 		{method: "GET", pattern: "/images/{name}/history", serve: s.history},
 		{method: "GET", pattern: "/images/{name}/attestations", serve: s.attestations, since: 1055, label: "/images/{name:.*}/attestations"},
 		{method: "GET", pattern: "/images/{name}/json", serve: s.inspect},
-		{method: "POST", pattern: "/images/load", serve: s.load},
+		{method: "POST", pattern: "/images/load", serve: s.load, oldest: skopeoVersion},
 		{method: "POST", pattern: "/images/create", serve: s.create},
 		{method: "POST", pattern: "/images/prune", serve: s.prune},
 		{method: "POST", pattern: "/images/{name}/tag", serve: s.tag},

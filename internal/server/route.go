@@ -14,6 +14,8 @@ type route struct {
 	serve   handler
 	// since is the first API version that has the route, 0 for all.
 	since version
+	// oldest is the first version that is served, if that is below minVersion.
+	oldest version
 	// label is how the pattern is named in errors, if not as it is.
 	label string
 }

@@ -226,7 +226,7 @@ func (s *Server) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
 	v := maxVersion
 	if text != "" {
 		v = parseVersion(text)
-		if err := checkVersion(v, text); err != nil {
+		if err := checkVersion(v, route.oldest, text); err != nil {
 			err.write(w)
 			return
 		}

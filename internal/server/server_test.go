@@ -56,6 +56,7 @@ func TestAnswers(t *testing.T) {
 		"GET /v1.57/containers/json HTTP/1.1\nHost: x":                                      strings.Replace(refusal("400 Bad Request", "client version 1.57 is too new. Maximum supported API version is 1.56"), "Docker-Experimental: false\r\n", "", 1),
 		"GET /v1.56.1/containers/json HTTP/1.1\nHost: x":                                    strings.Replace(refusal("400 Bad Request", "client version 1.56.1 is too new. Maximum supported API version is 1.56"), "Docker-Experimental: false\r\n", "", 1),
 		"GET /v1.23/containers/json HTTP/1.1\nHost: x":                                      plain(fmt.Sprintf(tooOld, "1.23")),
+		"GET /v1.21/images/get HTTP/1.1\nHost: x":                                           plain(fmt.Sprintf(tooOld, "1.21")),
 		"GET /v1/containers/json HTTP/1.1\nHost: x":                                         plain(fmt.Sprintf(tooOld, "1")),
 		"GET //v1.56/containers/../version?a=b HTTP/1.1\nHost: x":                           "HTTP/1.1 301 Moved Permanently\r\nLocation: /v1.56/version?a=b\r\nContent-Length: 0\r\n\r\n",
 		"OPTIONS /v1.56/nosuch HTTP/1.1\nHost: x":                                           "HTTP/1.1 200 OK\r\n" + bare + "Content-Length: 0\r\n\r\n",

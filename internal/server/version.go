@@ -21,6 +21,9 @@ type version int
 const (
 	minVersion version = 1024
 	maxVersion version = 1056
+	// skopeoVersion is what skopeo's docker-daemon transport speaks; archives of
+	// images have not changed since.
+	skopeoVersion version = 1022
 )
 
 // parseVersion reads what stands between "/v" and the next slash: digits and
@@ -55,9 +58,10 @@ type versionError struct {
 }
 
 // checkVersion returns a *versionError if v, written as text, is not served.
-func checkVersion(v version, text string) *versionError {
+// oldest is for operations that are served below the minimum too, or 0.
+func checkVersion(v, oldest version, text string) *versionError {
 	switch {
-	case v < minVersion:
+	case v < minVersion && (oldest == 0 || v < oldest):
 		return &versionError{errs.New(errs.Invalid, "client version %s is too old. Minimum supported API version is %s, please upgrade your client to a newer version", text, MinVersion), true}
 	case v > maxVersion:
 		return &versionError{errs.New(errs.Invalid, "client version %s is too new. Maximum supported API version is %s", text, MaxVersion), false}

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"maps"
+	"math"
 	"math/rand/v2"
 	"net/http"
 	"os"
@@ -62,8 +63,8 @@ func TestImagesSurvivePowerCuts(t *testing.T) {
 			}
 		}()
 		select {
-		case <-disk.CutAfter(1 + rand.IntN(200)):
-		case <-time.After(3 * time.Second):
+		case <-disk.CutAfter(int(math.Exp(8.3 * rand.Float64()))):
+		case <-time.After(5 * time.Second):
 			disk.Cut()
 		}
 		close(stop)
