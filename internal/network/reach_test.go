@@ -6,10 +6,8 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"net/netip"
 	"os"
 	"os/exec"
-	"strings"
 	"testing"
 	"time"
 
@@ -19,140 +17,6 @@ import (
 	"gantry/internal/network/kernel"
 	"gantry/internal/wire"
 )
-
-// world is three machines: a host on the LAN, the host (the namespace of the
-// test), and containers.
-//
-//	lan 192.0.2.9 ──── 192.0.2.2 host 172.20.0.1 ──── containers
-//	other 198.51.100.9 ──── 198.51.100.2
-type world struct {
-	lan, other *kernel.Namespace
-}
-
-// wire joins a namespace to the host and gives it a route to everything there.
-func machine(t *testing.T, name, host, inside string) *kernel.Namespace {
-	t.Helper()
-	path := t.TempDir() + "/" + name
-	ns, err := kernel.CreateNamespace(path, "")
-	if err != nil {
-		t.Fatal(err)
-	}
-	h, err := kernel.Open()
-	if err != nil {
-		t.Fatal(err)
-	}
-	link := "up-" + name
-	err = h.Connect(context.Background(), ns, kernel.Veth{Host: link, Inside: "eth0", MAC: net.HardwareAddr{2, 0, 0, 0, 0, host[len(host)-4]},
-		Addr: []netip.Prefix{netip.MustParsePrefix(inside)}, Gateway: []netip.Addr{netip.MustParsePrefix(host).Addr()}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	ip(t, "addr", "add", host, "dev", link)
-	t.Cleanup(func() {
-		h.RemoveLink(link)
-		h.Close()
-		ns.Close()
-		kernel.RemoveNamespace(path)
-	})
-	return ns
-}
-
-// ip runs ip(8) as a user would, in the test's host.
-func ip(t *testing.T, args ...string) {
-	t.Helper()
-	if out, err := exec.Command("ip", args...).CombinedOutput(); err != nil {
-		t.Fatalf("ip %v: %v %s", args, err, out)
-	}
-}
-
-// serve answers TCP and UDP on every address of a namespace with text.
-func serve(t *testing.T, ns *kernel.Namespace, port int, text string) {
-	t.Helper()
-	in := func(fn func() error) error { return fn() }
-	if ns != nil {
-		in = ns.Do
-	}
-	err := in(func() error {
-		l, err := net.Listen("tcp4", fmt.Sprintf("0.0.0.0:%d", port))
-		if err != nil {
-			return err
-		}
-		u, err := net.ListenPacket("udp4", fmt.Sprintf("0.0.0.0:%d", port))
-		if err != nil {
-			return err
-		}
-		t.Cleanup(func() { l.Close(); u.Close() })
-		go func() {
-			for {
-				c, err := l.Accept()
-				if err != nil {
-					return
-				}
-				io.WriteString(c, text+" "+c.RemoteAddr().(*net.TCPAddr).IP.String())
-				c.Close()
-			}
-		}()
-		go func() {
-			buf := make([]byte, 10)
-			for {
-				_, from, err := u.ReadFrom(buf)
-				if err != nil {
-					return
-				}
-				u.WriteTo([]byte(text+" "+from.(*net.UDPAddr).IP.String()), from)
-			}
-		}()
-		return nil
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-}
-
-// ask dials from a namespace (nil: the host) and returns the answer, or "-".
-func ask(ns *kernel.Namespace, network, addr string) string {
-	answer := "-"
-	dial := func() error {
-		c, err := net.DialTimeout(network, addr, 300*time.Millisecond)
-		if err != nil {
-			if errors.Is(err, unix.ECONNREFUSED) {
-				answer = "refused"
-			}
-			return nil
-		}
-		defer c.Close()
-		c.SetDeadline(time.Now().Add(300 * time.Millisecond))
-		if network == "udp4" {
-			io.WriteString(c, "?")
-		}
-		buf := make([]byte, 100)
-		if n, err := c.Read(buf); err == nil || n > 0 {
-			answer = string(buf[:n])
-		} else if errors.Is(err, unix.ECONNREFUSED) {
-			answer = "refused"
-		}
-		return nil
-	}
-	if ns == nil {
-		dial()
-	} else {
-		ns.Do(dial)
-	}
-	return answer
-}
-
-func published(t *testing.T, specs ...string) wire.PortMap {
-	m := wire.PortMap{}
-	for _, s := range specs {
-		host, c, _ := strings.Cut(s, ">")
-		b := wire.PortBinding{HostPort: host}
-		if addr, p, ok := strings.Cut(host, ":"); ok {
-			b.HostIP, b.HostPort = netip.MustParseAddr(addr), p
-		}
-		m[tcp(t, c)] = append(m[tcp(t, c)], b)
-	}
-	return m
-}
 
 // TestReach is the probe matrix of S18: who reaches what, and under whose
 // address, before and after other programs have flushed the packet filter and
@@ -369,16 +233,24 @@ func TestCrash(t *testing.T) {
 
 // TestDatagramsFollow: a flow of datagrams that goes on while a port is
 // published, taken away and published by another container reaches whoever has
-// the port.
+// the port, over both versions of IP.
 func TestDatagramsFollow(t *testing.T) {
 	b := open(t, nil)
-	lan := machine(t, "lan", "192.0.2.2/24", "192.0.2.9/24")
-	var c net.Conn
-	if err := lan.Do(func() (err error) { c, err = net.Dial("udp4", "192.0.2.2:9000"); return err }); err != nil {
+	lan := machine6(t, "lan", "192.0.2.2/24", "192.0.2.9/24")
+	yes := true
+	if _, err := b.Create(ctx, wire.NetworkCreate{Name: "dual", EnableIPv6: &yes}); err != nil {
 		t.Fatal(err)
 	}
-	defer c.Close()
-	talk := func() string {
+	hosts := map[string]string{"192.0.2.2:9000": "192.0.2.9", "[fd99::2]:9000": "fd99::9"}
+	flows := map[string]net.Conn{}
+	for to := range hosts {
+		if err := lan.Do(func() (err error) { flows[to], err = net.Dial("udp", to); return err }); err != nil {
+			t.Fatal(err)
+		}
+		defer flows[to].Close()
+	}
+	talk := func(to string) string {
+		c := flows[to]
 		c.SetDeadline(time.Now().Add(300 * time.Millisecond))
 		io.WriteString(c, "?")
 		buf := make([]byte, 50)
@@ -388,19 +260,29 @@ func TestDatagramsFollow(t *testing.T) {
 		}
 		return string(buf[:n])
 	}
-	if got := talk(); got != "refused" {
-		t.Fatalf("before: %q", got)
+	free := func(when string) {
+		t.Helper()
+		for to := range hosts {
+			if got := talk(to); got != "refused" {
+				t.Errorf("%s: %s %q", when, to, got)
+			}
+		}
 	}
+	free("before")
 	for _, name := range []string{"c1", "c2"} {
-		s := b.attach(t, AttachRequest{Name: name, Mode: "bridge", Ports: published(t, "9000>53/udp")})
+		s := b.attach(t, AttachRequest{Name: name, Mode: "dual", Ports: published(t, "9000>53/udp")})
 		serve(t, namespace(t, s), 53, name)
-		if got := talk(); got != name+" 192.0.2.9" {
-			t.Errorf("%s: %q", name, got)
+		for to, from := range hosts {
+			if got := talk(to); got != name+" "+from {
+				t.Errorf("%s by %s: %q", name, to, got)
+			}
 		}
 		b.detach(t, s.ID)
 	}
-	if got := talk(); got != "refused" {
-		t.Errorf("after: %q", got)
+	free("after")
+	b.Settle()
+	if err := b.Remove(ctx, "dual"); err != nil {
+		t.Error(err)
 	}
 }
 

@@ -199,7 +199,7 @@ func (d *Driver) Republish(_ context.Context, from, to driver.Endpoint) error {
 		err = d.relay.Serve(relayed(come))
 	}
 	if err == nil { // datagram flows would go on as before
-		err = errors.Join(forget(gone, to.Addr.Addr()), forget(come, netip.Addr{}))
+		err = errors.Join(forgetOf(to, gone), forget(come, netip.Addr{}))
 	}
 	if err != nil {
 		d.ports[key(from)] = from.Ports
@@ -221,7 +221,7 @@ func (d *Driver) Leave(_ context.Context, e driver.Endpoint) error {
 	err := d.rules.Delete(e.Ports)
 	d.mu.Unlock()
 	d.relay.Stop(relayed(e.Ports))
-	return errors.Join(err, forget(e.Ports, e.Addr.Addr()))
+	return errors.Join(err, forgetOf(e, e.Ports))
 }
 
 // patience is how long Reap lets the kernel remove a pair with its namespace
@@ -244,6 +244,15 @@ func (d *Driver) Reap(ctx context.Context, e driver.Endpoint) error {
 			return errors.Join(context.Cause(ctx), d.host.RemoveLink(e.HostLink))
 		}
 	}
+}
+
+// forgetOf drops the datagram flows through ports that an endpoint answers.
+func forgetOf(e driver.Endpoint, ports []nat.Port) error {
+	var all []error
+	for _, a := range e.Addresses() {
+		all = append(all, forget(ports, a.Addr()))
+	}
+	return errors.Join(all...)
 }
 
 // forget drops the datagram flows through ports that reply answers, or, if

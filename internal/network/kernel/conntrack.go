@@ -3,6 +3,7 @@ package kernel
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 
 	"github.com/vishvananda/netlink"
 )
@@ -16,7 +17,8 @@ type Flow struct {
 	Reply netip.Addr
 }
 
-// Forget drops the tracked IPv4 connections that match one of flows. A datagram
+// Forget drops the tracked connections, of both versions of IP, that match one
+// of flows. A datagram
 // flow that began before a port was published, or that leads to a container
 // that is gone, would otherwise keep its old way for as long as packets come.
 // It reads the whole connection table: call it for UDP only.
@@ -24,9 +26,13 @@ func Forget(flows []Flow) error {
 	if len(flows) == 0 {
 		return nil
 	}
-	_, err := netlink.ConntrackDeleteFilters(netlink.ConntrackTable, netlink.FAMILY_V4, match(flows))
-	if err != nil {
-		return fmt.Errorf("drop tracked connections: %w", err)
+	for _, family := range []netlink.InetFamily{netlink.FAMILY_V4, netlink.FAMILY_V6} {
+		if !slices.ContainsFunc(flows, func(f Flow) bool { return !f.Reply.IsValid() || f.Reply.Is6() == (family == netlink.FAMILY_V6) }) {
+			continue
+		}
+		if _, err := netlink.ConntrackDeleteFilters(netlink.ConntrackTable, family, match(flows)); err != nil {
+			return fmt.Errorf("drop tracked connections: %w", err)
+		}
 	}
 	return nil
 }

@@ -219,7 +219,9 @@ func (h *Host) EnsureBridge(b Bridge) (index int, err error) {
 func (h *Host) bridgeIPv6(b Bridge) error {
 	conf := "net/ipv6/conf/" + b.Name
 	if slices.ContainsFunc(b.Addr, func(p netip.Prefix) bool { return p.Addr().Is6() }) {
-		return errors.Join(SetSysctl(conf+"/accept_ra", "0"), SetSysctl(conf+"/disable_ipv6", "0"))
+		// Until its link-local address has been probed for a second the bridge
+		// would not ask for the neighbours of packets that it forwards.
+		return errors.Join(SetSysctl(conf+"/accept_dad", "0"), SetSysctl(conf+"/accept_ra", "0"), SetSysctl(conf+"/disable_ipv6", "0"))
 	}
 	if b.Foreign {
 		return nil

@@ -12,6 +12,7 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -51,14 +52,66 @@ func Parse(s string) (Range, error) {
 	return Range{uint16(a), uint16(b)}, nil
 }
 
+// number is a port without its address: what is at other addresses of the same
+// version of IP decides whether it can be had.
+type number struct {
+	proto string
+	six   bool
+	port  uint16
+}
+
+func (k Key) number() number { return number{k.Proto, k.IP.Is6(), k.Port} }
+
+// holding is an address at which a port is held, by a socket, or -1 where none
+// could be had.
+type holding struct {
+	ip netip.Addr
+	fd int
+}
+
+func (h holding) close() {
+	if h.fd >= 0 {
+		unix.Close(h.fd)
+	}
+}
+
+// holdings are found by number, of which few have more than one: what one more
+// port costs does not depend on how many there are.
+type holdings map[number][]holding
+
+func (m holdings) index(k Key) int {
+	return slices.IndexFunc(m[k.number()], func(h holding) bool { return h.ip == k.IP })
+}
+
+func (m holdings) get(k Key) (fd int, ok bool) {
+	if i := m.index(k); i >= 0 {
+		return m[k.number()][i].fd, true
+	}
+	return 0, false
+}
+
+func (m holdings) put(k Key, fd int) { m[k.number()] = append(m[k.number()], holding{k.IP, fd}) }
+
+func (m holdings) take(k Key) (fd int, ok bool) {
+	n, i := k.number(), m.index(k)
+	if i < 0 {
+		return 0, false
+	}
+	fd = m[n][i].fd
+	if m[n] = slices.Delete(m[n], i, i+1); len(m[n]) == 0 {
+		delete(m, n)
+	}
+	return fd, true
+}
+
 // A Table is the host ports that are given out.
 type Table struct {
 	ephemeral Range
 
 	mu   sync.Mutex
-	held map[Key]int // socket, or -1 where none could be had
-	lent map[Key]int // as held, of ports that may be reserved again
-	next uint16      // where the search for an ephemeral port goes on
+	held holdings
+	lent holdings // of ports that may be reserved again
+	next uint16   // where the search for an ephemeral port goes on
 }
 
 // New returns an empty table that takes ephemeral ports from r.
@@ -66,7 +119,7 @@ func New(r Range) *Table {
 	if r.First == 0 {
 		r = Range{32768, 60999} // Linux's own default
 	}
-	return &Table{ephemeral: r, held: map[Key]int{}, lent: map[Key]int{}, next: r.First}
+	return &Table{ephemeral: r, held: holdings{}, lent: holdings{}, next: r.First}
 }
 
 // ParseEphemeral reads net.ipv4.ip_local_port_range.
@@ -87,8 +140,11 @@ func ParseEphemeral(s string) Range {
 func (t *Table) Close() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	for k := range t.held {
-		t.release(k)
+	for n, at := range t.held {
+		for _, h := range at {
+			h.close()
+		}
+		delete(t.held, n)
 	}
 }
 
@@ -184,14 +240,14 @@ func host(ip netip.Addr) string {
 func (t *Table) Claim(k Key) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if _, ok := t.held[k]; ok || k.Port == 0 {
+	if _, ok := t.held.get(k); ok || k.Port == 0 {
 		return
 	}
 	fd, err := bind(k)
 	if err != nil {
 		fd = -1
 	}
-	t.held[k] = fd
+	t.held.put(k, fd)
 }
 
 // Release gives ports back. One that is not held is no error.
@@ -204,11 +260,8 @@ func (t *Table) Release(keys ...Key) {
 }
 
 func (t *Table) release(k Key) {
-	if fd, ok := t.held[k]; ok {
-		if fd >= 0 {
-			unix.Close(fd)
-		}
-		delete(t.held, k)
+	if fd, ok := t.held.take(k); ok {
+		holding{fd: fd}.close()
 	}
 }
 
@@ -218,9 +271,8 @@ func (t *Table) Lend(keys ...Key) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	for _, k := range keys {
-		if fd, ok := t.held[k]; ok {
-			t.lent[k] = fd
-			delete(t.held, k)
+		if fd, ok := t.held.take(k); ok {
+			t.lent.put(k, fd)
 		}
 	}
 }
@@ -230,9 +282,8 @@ func (t *Table) Lend(keys ...Key) {
 func (t *Table) Return(keys ...Key) {
 	for _, k := range keys {
 		t.mu.Lock()
-		fd, ok := t.lent[k]
-		if delete(t.lent, k); ok {
-			t.held[k] = fd
+		if fd, ok := t.lent.take(k); ok {
+			t.held.put(k, fd)
 		}
 		t.mu.Unlock()
 		t.Claim(k)
@@ -242,38 +293,24 @@ func (t *Table) Return(keys ...Key) {
 // take holds exactly k, or says unix.EADDRINUSE. The versions of IP do not
 // concern each other.
 func (t *Table) take(k Key) error {
-	all := netip.IPv4Unspecified()
-	if k.IP.Is6() {
-		all = netip.IPv6Unspecified()
-	}
-	for _, ip := range []netip.Addr{k.IP, all} {
-		if _, ok := t.held[Key{k.Proto, ip, k.Port}]; ok {
+	for _, h := range t.held[k.number()] {
+		if h.ip == k.IP || h.ip.IsUnspecified() || k.IP.IsUnspecified() {
 			return unix.EADDRINUSE
 		}
 	}
-	if k.IP.IsUnspecified() {
-		for h := range t.held {
-			if h.Proto == k.Proto && h.Port == k.Port && h.IP.Is4() == k.IP.Is4() {
-				return unix.EADDRINUSE
-			}
-		}
-	}
-	if fd, ok := t.lent[k]; ok {
-		t.held[k] = fd
-		delete(t.lent, k)
+	if fd, ok := t.lent.take(k); ok {
+		t.held.put(k, fd)
 		return nil
 	}
-	for l, fd := range t.lent { // the port at another address is in the way
-		if l.Proto == k.Proto && l.Port == k.Port && l.IP.Is4() == k.IP.Is4() {
-			unix.Close(fd)
-			delete(t.lent, l)
-		}
+	for _, l := range t.lent[k.number()] { // the port at another address is in the way
+		l.close()
 	}
+	delete(t.lent, k.number())
 	fd, err := bind(k)
 	if err != nil {
 		return err
 	}
-	t.held[k] = fd
+	t.held.put(k, fd)
 	return nil
 }
 
@@ -286,7 +323,7 @@ var ErrNoSocket = errors.New("no socket of this daemon has the port")
 func (t *Table) Socket(k Key) (*os.File, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	fd, ok := t.held[k]
+	fd, ok := t.held.get(k)
 	if !ok || fd < 0 {
 		return nil, fmt.Errorf("%s:%d/%s: %w", host(k.IP), k.Port, k.Proto, ErrNoSocket)
 	}
