@@ -141,7 +141,7 @@ func TestConnect(t *testing.T) { // spec/wire/63
 		t.Fatalf("%+v, %v", e, err)
 	}
 	serve(t, namespace(t, c1), 80, "c1")
-	if got := ask(nil, "tcp4", "10.60.0.77:80"); got != "c1 10.60.0.1" {
+	if got := ask(nil, "tcp4", "10.60.0.77:80", "c1 10.60.0.1"); got != "c1 10.60.0.1" {
 		t.Errorf("a connected container answers %q", got)
 	}
 	outside := &wire.EndpointSettings{IPAMConfig: &wire.EndpointIPAM{IPv4Address: netip.MustParseAddr("10.61.0.77")}}
@@ -176,7 +176,7 @@ func TestConnect(t *testing.T) { // spec/wire/63
 	if _, err := m.Disconnect(ctx, by(c1), "n1"); fmt.Sprint(err) != "container "+c1.ID+" is not connected to network n1" {
 		t.Error(err)
 	}
-	if got := ask(nil, "tcp4", "10.60.0.77:80"); got != "-" {
+	if got := ask(nil, "tcp4", "10.60.0.77:80", "-"); got != "-" {
 		t.Errorf("a disconnected container answers %q", got)
 	}
 	if err := b.Remove(ctx, "n1"); err != nil {
@@ -206,10 +206,10 @@ func TestIsolated(t *testing.T) {
 		t.Errorf("%+v", c1.Endpoints[0])
 	}
 	serve(t, namespace(t, c1), 80, "c1")
-	if got := ask(namespace(t, c2), "tcp4", "10.9.8.1:80"); got != "-" {
+	if got := ask(namespace(t, c2), "tcp4", "10.9.8.1:80", "-"); got != "-" {
 		t.Errorf("an isolated neighbour answers %q", got)
 	}
-	if got := ask(nil, "tcp4", "10.9.8.7:8080"); got != "c1 10.9.8.7" {
+	if got := ask(nil, "tcp4", "10.9.8.7:8080", "c1 10.9.8.7"); got != "c1 10.9.8.7" {
 		t.Errorf("its published port answers %q", got)
 	}
 }
@@ -285,11 +285,11 @@ func TestTwoDaemons(t *testing.T) {
 	serve(t, namespace(t, x), 80, "a")
 	serve(t, namespace(t, y), 80, "b")
 	for to, want := range map[string]string{"8080": "a 172.20.0.1", "8081": "b 172.21.0.1"} {
-		if got := ask(nil, "tcp4", "127.0.0.1:"+to); got != want {
+		if got := ask(nil, "tcp4", "127.0.0.1:"+to, want); got != want {
 			t.Errorf("%s: %q, want %q", to, got, want)
 		}
 	}
-	if got := ask(namespace(t, y), "tcp4", x.Endpoints[0].IPv4.Addr().String()+":80"); got != "-" {
+	if got := ask(namespace(t, y), "tcp4", x.Endpoints[0].IPv4.Addr().String()+":80", "-"); got != "-" {
 		t.Errorf("a container reaches the other daemon's: %q", got)
 	}
 	a.detach(t, x.ID)

@@ -48,7 +48,7 @@ func TestPort53IsFree(t *testing.T) {
 				t.Errorf("%s: near by %s is %v, %v", when, network, a, err)
 			}
 			want := "app " + near.Endpoints[0].IPv4.Addr().String()
-			if got := ask(other, network, fmt.Sprintf("%s:53", own)); got != want {
+			if got := ask(other, network, fmt.Sprintf("%s:53", own), want); got != want {
 				t.Errorf("%s: the program's own port by %s: %q, want %q", when, network, got, want)
 			}
 		}
