@@ -115,6 +115,11 @@ func several(list []server.Platform) []ocispec.Platform {
 // imageAPI are the images as the API wants them.
 type imageAPI struct{ *imageStore }
 
+// Attestations returns what is attested of an image.
+func (a imageArchives) Attestations(ctx context.Context, ref string, o server.ImageAttested) ([]wire.Attestation, error) {
+	return a.Images.Attestations(ctx, ref, image.AttestationOptions{Platform: one(o.Platform), Types: o.Types, Statement: o.Statement})
+}
+
 // List lists images.
 func (a imageAPI) List(ctx context.Context, o server.ImageList) ([]wire.ImageSummary, error) {
 	return a.Images.List(ctx, image.ListOptions(o))

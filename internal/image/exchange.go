@@ -118,6 +118,9 @@ func (s *Images) Receive(ctx context.Context, name string, target ocispec.Descri
 	if err := s.referIndexes(ctx, target, 0); err != nil {
 		return false, err
 	}
+	if err := s.referAttested(ctx, target); err != nil {
+		return false, err
+	}
 	list, err := s.manifests(ctx, target)
 	if err != nil {
 		return false, err

@@ -244,7 +244,7 @@ func TestSeveralPlatforms(t *testing.T) {
 	}
 	f.loadBytes(saved.Bytes())
 	list2, err := f.List(ctx, ListOptions{Manifests: true})
-	if err != nil || len(list2) != 1 || len(list2[0].Manifests) != 2 || list2[0].ID != top.Digest.String() {
+	if err != nil || len(list2) != 1 || len(list2[0].Manifests) != 4 || list2[0].ID != top.Digest.String() {
 		t.Errorf("%+v, %v", list2, err)
 	}
 }

@@ -139,6 +139,9 @@ func (s *catalog) sizes(ctx context.Context, g group) (sizes, error) {
 		z.total += c.manifest.Size + c.conf.Size
 		z.manifests = append(z.manifests, manifestSummary(c, blobs, unpacked, users))
 	}
+	if err := s.otherManifests(ctx, g.target, &z); err != nil {
+		return z, err
+	}
 	for _, n := range z.pieces {
 		z.total += n
 	}

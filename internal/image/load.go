@@ -239,6 +239,9 @@ func (s *maker) complete(ctx context.Context, target ocispec.Descriptor, only []
 	if err != nil {
 		return err
 	}
+	if err := s.referAttested(ctx, target); err != nil {
+		return err
+	}
 	ready, any := 0, 0
 	for _, m := range list {
 		c, err := s.read(ctx, m)

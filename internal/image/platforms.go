@@ -45,9 +45,22 @@ func (s *Images) removePlatforms(ctx context.Context, g group, q query, o Remove
 			return nil, conflict(q.named, "cannot be forced", "image "+other+" has the same for this platform")
 		}
 	}
+	var drop []digest.Digest
+	for _, c := range gone {
+		drop = append(drop, c.manifest.Digest)
+	}
+	told, err := s.attested(ctx, g.target)
+	if err != nil {
+		return nil, err
+	}
+	for _, a := range told {
+		if slices.Contains(drop, a.of) {
+			drop = append(drop, a.manifest.Digest)
+		}
+	}
 	err = s.store.Atomic(ctx, func(ctx context.Context) error {
-		for _, c := range gone {
-			if err := s.store.Blobs().Delete(ctx, c.manifest.Digest); err != nil {
+		for _, d := range drop {
+			if err := s.store.Blobs().Delete(ctx, d); err != nil {
 				return err
 			}
 		}

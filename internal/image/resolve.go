@@ -292,15 +292,19 @@ const (
 // manifests returns the manifests that target leads to and that may be images,
 // in their order. Indexes that are not here lead nowhere.
 func (s *catalog) manifests(ctx context.Context, target ocispec.Descriptor) ([]ocispec.Descriptor, error) {
+	list, err := s.everyManifest(ctx, target)
+	return slices.DeleteFunc(list, isAttestation), err
+}
+
+// everyManifest is manifests, with the attestations.
+func (s *catalog) everyManifest(ctx context.Context, target ocispec.Descriptor) ([]ocispec.Descriptor, error) {
 	var list []ocispec.Descriptor
 	indexes := 0
 	var walk func(d ocispec.Descriptor, depth int) error
 	walk = func(d ocispec.Descriptor, depth int) error {
 		switch {
 		case isManifest(d.MediaType):
-			if !isAttestation(d) {
-				list = append(list, d)
-			}
+			list = append(list, d)
 			return nil
 		case !isIndex(d.MediaType):
 			return nil

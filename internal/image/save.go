@@ -88,6 +88,9 @@ func (s *saver) gather(ctx context.Context, b *bundle, ref string, only []ocispe
 			b.blobs[l.Blob.Digest] = l.Blob.Size
 		}
 	}
+	if err := s.gatherAttested(ctx, b, g.target); err != nil {
+		return err
+	}
 	b.addName(g, record, all)
 	b.saved = append(b.saved, g.target.Digest)
 	return nil

@@ -28,12 +28,14 @@ type Pins interface {
 	UnpinName(ctx context.Context, ref string) error
 }
 
-// Archives moves images in and out as archives.
+// Archives moves images in and out as archives, and reads what is attested of
+// them.
 type Archives interface {
 	Load(ctx context.Context, r io.Reader, o ImageLoad, tell func(wire.Progress)) error
 	Import(ctx context.Context, r io.Reader, o ImageImport, tell func(wire.Progress)) error
 	Save(ctx context.Context, w io.Writer, names []string, only []Platform) error
 	Prune(ctx context.Context, f filter.Args) (wire.ImagesPruned, error)
+	Attestations(ctx context.Context, ref string, o ImageAttested) ([]wire.Attestation, error)
 }
 
 // A Platform selects one image of an index.
@@ -53,6 +55,14 @@ type ImageList struct {
 type ImageInspect struct {
 	Manifests bool
 	Platform  *Platform
+}
+
+// ImageAttested says which attestations of an image to return, as its options of
+// that name.
+type ImageAttested struct {
+	Platform  *Platform
+	Types     []string
+	Statement bool
 }
 
 // ImageRemove says how to remove an image.
@@ -191,12 +201,23 @@ func (s *images) history(w http.ResponseWriter, r *request) error {
 	return ok(w, list)
 }
 
-// attestations: images have none until they are built or pulled with them.
+// attestations tells what is attested of an image.
 func (s *images) attestations(w http.ResponseWriter, r *request) error {
-	if _, err := s.store.Inspect(r.Context(), r.name, ImageInspect{}); err != nil {
+	only, err := r.platforms("platform", 0)
+	if err != nil {
 		return err
 	}
-	return ok(w, []struct{}{})
+	o := ImageAttested{Types: r.query["type"], Statement: r.flag("statement")}
+	if len(only) > 1 {
+		return errs.New(errs.Invalid, "only one platform can be given")
+	} else if len(only) == 1 {
+		o.Platform = &only[0]
+	}
+	list, err := s.archives.Attestations(r.Context(), r.name, o)
+	if err != nil {
+		return err
+	}
+	return ok(w, list)
 }
 
 // tag gives an image another name. Without a repository nothing happens.

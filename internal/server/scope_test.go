@@ -33,7 +33,7 @@ var guarded = map[string][]string{
 	"Files":     {"ArchiveGet", "ArchivePut", "ArchiveStat"},
 	"Changes":   {"Changes", "Commit", "Export"}, // a commit's image is in the query: scope.content
 	"Images":    {"History", "Inspect", "List", "Remove", "Tag"},
-	"Archives":  {"Import", "Load", "Prune", "Save"},
+	"Archives":  {"Attestations", "Import", "Load", "Prune", "Save"},
 	"Networks":  {"Create", "Inspect", "List", "Prune", "Remove"},
 	"Members":   {"Connect", "Disconnect"},
 	"Volumes":   {"Create", "Inspect", "List", "Prune", "Remove"},

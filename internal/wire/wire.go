@@ -92,12 +92,18 @@ type (
 	ImagesPruned   = image.PruneReport
 	ImageDiskUsage = image.DiskUsage
 
-	ImageManifest   = image.ManifestSummary
-	ImageProperties = image.ImageProperties
+	ImageManifest         = image.ManifestSummary
+	ImageProperties       = image.ImageProperties
+	AttestationProperties = image.AttestationProperties
+	Attestation           = image.AttestationStatement
 )
 
-// ImageManifestKind is the kind of a manifest that is an image.
-const ImageManifestKind = image.ManifestKindImage
+// The kinds of manifests: an image, what tells of one, and what can't be told.
+const (
+	ImageManifestKind       = image.ManifestKindImage
+	AttestationManifestKind = image.ManifestKindAttestation
+	UnknownManifestKind     = image.ManifestKindUnknown
+)
 
 // Volumes.
 type (
