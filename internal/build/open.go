@@ -132,16 +132,17 @@ func openWorker(ctx context.Context, dir, run string, o Options, conf Config) (*
 	if conf.HostGateway != "" {
 		labels[hostGateway] = conf.HostGateway
 	}
-	named := imageStore{Store: s.Images(), names: o.Names}
+	named := imageStore{Store: s.Images(), names: o.Names, stores: s}
+	names := layerNames{s}
 	w, err := base.NewWorker(ctx, base.WorkerOpt{
 		ID: id, Root: dir, Labels: labels, Platforms: []ocispec.Platform{platforms.Normalize(platforms.DefaultSpec())},
 		GCPolicy: policies(conf.GC), BuildkitVersion: client.BuildkitVersion{Package: "gantry", Version: version.Version, Revision: version.Commit},
 		NetworkProviders: map[pb.NetMode]network.Provider{},
 		Executor:         execute.New(execute.Options{Launcher: o.Launcher, Defaults: o.Defaults}),
-		Snapshotter:      snapshot.NewSnapshotter(driver, s.Snapshots(), content.Namespace, nil),
+		Snapshotter:      snapshot.NewSnapshotter(driver, unpacked{s.Snapshots(), names}, content.Namespace, nil),
 		ContentStore:     blobs, Applier: applier{s}, Differ: walking.NewWalkingDiff(blobs),
 		ImageStore: images.Store(named), RegistryHosts: o.Hosts,
-		LeaseManager:   leaseutil.WithNamespace(s.Leases(), content.Namespace),
+		LeaseManager:   leaseutil.WithNamespace(holders{s.Leases(), names}, content.Namespace),
 		GarbageCollect: func(ctx context.Context) (gc.Stats, error) { return nil, s.Collect(ctx) },
 		MetadataStore:  books, MountPoolRoot: filepath.Join(run, "mounts"),
 	})

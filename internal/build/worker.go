@@ -58,14 +58,26 @@ func (e imageExporter) Resolve(ctx context.Context, id int, attrs map[string]str
 	if attrs == nil {
 		attrs = map[string]string{}
 	}
-	for k, v := range map[string]string{"dangling-name-prefix": danglingPrefix, "danging-name-empty-only": "true", "name-canonical": "false"} {
+	for k, v := range map[string]string{"dangling-name-prefix": danglingPrefix, "danging-name-empty-only": "true", "name-canonical": "false", "compression-level": "1"} {
 		if _, said := attrs[k]; !said {
 			attrs[k] = v
 		}
 	}
 	// Layers are unpacked by whoever needs them.
 	attrs["unpack"] = "false"
-	return e.Exporter.Resolve(ctx, id, attrs)
+	in, err := e.Exporter.Resolve(ctx, id, attrs)
+	if err != nil {
+		return nil, err
+	}
+	return imageExport{in}, nil
+}
+
+// imageExport is one export to an image.
+type imageExport struct{ exporter.ExporterInstance }
+
+// Export exports.
+func (e imageExport) Export(ctx context.Context, src *exporter.Source, info exporter.ExportBuildInfo) (map[string]string, exporter.FinalizeFunc, exporter.DescriptorReference, error) {
+	return e.ExporterInstance.Export(context.WithValue(ctx, sourceKey{}, src), src, info)
 }
 
 // preferLocal is the way to resolve images where nobody has said another.
@@ -104,7 +116,8 @@ func (w *imageWorker) ResolveOp(v solver.Vertex, s frontend.FrontendLLBBridge, s
 // imageStore are the names of images, as BuildKit wants to change them.
 type imageStore struct {
 	images.Store
-	names Names
+	names  Names
+	stores *content.Store
 }
 
 // Create records an image.
@@ -113,6 +126,7 @@ func (s imageStore) Create(ctx context.Context, i images.Image) (images.Image, e
 	if strings.HasPrefix(name, danglingPrefix+"@") {
 		name = ""
 	}
+	adopt(ctx, s.stores)
 	return i, s.names.Built(ctx, name, i.Target)
 }
 

@@ -117,7 +117,7 @@ func (s *Store) Refer(ctx context.Context, d digest.Digest, chain digest.Digest,
 		}
 	}
 	if chain != "" {
-		info.Labels["containerd.io/gc.ref.snapshot."+s.driver.name] = chain.String()
+		info.Labels["containerd.io/gc.ref.snapshot."+s.driver.name] = s.SnapshotOf(ctx, chain)
 	}
 	fields := make([]string, 0, len(info.Labels))
 	for key := range info.Labels {

@@ -62,6 +62,7 @@ type Store struct {
 
 	unpacker unpacker
 	dirs     sync.Map // chain ID → directory, of layers that are committed
+	adopted
 }
 
 // Open opens the stores below o.Root, or makes them. Only one process may do so

@@ -135,10 +135,18 @@ func (s *Store) leaseLayers(ctx context.Context, chains []digest.Digest) error {
 	if !ok {
 		return nil
 	}
+	var names []string
+	for _, chain := range chains {
+		// Both, in case that what was adopted goes this very moment.
+		names = append(names, chain.String())
+		if name := s.SnapshotOf(ctx, chain); name != chain.String() {
+			names = append(names, name)
+		}
+	}
 	return kind(s.meta.Update(func(tx *bolt.Tx) error {
 		ctx := boltutil.WithTransaction(ctx, tx)
-		for _, chain := range chains {
-			r := leases.Resource{ID: chain.String(), Type: "snapshots/" + s.driver.name}
+		for _, name := range names {
+			r := leases.Resource{ID: name, Type: "snapshots/" + s.driver.name}
 			if err := s.leases.AddResource(ctx, leases.Lease{ID: hold}, r); err != nil {
 				return err
 			}

@@ -113,7 +113,7 @@ func (u *unpacker) missing(ctx context.Context, layers []Layer) ([]int, error) {
 }
 
 func (u *unpacker) unpacked(ctx context.Context, chain digest.Digest) bool {
-	info, err := u.s.Snapshots().Stat(ctx, chain.String())
+	info, err := u.s.Snapshots().Stat(ctx, u.s.SnapshotOf(ctx, chain))
 	return err == nil && info.Kind == snapshots.KindCommitted
 }
 
@@ -175,7 +175,7 @@ func (u *unpacker) fill(ctx context.Context, l Layer, parent digest.Digest, blin
 		return f, err
 	}
 	defer r.Close()
-	mounts, err := sn.Prepare(ctx, key, parent.String())
+	mounts, err := sn.Prepare(ctx, key, u.s.SnapshotOf(ctx, parent))
 	if err != nil {
 		return f, kind(err)
 	}
@@ -243,7 +243,7 @@ func (u *unpacker) place(ctx context.Context, f filled, chain, parent digest.Dig
 				return err
 			}
 		}
-		opts = append(opts, snapshots.WithParent(parent.String()))
+		opts = append(opts, snapshots.WithParent(u.s.SnapshotOf(ctx, parent)))
 	}
 	return kind(u.s.Snapshots().Commit(ctx, chain.String(), f.key, opts...))
 }
@@ -286,7 +286,7 @@ func (s *Store) Dirs(ctx context.Context, chain digest.Digest) ([]string, error)
 		return slices.Clone(dirs.([]string)), nil
 	}
 	var dirs []string
-	for key := chain.String(); key != ""; {
+	for key := s.SnapshotOf(ctx, chain); key != ""; {
 		info, err := s.Snapshots().Stat(ctx, key)
 		if err != nil {
 			return nil, kind(err)
@@ -308,6 +308,6 @@ func (s *Store) Dirs(ctx context.Context, chain digest.Digest) ([]string, error)
 // Usage returns the bytes that the unpacked layer of chain occupies, without
 // those below it.
 func (s *Store) Usage(ctx context.Context, chain digest.Digest) (int64, error) {
-	u, err := s.Snapshots().Usage(Namespaced(ctx), chain.String())
+	u, err := s.Snapshots().Usage(Namespaced(ctx), s.SnapshotOf(ctx, chain))
 	return u.Size, kind(err)
 }

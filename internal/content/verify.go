@@ -79,7 +79,7 @@ func (v *Verifier) Layer(ctx context.Context, layers []Layer, m Mend) (paths []s
 	}
 	ctx = Namespaced(ctx)
 	l, sn, key := layers[len(layers)-1], v.s.Snapshots(), "verify-"+id.New()
-	mounts, err := sn.Prepare(ctx, key, parent.String())
+	mounts, err := sn.Prepare(ctx, key, v.s.SnapshotOf(ctx, parent))
 	if err != nil {
 		return nil, kind(err)
 	}

@@ -57,6 +57,11 @@ func solve(t *testing.T, c *client.Client, files map[string]string, change func(
 	go func() {
 		var b strings.Builder
 		for s := range status {
+			for _, v := range s.Vertexes {
+				if v.Completed != nil && v.Started != nil && os.Getenv("GANTRY_VERTEX") != "" {
+					t.Logf("%8s %v cached=%v %s", v.Completed.Sub(*v.Started).Round(time.Millisecond/10), v.Started.Format("05.000"), v.Cached, v.Name)
+				}
+			}
 			for _, l := range s.Logs {
 				b.Write(l.Data)
 			}

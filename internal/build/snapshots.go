@@ -1,0 +1,132 @@
+package build
+
+import (
+	"context"
+
+	"github.com/containerd/containerd/v2/core/leases"
+	"github.com/containerd/containerd/v2/core/mount"
+	"github.com/containerd/containerd/v2/core/snapshots"
+	"github.com/moby/buildkit/cache"
+	"github.com/moby/buildkit/exporter"
+	"github.com/moby/buildkit/snapshot"
+	"github.com/opencontainers/go-digest"
+
+	"gantry/internal/content"
+)
+
+// BuildKit has names of its own for the unpacked layers of images, since it does
+// not trust who else may have unpacked them. In our stores nothing gets the name
+// of a chain of layers that has not been checked to be it: the names mean the
+// same there, and an image that is here needs no unpacking.
+
+// layerNames turns BuildKit's names into those of the stores.
+type layerNames struct{ store *content.Store }
+
+func (l layerNames) ours(ctx context.Context, name string) string {
+	if chain, ok := snapshot.ParseLayerSnapshotID(name); ok {
+		return l.store.SnapshotOf(ctx, chain)
+	}
+	return name
+}
+
+// unpacked are the snapshots of the stores by BuildKit's names.
+type unpacked struct {
+	snapshots.Snapshotter
+	layerNames
+}
+
+func (u unpacked) Stat(ctx context.Context, key string) (snapshots.Info, error) {
+	return u.Snapshotter.Stat(ctx, u.ours(ctx, key))
+}
+
+func (u unpacked) Update(ctx context.Context, info snapshots.Info, paths ...string) (snapshots.Info, error) {
+	info.Name = u.ours(ctx, info.Name)
+	return u.Snapshotter.Update(ctx, info, paths...)
+}
+
+func (u unpacked) Usage(ctx context.Context, key string) (snapshots.Usage, error) {
+	return u.Snapshotter.Usage(ctx, u.ours(ctx, key))
+}
+
+func (u unpacked) Mounts(ctx context.Context, key string) ([]mount.Mount, error) {
+	return u.Snapshotter.Mounts(ctx, u.ours(ctx, key))
+}
+
+func (u unpacked) Prepare(ctx context.Context, key, parent string, opts ...snapshots.Opt) ([]mount.Mount, error) {
+	return u.Snapshotter.Prepare(ctx, key, u.ours(ctx, parent), opts...)
+}
+
+func (u unpacked) View(ctx context.Context, key, parent string, opts ...snapshots.Opt) ([]mount.Mount, error) {
+	return u.Snapshotter.View(ctx, key, u.ours(ctx, parent), opts...)
+}
+
+func (u unpacked) Commit(ctx context.Context, name, key string, opts ...snapshots.Opt) error {
+	return u.Snapshotter.Commit(ctx, u.ours(ctx, name), key, opts...)
+}
+
+func (u unpacked) Remove(ctx context.Context, key string) error {
+	return u.Snapshotter.Remove(ctx, u.ours(ctx, key))
+}
+
+// holders are the leases of the stores by BuildKit's names.
+type holders struct {
+	leases.Manager
+	layerNames
+}
+
+func (h holders) AddResource(ctx context.Context, l leases.Lease, r leases.Resource) error {
+	r.ID = h.ours(ctx, r.ID)
+	return h.Manager.AddResource(ctx, l, r)
+}
+
+func (h holders) DeleteResource(ctx context.Context, l leases.Lease, r leases.Resource) error {
+	r.ID = h.ours(ctx, r.ID)
+	return h.Manager.DeleteResource(ctx, l, r)
+}
+
+// Keys of BuildKit's books about a record.
+const (
+	snapshotKey = "cache.snapshot"
+	chainKey    = "cache.chainID"
+)
+
+type sourceKey struct{}
+
+// adopt makes the files of the steps that an export consists of the unpacked
+// layers of its images. What can't be one, since BuildKit keeps it in another
+// form, is unpacked by whoever needs it.
+func adopt(ctx context.Context, s *content.Store) {
+	src, ok := ctx.Value(sourceKey{}).(*exporter.Source)
+	if !ok || s.Layout().Whole {
+		return
+	}
+	refs := []cache.ImmutableRef{src.Ref}
+	for _, r := range src.Refs {
+		refs = append(refs, r)
+	}
+	for _, ref := range refs {
+		if ref == nil {
+			continue
+		}
+		chain := ref.LayerChain()
+		adoptChain(ctx, s, chain)
+		_ = chain.Release(context.WithoutCancel(ctx)) // of our own references
+	}
+}
+
+func adoptChain(ctx context.Context, s *content.Store, layers cache.RefList) {
+	var parent digest.Digest
+	for _, r := range layers {
+		chain, err := digest.Parse(r.GetString(chainKey))
+		if err != nil {
+			return
+		}
+		name := r.GetString(snapshotKey)
+		if _, ok := snapshot.ParseLayerSnapshotID(name); !ok {
+			// It fails for what is there already, and for what lies over
+			// something else; then what lies over it fails too.
+			_ = s.Adopt(ctx, name, chain, parent)
+		}
+		parent = chain
+	}
+}

@@ -1,0 +1,79 @@
+package content
+
+import (
+	"context"
+	"sync"
+
+	"github.com/containerd/containerd/v2/core/snapshots"
+	"github.com/opencontainers/go-digest"
+
+	"gantry/internal/errs"
+)
+
+// chainLabel on a snapshot is the chain ID that it has been adopted as.
+const chainLabel = "gantry.layer/chain"
+
+// adopted are the snapshots that have another name than their chain ID: those of
+// steps of builds, which have become layers as they are.
+type adopted struct {
+	once  sync.Once
+	names sync.Map // chain ID → name
+}
+
+// Adopt makes the committed snapshot of that name the unpacked layer of chain:
+// nothing is copied. It stays as long as any other while an image needs it
+// (Refer). parent is the chain of those below it. errs.Conflict if it lies over
+// something else, or if the chain is unpacked already.
+func (s *Store) Adopt(ctx context.Context, name string, chain, parent digest.Digest) error {
+	ctx = Namespaced(ctx)
+	below := s.SnapshotOf(ctx, parent)
+	info, err := s.Snapshots().Stat(ctx, name)
+	if err != nil {
+		return kind(err)
+	}
+	if info.Kind != snapshots.KindCommitted || info.Parent != below {
+		return errs.New(errs.Conflict, "snapshot %s is no layer over %s", name, below)
+	}
+	if s.SnapshotOf(ctx, chain) == name {
+		return nil
+	}
+	if s.unpacker.unpacked(ctx, chain) {
+		return errs.New(errs.Conflict, "layer %s is unpacked", chain)
+	}
+	update := snapshots.Info{Name: name, Labels: map[string]string{chainLabel: chain.String()}}
+	if _, err := s.Snapshots().Update(ctx, update, "labels."+chainLabel); err != nil {
+		return kind(err)
+	}
+	s.names.Store(chain, name)
+	return nil
+}
+
+// SnapshotOf returns the name of the snapshot that has, or would have, the files
+// of a chain.
+func (s *Store) SnapshotOf(ctx context.Context, chain digest.Digest) string {
+	if chain == "" {
+		return ""
+	}
+	s.once.Do(func() { s.recall(context.WithoutCancel(ctx)) })
+	name, ok := s.names.Load(chain)
+	if !ok {
+		return chain.String()
+	}
+	info, err := s.Snapshots().Stat(Namespaced(ctx), name.(string))
+	if err != nil || info.Labels[chainLabel] != chain.String() {
+		s.names.CompareAndDelete(chain, name)
+		return chain.String()
+	}
+	return name.(string)
+}
+
+// recall reads what has been adopted before. What it can't read is not used, and
+// unpacked again where it is needed.
+func (s *Store) recall(ctx context.Context) {
+	_ = s.Snapshots().Walk(Namespaced(ctx), func(_ context.Context, info snapshots.Info) error {
+		if chain, err := digest.Parse(info.Labels[chainLabel]); err == nil && info.Kind == snapshots.KindCommitted {
+			s.names.Store(chain, info.Name)
+		}
+		return nil
+	}, `labels."`+chainLabel+`"`)
+}
