@@ -26,6 +26,9 @@ const (
 	Seen Precision = iota
 	// Exactly is all of it, also times, and overlayfs's own marks as files.
 	Exactly
+	// Packed is what is in the tar of a layer: times in seconds, and not the
+	// directories that are only there for what is in them.
+	Packed
 )
 
 // Compare lists how the tree at path now differs from the one at path before, by
@@ -44,7 +47,9 @@ func Compare(ctx context.Context, before, now string, p Precision) ([]Difference
 			c.New = d.st.Size
 		}
 		if d.kind == Added {
-			list = append(list, c)
+			if p != Packed || d.st.Mode&unix.S_IFMT != unix.S_IFDIR {
+				list = append(list, c)
+			}
 			return nil
 		}
 		old, err := openOld(top, d.path)
@@ -59,15 +64,15 @@ func Compare(ctx context.Context, before, now string, p Precision) ([]Difference
 		if st.Mode&unix.S_IFMT == unix.S_IFREG {
 			c.Old = st.Size
 		}
-		if d.kind == Modified && p == Seen {
+		if d.kind == Modified && p != Exactly {
 			equal, err := sameSeen(old, &st, d)
-			if err != nil || equal {
+			if err != nil || equal && (p == Seen || st.Mtim.Sec == d.st.Mtim.Sec) {
 				return err
 			}
 		}
 		list = append(list, c)
 		return nil
-	}, walkOptions{unhidden: true, exact: p == Exactly})
+	}, walkOptions{unhidden: true, exact: p != Seen})
 	return list, err
 }
 

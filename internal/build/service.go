@@ -6,13 +6,13 @@ import (
 	"net"
 	"net/http"
 	"sync"
+	"time"
 
 	"github.com/containerd/containerd/v2/defaults"
 	"github.com/moby/buildkit/client"
 	"github.com/moby/buildkit/control"
 	"github.com/moby/buildkit/session"
 	"github.com/moby/buildkit/util/grpcerrors"
-	"golang.org/x/net/http2"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/health"
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
@@ -57,9 +57,27 @@ func (b *Builder) ServeGRPC(ctx context.Context, conn net.Conn) error {
 		return errors.Join(err, conn.Close())
 	}
 	defer context.AfterFunc(ctx, func() { conn.Close() })()
-	(&http2.Server{}).ServeConn(conn, &http2.ServeConnOpts{Context: ctx, Handler: e.server})
+	only := newPipe()
+	var protocols http.Protocols
+	protocols.SetUnencryptedHTTP2(true)
+	srv := &http.Server{
+		Handler: e.server, Protocols: &protocols, BaseContext: func(net.Listener) context.Context { return ctx },
+		ReadHeaderTimeout: headerTime,
+		ConnState: func(_ net.Conn, s http.ConnState) {
+			if s == http.StateClosed {
+				only.Close()
+			}
+		},
+	}
+	go func() { only.conns <- conn }()
+	if err := srv.Serve(only); !errors.Is(err, net.ErrClosed) {
+		return err
+	}
 	return nil
 }
+
+// headerTime is how long a client has to begin.
+const headerTime = 30 * time.Second
 
 // ServeSession lets a client be asked, over its connection, for what builds need
 // of it: files, credentials, secrets. header names the session and what can be

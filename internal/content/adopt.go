@@ -13,9 +13,10 @@ import (
 // chainLabel on a snapshot is the chain ID that it has been adopted as.
 const chainLabel = "gantry.layer/chain"
 
-// adopted are the snapshots that have another name than their chain ID: those of
+// Adopted are the snapshots that have another name than their chain ID: those of
 // steps of builds, which have become layers as they are.
-type adopted struct {
+type Adopted struct {
+	s     *Store
 	once  sync.Once
 	names sync.Map // chain ID → name
 }
@@ -24,7 +25,8 @@ type adopted struct {
 // nothing is copied. It stays as long as any other while an image needs it
 // (Refer). parent is the chain of those below it. errs.Conflict if it lies over
 // something else, or if the chain is unpacked already.
-func (s *Store) Adopt(ctx context.Context, name string, chain, parent digest.Digest) error {
+func (a *Adopted) Adopt(ctx context.Context, name string, chain, parent digest.Digest) error {
+	s := a.s
 	ctx = Namespaced(ctx)
 	below := s.SnapshotOf(ctx, parent)
 	info, err := s.Snapshots().Stat(ctx, name)
@@ -44,24 +46,24 @@ func (s *Store) Adopt(ctx context.Context, name string, chain, parent digest.Dig
 	if _, err := s.Snapshots().Update(ctx, update, "labels."+chainLabel); err != nil {
 		return kind(err)
 	}
-	s.names.Store(chain, name)
+	a.names.Store(chain, name)
 	return nil
 }
 
 // SnapshotOf returns the name of the snapshot that has, or would have, the files
 // of a chain.
-func (s *Store) SnapshotOf(ctx context.Context, chain digest.Digest) string {
+func (a *Adopted) SnapshotOf(ctx context.Context, chain digest.Digest) string {
 	if chain == "" {
 		return ""
 	}
-	s.once.Do(func() { s.recall(context.WithoutCancel(ctx)) })
-	name, ok := s.names.Load(chain)
+	a.once.Do(func() { a.recall(context.WithoutCancel(ctx)) })
+	name, ok := a.names.Load(chain)
 	if !ok {
 		return chain.String()
 	}
-	info, err := s.Snapshots().Stat(Namespaced(ctx), name.(string))
+	info, err := a.s.Snapshots().Stat(Namespaced(ctx), name.(string))
 	if err != nil || info.Labels[chainLabel] != chain.String() {
-		s.names.CompareAndDelete(chain, name)
+		a.names.CompareAndDelete(chain, name)
 		return chain.String()
 	}
 	return name.(string)
@@ -69,10 +71,10 @@ func (s *Store) SnapshotOf(ctx context.Context, chain digest.Digest) string {
 
 // recall reads what has been adopted before. What it can't read is not used, and
 // unpacked again where it is needed.
-func (s *Store) recall(ctx context.Context) {
-	_ = s.Snapshots().Walk(Namespaced(ctx), func(_ context.Context, info snapshots.Info) error {
+func (a *Adopted) recall(ctx context.Context) {
+	_ = a.s.Snapshots().Walk(Namespaced(ctx), func(_ context.Context, info snapshots.Info) error {
 		if chain, err := digest.Parse(info.Labels[chainLabel]); err == nil && info.Kind == snapshots.KindCommitted {
-			s.names.Store(chain, info.Name)
+			a.names.Store(chain, info.Name)
 		}
 		return nil
 	}, `labels."`+chainLabel+`"`)

@@ -62,7 +62,7 @@ type Store struct {
 
 	unpacker unpacker
 	dirs     sync.Map // chain ID → directory, of layers that are committed
-	adopted
+	*Adopted
 }
 
 // Open opens the stores below o.Root, or makes them. Only one process may do so
@@ -92,6 +92,7 @@ func Open(ctx context.Context, o Options) (_ *Store, err error) {
 		return nil, err
 	}
 	s := &Store{limits: o.Limits, ingests: filepath.Join(blobDir, "ingest")}
+	s.Adopted = &Adopted{s: s}
 	s.unpacker.s, s.unpacker.slots = s, make(chan struct{}, runtime.NumCPU())
 	defer func() {
 		if err != nil {

@@ -102,7 +102,11 @@ func (v *Verifier) Layer(ctx context.Context, layers []Layer, m Mend) (paths []s
 	if _, _, err := layer.Unpack(ctx, fresh, r, l.DiffID, o); err != nil {
 		return nil, err
 	}
-	list, err := archive.Compare(ctx, fresh, dirs[0], archive.Exactly)
+	p := archive.Exactly
+	if v.s.SnapshotOf(ctx, chain) != chain.String() {
+		p = archive.Packed // it was never unpacked
+	}
+	list, err := archive.Compare(ctx, fresh, dirs[0], p)
 	if err != nil {
 		return nil, err
 	}
