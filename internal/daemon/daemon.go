@@ -125,14 +125,16 @@ func open(ctx context.Context, c *config.Config, d *Daemon) (_ *Daemon, err erro
 	if err != nil {
 		return nil, err
 	}
-	networks, err := network.Open(ctx, networkOptions(c, db, d.bus))
+	plugins := plugin.New(plugin.Directories(c.Run))
+	opts := networkOptions(c, db, d.bus)
+	opts.Plugins = plugins
+	networks, err := network.Open(ctx, opts)
 	if err != nil {
 		return nil, err
 	}
 	d.later("networks", func(ctx context.Context) error {
 		return networks.Close(ctx, network.CloseOptions{Remove: !d.upgrading})
 	})
-	plugins := plugin.New(plugin.Directories(c.Run))
 	volumes, err := volume.Open(volume.Options{Store: db, Dir: c.Root + "/volumes", Events: d.bus, Plugins: plugins})
 	if err != nil {
 		return nil, err

@@ -37,14 +37,14 @@ type Half struct {
 	Sandbox Sandbox
 	n       *Networks
 	e       *ledger.Entry
-	sysctls map[string]string
+	r       AttachRequest
 	ns      *kernel.Namespace // nil if the sandbox has none of its own
 }
 
 // Begin does the first half of Attach. Whoever gets a Half must Close it, and
 // Detach the container if Finish does not succeed.
 func (n *Networks) Begin(ctx context.Context, r AttachRequest) (*Half, error) {
-	h := &Half{n: n, sysctls: r.Sysctls}
+	h := &Half{n: n}
 	if err := h.begin(ctx, r); err != nil {
 		return nil, networking(err)
 	}
@@ -71,9 +71,14 @@ func (h *Half) begin(ctx context.Context, r AttachRequest) error {
 	if err := n.stage.raiseFor(ctx, r); err != nil {
 		return err
 	}
-	if h.e, err = n.book.Decide(r); err != nil {
+	if r.Given, err = take(ctx, n, wishes(r)); err == nil {
+		h.e, err = n.book.Decide(r)
+	}
+	if err != nil {
+		drop(context.WithoutCancel(ctx), n, r.Given)
 		return err
 	}
+	h.r = r
 	h.Sandbox = h.e.Sandbox
 	if !h.e.HasNamespace() {
 		return nil
@@ -108,11 +113,12 @@ func (h *Half) finish(ctx context.Context) (*ledger.Entry, error) {
 		return nil, errs.New(errs.Conflict, "the network sandbox of container %s has been taken away", h.e.ID)
 	}
 	if h.ns != nil {
-		if err := h.n.stage.fill(ctx, h.ns, h.e, h.sysctls); err != nil {
-			return nil, errors.Join(err, h.n.unmake(context.WithoutCancel(ctx), h.e))
+		if err := h.n.stage.fill(ctx, h.ns, h.e, h.r); err != nil {
+			return nil, errors.Join(err, h.n.unmake(context.WithoutCancel(ctx), h.n.book.Get(h.e.ID)))
 		}
 	}
 	e := h.n.book.Complete(h.e.ID)
+	h.Sandbox = e.Sandbox
 	return e, h.n.names.Sync(ctx, h.e.ID)
 }
 
@@ -156,6 +162,7 @@ func (n *Networks) Detach(ctx context.Context, container string) error {
 	n.reaping.Go(func() {
 		defer unlock()
 		if n.stage.reap(ctx, e) == nil {
+			returnAll(ctx, n.stage, e.Links)
 			_ = n.book.Strike(container)
 		} // else it stays on the books, for Reconcile
 	})
@@ -191,6 +198,7 @@ func (n *Networks) unmake(ctx context.Context, e *ledger.Entry) error {
 	if err := errors.Join(n.stage.leave(ctx, e), n.stage.reap(ctx, e)); err != nil {
 		return err
 	}
+	returnAll(ctx, n.stage, e.Links)
 	return n.book.Strike(e.ID)
 }
 

@@ -28,15 +28,24 @@ func (n Members) Connect(ctx context.Context, r AttachRequest, ref string, setti
 	if err := n.stage.raiseFor(ctx, AttachRequest{Mode: ref}); err != nil {
 		return nil, err
 	}
-	c, err := n.book.Add(r, ref, settings)
-	if err != nil {
+	if r.Given, err = take(ctx, n.Networks, map[string]*wire.EndpointSettings{ref: settings}); err != nil {
+		drop(context.WithoutCancel(ctx), n.Networks, r.Given)
 		return nil, err
 	}
+	c, err := n.book.Add(r, ref, settings)
+	if err != nil {
+		drop(context.WithoutCancel(ctx), n.Networks, r.Given)
+		return nil, err
+	}
+	told := map[string]driver.Joined{}
 	ns, err := kernel.OpenNamespace(c.Entry.Path)
 	if err == nil {
 		defer ns.Close()
-		if err = n.stage.join(ctx, ns, c.Link); err == nil {
+		if err = n.stage.join(ctx, ns, c.Link, told); err == nil {
 			err = n.stage.move(ctx, ns, c.Moves)
+		}
+		if err == nil {
+			err = n.stage.learn(ctx, ns, r, told)
 		}
 		if err == nil && c.Entry.Rate != (wire.NetRate{}) {
 			err = n.stage.shape(ns, []driver.Endpoint{c.Link}, c.Entry.Rate)
@@ -46,11 +55,12 @@ func (n Members) Connect(ctx context.Context, r AttachRequest, ref string, setti
 		}
 	}
 	if err != nil {
-		_, back := n.part(context.WithoutCancel(ctx), r, c.Entry, c.Link.Network)
+		_, back := n.part(context.WithoutCancel(ctx), r, n.book.Get(r.ID), c.Link.Network)
 		return nil, errors.Join(err, back)
 	}
-	n.tellAll(wire.Event{Action: "connect"}, c.Entry.Endpoints[len(c.Entry.Endpoints)-1:], r.ID)
-	s := c.Entry.Sandbox
+	now := n.book.Get(r.ID)
+	n.tellAll(wire.Event{Action: "connect"}, now.Endpoints[len(now.Endpoints)-1:], r.ID)
+	s := now.Sandbox
 	return &s, nil
 }
 
@@ -94,6 +104,7 @@ func (n Members) part(ctx context.Context, r AttachRequest, e *ledger.Entry, net
 			if err := n.stage.quit(ctx, l); err != nil {
 				return nil, err
 			}
+			returnAll(ctx, n.stage, []driver.Endpoint{l})
 		}
 	}
 	c, err := n.book.Subtract(r, networkID)

@@ -33,6 +33,7 @@ import (
 	"gantry/internal/network/macvlan"
 	"gantry/internal/network/names"
 	"gantry/internal/network/nat"
+	"gantry/internal/network/remote"
 	"gantry/internal/store"
 	"gantry/internal/wire"
 )
@@ -99,6 +100,9 @@ type Options struct {
 	// HostGateway is what "host-gateway" stands for; by default the default
 	// network's gateway.
 	HostGateway netip.Addr
+	// Plugins reaches the drivers of networks and addresses that are other programs;
+	// nil: there are none.
+	Plugins remote.Caller
 	// Keeper has the supervisors of containers hold the sockets on which names
 	// are asked for, so that questions wait for the next daemon; may be nil.
 	Keeper names.Keeper
@@ -163,6 +167,10 @@ func Open(ctx context.Context, o Options) (_ *Networks, err error) {
 		return nil, err
 	}
 	namespace := func(owner string) string { return filepath.Join(n.book.NamespaceDir(), owner) }
+	s.plugins = o.Plugins
+	s.plugin = func(name string) *remote.Driver {
+		return &remote.Driver{Name: name, Caller: o.Plugins, Host: host, Namespace: namespace}
+	}
 	s.drivers = map[string]driver.Driver{
 		"bridge": s.bridge, macvlan.Macvlan: macvlan.New(host, macvlan.Macvlan, namespace), macvlan.IPvlan: macvlan.New(host, macvlan.IPvlan, namespace),
 	}
@@ -186,6 +194,9 @@ func localBlock() netip.Prefix {
 func (o Options) withDefaults() Options {
 	if o.Bridge == "" {
 		o.Bridge = ledger.InstanceName("gantry0", o.Instance)
+	}
+	if o.Plugins == nil {
+		o.Plugins = noPlugins{}
 	}
 	if !o.HostIP.IsValid() {
 		o.HostIP = netip.IPv4Unspecified()
@@ -261,15 +272,22 @@ func (n *Networks) Create(ctx context.Context, c wire.NetworkCreate) (wire.Netwo
 	if err != nil {
 		return wire.NetworkCreated{}, err
 	}
-	w, err := n.book.Create(c, routes)
+	if err := known(ctx, n.stage, c.Driver); err != nil {
+		return wire.NetworkCreated{}, err
+	}
+	pools, undo, err := acquire(ctx, n.stage.plugins, &c)
 	if err != nil {
 		return wire.NetworkCreated{}, err
 	}
-	if w.Driver != "bridge" { // whether it can be is found out by making it
-		if err := n.stage.raise(ctx, w.ID); err != nil {
-			_, back := n.book.Delete(w.ID, func(w ledger.Record) error { return n.stage.lower(context.WithoutCancel(ctx), w) })
-			return wire.NetworkCreated{}, errors.Join(err, back)
-		}
+	w, err := n.book.Create(c, routes, pools...)
+	if err != nil {
+		undo()
+		return wire.NetworkCreated{}, err
+	}
+	if err := begin(ctx, n.stage, w); err != nil {
+		_, back := n.book.Delete(w.ID, func(w ledger.Record) error { return n.stage.lower(context.WithoutCancel(ctx), w) })
+		undo()
+		return wire.NetworkCreated{}, errors.Join(err, back)
 	}
 	n.tell(wire.Event{Action: "create"}, w, "")
 	return wire.NetworkCreated{ID: w.ID}, nil
@@ -293,7 +311,7 @@ func (n *Networks) completed(c wire.NetworkCreate) (wire.NetworkCreate, error) {
 func (n *Networks) Remove(ctx context.Context, ref string) error {
 	ctx = context.WithoutCancel(ctx) // half a removal helps nobody
 	w, err := n.book.Delete(ref, func(w ledger.Record) error {
-		if err := n.stage.lower(ctx, w); err != nil {
+		if err := finish(ctx, n.stage, w); err != nil {
 			return fmt.Errorf("remove network %s: %w", w.Name, err)
 		}
 		return nil

@@ -15,6 +15,7 @@ import (
 	"gantry/internal/network/driver"
 	"gantry/internal/network/kernel"
 	"gantry/internal/network/ledger"
+	"gantry/internal/network/remote"
 	"gantry/internal/wire"
 )
 
@@ -24,7 +25,9 @@ type stage struct {
 	host      *kernel.Host
 	book      *ledger.Book
 	bridge    *bridge.Driver
-	drivers   map[string]driver.Driver
+	drivers   map[string]driver.Driver // ours
+	plugins   remote.Caller
+	plugin    func(name string) *remote.Driver
 	noForward bool
 	mark      string // of links whose name does not tell whose they are
 
@@ -88,9 +91,9 @@ func (s *stage) raise(ctx context.Context, id string) error {
 		}
 	}
 	adopted, _ := s.book.On(id)
-	if err := s.drivers[w.Driver].Ensure(ctx, w.Plan(), adopted); err != nil {
+	if err := s.named(w.Driver).Ensure(ctx, w.Plan(), adopted); err != nil {
 		if len(adopted) == 0 {
-			err = errors.Join(err, s.drivers[w.Driver].Remove(context.WithoutCancel(ctx), w.Plan()))
+			err = errors.Join(err, s.named(w.Driver).Remove(context.WithoutCancel(ctx), w.Plan()))
 		}
 		return err
 	}
@@ -102,7 +105,10 @@ func (s *stage) raise(ctx context.Context, id string) error {
 // not the user's wish and someone else has taken it since it was chosen: another
 // daemon of this host, or a VPN.
 func (s *stage) relocate(w ledger.Record) (ledger.Record, error) {
-	if _, err := s.host.Index(w.Link); err == nil || !w.Chosen {
+	if w.Driver != "bridge" || !w.Chosen {
+		return w, nil
+	}
+	if _, err := s.host.Index(w.Link); err == nil {
 		return w, nil
 	}
 	routes, err := s.host.Routes()
@@ -137,7 +143,7 @@ func (s *stage) lower(ctx context.Context, w ledger.Record) error {
 	if _, users := s.book.On(w.ID); users > 0 || !s.up.has(w.ID) {
 		return nil
 	}
-	if err := s.drivers[w.Driver].Remove(ctx, w.Plan()); err != nil {
+	if err := s.named(w.Driver).Remove(ctx, w.Plan()); err != nil {
 		return err
 	}
 	s.up.drop(w.ID)
@@ -145,22 +151,39 @@ func (s *stage) lower(ctx context.Context, w ledger.Record) error {
 }
 
 // fill makes the endpoints of a decided sandbox in its namespace.
-func (s *stage) fill(ctx context.Context, ns *kernel.Namespace, e *ledger.Entry, sysctls map[string]string) error {
+func (s *stage) fill(ctx context.Context, ns *kernel.Namespace, e *ledger.Entry, r AttachRequest) error {
+	told := map[string]driver.Joined{}
 	for _, l := range e.Links {
-		if err := s.join(ctx, ns, l); err != nil {
-			return err
+		if err := s.join(ctx, ns, l, told); err != nil {
+			return errors.Join(err, s.learn(ctx, ns, r, told)) // for whoever removes them
 		}
+	}
+	if err := s.learn(ctx, ns, r, told); err != nil {
+		return err
 	}
 	if e.Rate != (wire.NetRate{}) {
 		if err := s.shape(ns, e.Links, e.Rate); err != nil {
 			return err
 		}
 	}
-	return applySysctls(ns, sysctls)
+	return applySysctls(ns, r.Sysctls)
 }
 
-// join makes one endpoint, raising its network if need be.
-func (s *stage) join(ctx context.Context, ns *kernel.Namespace, l driver.Endpoint) error {
+// learn writes down what drivers have told, and sets the default routes by it.
+func (s *stage) learn(ctx context.Context, ns *kernel.Namespace, r AttachRequest, told map[string]driver.Joined) error {
+	if len(told) == 0 {
+		return nil
+	}
+	c, err := ledger.Learn(s.book, r, told)
+	if err != nil {
+		return err
+	}
+	return s.move(ctx, ns, c.Moves)
+}
+
+// join makes one endpoint, raising its network if need be, and adds to told what
+// its driver has to tell.
+func (s *stage) join(ctx context.Context, ns *kernel.Namespace, l driver.Endpoint, told map[string]driver.Joined) error {
 	w, err := s.book.Network(l.Network)
 	if err != nil {
 		return err
@@ -168,7 +191,16 @@ func (s *stage) join(ctx context.Context, ns *kernel.Namespace, l driver.Endpoin
 	if err := s.raise(ctx, w.ID); err != nil {
 		return err
 	}
-	return s.drivers[w.Driver].Join(ctx, ns, l)
+	d := s.named(w.Driver)
+	t, ok := d.(driver.Teller)
+	if !ok {
+		return d.Join(ctx, ns, l)
+	}
+	j, err := t.JoinAndTell(ctx, ns, l)
+	if err == nil {
+		told[l.Network] = j
+	}
+	return err
 }
 
 func applySysctls(ns *kernel.Namespace, sysctls map[string]string) error {
@@ -252,10 +284,10 @@ func (s *stage) move(ctx context.Context, ns *kernel.Namespace, moves []ledger.M
 
 // driver returns who makes endpoints like l.
 func (s *stage) driver(l driver.Endpoint) driver.Driver {
-	if d := s.drivers[l.Driver]; d != nil {
-		return d
+	if l.Driver == "" {
+		return s.bridge
 	}
-	return s.bridge
+	return s.named(l.Driver)
 }
 
 // links returns the bridges and the veth pairs of this daemon. A pair that is

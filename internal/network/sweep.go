@@ -85,6 +85,9 @@ func owned(n *Networks, counts func(*ledger.Entry) bool) []Resource {
 	for _, w := range n.book.Networks() {
 		if n.stage.up.has(w.ID) {
 			up = true
+			if w.Link == "" {
+				continue // another program's affair
+			}
 			out = append(out, Resource{KindLink, w.Link, w.Name})
 		}
 	}

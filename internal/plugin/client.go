@@ -161,3 +161,7 @@ func answer(method string, status int, data []byte, out any) error {
 	}
 	return nil
 }
+
+// Refusal is the HTTP status of the answer; callers that must not import this
+// package tell a refusal by it.
+func (r *Refused) Refusal() int { return r.Status }

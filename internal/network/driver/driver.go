@@ -33,6 +33,8 @@ type Network struct {
 	Isolated bool // containers do not reach each other
 	NAT      bool // containers reach elsewhere under the host's address
 	Foreign  bool // the link is the administrator's: used, never made nor removed
+	// Options are the user's; drivers that are other programs get them as they are.
+	Options map[string]string
 	// Parentless networks stand on a link that leads nowhere.
 	Parentless bool
 	// Kind is what is particular to a driver: the mode of macvlan and ipvlan.
@@ -52,6 +54,7 @@ const (
 
 // Endpoint is one container's end of a network.
 type Endpoint struct {
+	ID        string `json:",omitempty"` // of the endpoint
 	Owner     string // container ID
 	Network   string // network ID
 	Interface string // name in the container
@@ -65,6 +68,12 @@ type Endpoint struct {
 	Gateway  netip.Addr
 	Gateway6 netip.Addr
 	Ports    []nat.Port
+	// The rest is for drivers that are other programs: the user's options, the
+	// ports, and what the link is called while it is on the host.
+	Options map[string]string `json:",omitempty"`
+	Expose  []Publication     `json:",omitempty"`
+	Publish []Publication     `json:",omitempty"`
+	Source  string            `json:",omitempty"`
 	// Sysctls of the interface: "net.ipv4.conf.IFNAME.log_martians" with the
 	// name put in.
 	Sysctls map[string]string `json:",omitempty"`

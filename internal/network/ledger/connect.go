@@ -48,7 +48,7 @@ func (b *state) add(r AttachRequest, ref string, settings *wire.EndpointSettings
 	e := *old
 	e.Mode = ModeLinks // one that was without any network has this one
 	e.Endpoints, e.Links = slices.Clone(old.Endpoints), slices.Clone(old.Links)
-	if err := b.decideLink(&e, wish{w, settings}); err != nil {
+	if err := b.decideLink(&e, wish{w, settings, r.Given[w.rec.ID]}); err != nil {
 		return Change{}, err
 	}
 	moves, err := b.elect(&e, r)

@@ -20,11 +20,13 @@ import (
 // texts: errs.Conflict for a name that is taken, errs.Denied for an overlap or a
 // predefined name, errs.NotFound for an unknown driver, errs.Invalid for what
 // can't be.
-func (b *Book) Create(c wire.NetworkCreate, routes []netip.Prefix) (Record, error) {
+// poolIDs are an address plugin's names for the subnets that c names.
+func (b *Book) Create(c wire.NetworkCreate, routes []netip.Prefix, poolIDs ...string) (Record, error) {
 	r, err := requested(c)
 	if err != nil {
 		return r, err
 	}
+	r.PoolIDs = poolIDs
 	adoptLink(b, &r)
 	b.writing.Lock()
 	defer b.writing.Unlock()
@@ -50,12 +52,8 @@ func requested(c wire.NetworkCreate) (Record, error) {
 	r.Internal, r.Attachable, r.IPAM.Options = c.Internal, c.Attachable, nil
 	if c.IPAM != nil {
 		r.IPAM.Options = c.IPAM.Options
-		switch c.IPAM.Driver {
-		case "", "default":
-		case "null":
-			r.IPAM.Driver = "null"
-		default:
-			return r, errs.New(errs.NotFound, "plugin %q not found", c.IPAM.Driver)
+		if c.IPAM.Driver != "" {
+			r.IPAM.Driver = c.IPAM.Driver
 		}
 		r.IPAM.Config = c.IPAM.Config
 	}
@@ -102,8 +100,6 @@ func checkRequest(c wire.NetworkCreate, driver string) error {
 		return errs.New(errs.Invalid, "IPv4 or IPv6 must be enabled")
 	case c.ConfigOnly || c.ConfigFrom != nil:
 		return errs.New(errs.Unsupported, "config-only networks are not supported by this version of Gantry")
-	case driver != driverBridge && driver != driverMacvlan && driver != driverIPvlan:
-		return errs.New(errs.NotFound, "plugin %q not found", driver)
 	}
 	return nil
 }
@@ -124,7 +120,7 @@ func (b *state) admit(r *Record, routes []netip.Prefix) error {
 			return err
 		}
 	}
-	if r.IPAM.Driver == "null" {
+	if r.IPAM.Driver == "null" || r.RemoteIPAM() {
 		return nil
 	}
 	others := b.subnets("")

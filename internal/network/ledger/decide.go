@@ -68,6 +68,7 @@ func elsewhere(r AttachRequest) bool {
 type wish struct {
 	net      *network
 	settings *wire.EndpointSettings
+	given    Given
 }
 
 // wishes resolves the networks of a request: the mode's first, then the others
@@ -84,7 +85,7 @@ func (b *state) wishes(r AttachRequest) ([]wish, error) {
 	case len(refs) == 0 && err != nil:
 		return nil, err
 	case len(refs) == 0:
-		return []wish{{first, &wire.EndpointSettings{}}}, nil
+		return []wish{{first, &wire.EndpointSettings{}, r.Given[first.rec.ID]}}, nil
 	}
 	var out []wish
 	for _, ref := range refs {
@@ -105,9 +106,9 @@ func (b *state) wishes(r AttachRequest) ([]wish, error) {
 		case !w.rec.Linked():
 			return nil, errs.New(errs.Invalid, "container cannot be connected to multiple networks with one of the networks in private (none) mode")
 		case w == first:
-			out = slices.Insert(out, 0, wish{w, set})
+			out = slices.Insert(out, 0, wish{w, set, r.Given[w.rec.ID]})
 		default:
-			out = append(out, wish{w, set})
+			out = append(out, wish{w, set, r.Given[w.rec.ID]})
 		}
 	}
 	return out, nil

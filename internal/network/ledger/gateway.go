@@ -33,7 +33,10 @@ func (b *state) elect(e *Entry, r AttachRequest) ([]Move, error) {
 		to = g6
 	}
 	if to >= 0 && b.networks[e.Links[to].Network].rec.Driver != driverBridge {
-		b.unpublish(e) // its driver publishes nothing
+		b.unpublish(e) // that is not for our packet rules
+		if l := &e.Links[to]; b.networks[l.Network].rec.Remote() {
+			l.Expose, l.Publish = publications(r)
+		}
 	} else if to >= 0 {
 		if err := b.movePorts(e, to, r); err != nil {
 			return nil, fmt.Errorf("driver failed programming external connectivity on endpoint %s (%s): %w", e.Name, e.Endpoints[to].ID, err)

@@ -26,7 +26,10 @@ const (
 func (b *state) decideLink(s *Entry, w wish) (err error) {
 	rec := &w.net.rec
 	e := Endpoint{NetworkID: rec.ID, NetworkName: rec.Name, ID: id.New(), Priority: w.settings.GwPriority}
-	l := driver.Endpoint{Owner: s.ID, Network: rec.ID, Driver: rec.Driver}
+	l := driver.Endpoint{ID: e.ID, Owner: s.ID, Network: rec.ID, Driver: rec.Driver}
+	if rec.Remote() {
+		l.Options = w.settings.DriverOpts
+	}
 	if rec.Driver == driverBridge {
 		l.HostLink = freeHostLink(s)
 	}
@@ -57,8 +60,13 @@ func (b *state) decideLink(s *Entry, w wish) (err error) {
 			l.Addr6 = p
 		}
 	}
+	if w.given.IPv4.IsValid() || w.given.IPv6.IsValid() {
+		l.Addr, l.Addr6 = w.given.IPv4, w.given.IPv6
+	}
 	e.IPv4, e.IPv6 = l.Addr, l.Addr6
-	if !rec.sharesMAC() || len(w.settings.MacAddress) > 0 {
+	if len(w.given.MAC) > 0 {
+		l.MAC, e.MAC = w.given.MAC, w.given.MAC.String()
+	} else if !rec.sharesMAC() && !rec.Remote() || len(w.settings.MacAddress) > 0 {
 		l.MAC = mac(w.settings, l, e.ID)
 		e.MAC = net.HardwareAddr(l.MAC).String()
 	}

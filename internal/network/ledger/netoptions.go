@@ -100,6 +100,9 @@ func checkBridge(r *Record) error {
 // nameLink gives the record the name of its link: the bridge, or the parent of
 // its containers' links.
 func (r *Record) nameLink() error {
+	if r.Remote() {
+		return nil // the driver's affair
+	}
 	if r.Driver != driverBridge {
 		r.Link = r.Options[optParent]
 		if r.Link == "" {
@@ -147,7 +150,7 @@ func (r *Record) ownsGateway() bool { return r.Driver != driverMacvlan && r.Driv
 // held.
 func (b *state) admitParent(r *Record) error {
 	for _, w := range b.networks {
-		if w.rec.Link != r.Link || w.rec.Driver == driverBridge || !w.rec.Linked() {
+		if r.Link == "" || w.rec.Link != r.Link || w.rec.Driver == driverBridge || !w.rec.Linked() {
 			continue
 		}
 		if w.rec.Driver != r.Driver {

@@ -27,6 +27,8 @@ type Record struct {
 	// Foreign is true if the link was there before the network: it is used and
 	// left.
 	Foreign bool `json:",omitempty"`
+	// PoolIDs are an address plugin's names for the subnets of IPAM.Config.
+	PoolIDs []string `json:",omitempty"`
 }
 
 var bucket = store.NewBucket[Record]("networks")
@@ -60,7 +62,8 @@ func (r *Record) Plan() driver.Network {
 		Isolated: isFalse(r.Options[optICC]), NAT: !isFalse(r.Options[optMasq]),
 		Mode4: driver.GatewayMode(r.Options[optMode4]), Mode6: driver.GatewayMode(r.Options[optMode6]),
 		Trusted: split(r.Options[optTrusted], ":"), Kind: r.kind(),
-		Parentless: r.Driver != driverBridge && r.Options[optParent] == "",
+		Parentless: (r.Driver == driverMacvlan || r.Driver == driverIPvlan) && r.Options[optParent] == "",
+		Options:    r.Options,
 	}
 	if v, err := strconv.Atoi(r.Options[optMTU]); err == nil {
 		p.MTU = v
@@ -109,7 +112,7 @@ func isFalse(s string) bool { b, err := strconv.ParseBool(s); return err == nil 
 // pools returns the addresses of the record's subnets.
 func (r *Record) pools() (out [2]*ipam.Pool) {
 	for family := range out {
-		if c, ok := r.subnet(family); ok && r.IPAM.Driver != "null" {
+		if c, ok := r.subnet(family); ok && r.IPAM.Driver != "null" && !r.RemoteIPAM() {
 			out[family] = ipam.New(poolConfig(c))
 		}
 	}

@@ -54,6 +54,8 @@ type AttachRequest struct {
 	Sysctls map[string]string
 	// Rate bounds the traffic of each endpoint.
 	Rate wire.NetRate
+	// Given are addresses that other programs have given out, by network ID.
+	Given map[string]Given
 	// Namespace is the path of a network namespace to take, of a user
 	// namespace that is not the host's; empty for a fresh one.
 	Namespace string
