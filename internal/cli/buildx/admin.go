@@ -1,7 +1,6 @@
 package buildx
 
 import (
-	"errors"
 	"fmt"
 
 	"github.com/spf13/cobra"
@@ -16,11 +15,5 @@ func (a *App) versionCommand() *cobra.Command {
 	return leaf("version", "Show buildx version information", atMost(0), func(*cobra.Command, []string) error {
 		fmt.Fprintf(a.Out, "gantry-buildx %s %s\n", a.version.Version, a.version.Commit)
 		return nil
-	})
-}
-
-func (a *App) bakeCommand() *cobra.Command {
-	return leaf("bake [OPTIONS] [TARGET...]", "Build from a file", cobra.ArbitraryArgs, func(*cobra.Command, []string) error {
-		return errors.New("bake: not supported by this version of Gantry")
 	})
 }

@@ -15,6 +15,7 @@ import (
 	"os/signal"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"syscall"
 
 	"github.com/moby/buildkit/client"
@@ -42,6 +43,23 @@ type App struct {
 	target  conf.Target
 	api     *api.Client
 	bk      *client.Client
+	dialer  dialer
+}
+
+// dialer remembers that nobody was there: BuildKit's client only has the text.
+type dialer struct {
+	*api.Client
+	failed atomic.Pointer[api.ConnectError]
+}
+
+// Upgrade is solve.Dialer's.
+func (d *dialer) Upgrade(ctx context.Context, proto string, r api.Request) (*api.Conn, error) {
+	conn, err := d.Client.Upgrade(ctx, proto, r)
+	var c *api.ConnectError
+	if errors.As(err, &c) {
+		d.failed.Store(c)
+	}
+	return conn, err
 }
 
 // builderName is the only builder there is: the daemon.
@@ -209,7 +227,8 @@ func (a *App) buildkit(ctx context.Context) (*client.Client, error) {
 	if err != nil {
 		return nil, err
 	}
-	a.bk, err = solve.Connect(ctx, d)
+	a.dialer.Client = d
+	a.bk, err = solve.Connect(ctx, &a.dialer)
 	return a.bk, err
 }
 
@@ -241,6 +260,9 @@ func (a *App) exit(err error) int {
 		return 0
 	case errors.As(err, &quiet):
 		return quiet.code
+	}
+	if c := a.dialer.failed.Load(); c != nil && !errors.Is(err, context.Canceled) {
+		err = c
 	}
 	printError(a.Err, err)
 	return exitCode(err)

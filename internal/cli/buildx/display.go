@@ -44,7 +44,7 @@ type job struct {
 	name    string // of bake's target, "" for the only build
 	req     solve.Request
 	explain bool
-	after   []int // builds that must have ended before
+	links   map[string]int // contexts that are results of other jobs
 	result  solve.Result
 }
 
@@ -90,25 +90,23 @@ func (a *App) start(ctx context.Context, mode progressui.DisplayMode, jobs []job
 	return out, frontendError(err)
 }
 
-// solveAll runs builds side by side, those that need another one's result after
-// it.
+// solveAll runs builds side by side. One whose result others need stays until
+// they have ended.
 func (a *App) solveAll(ctx context.Context, c *client.Client, jobs []job, notes []*notebook, all chan<- *client.SolveStatus) error {
 	eg, ctx := errgroup.WithContext(ctx)
-	done := make([]chan struct{}, len(jobs))
-	for i := range done {
-		done[i] = make(chan struct{})
-	}
 	in := &sharedInput{r: a.In}
+	shares := newShares(jobs)
 	for i := range jobs {
 		notes[i] = newNotebook(jobs[i])
 		eg.Go(func() error {
+			defer shares.ended(jobs[i])
 			j := &jobs[i]
-			for _, k := range j.after {
-				select {
-				case <-done[k]:
-				case <-ctx.Done():
-					return context.Cause(ctx)
+			for name, k := range j.links {
+				l, err := shares[k].get(ctx)
+				if err != nil {
+					return err
 				}
+				j.req.Links[name] = l
 			}
 			ch := make(chan *client.SolveStatus)
 			piped := make(chan struct{})
@@ -120,20 +118,84 @@ func (a *App) solveAll(ctx context.Context, c *client.Client, jobs []job, notes 
 				}
 			}()
 			env := solve.Env{In: in, Out: a.Out, Proxy: a.config().ProxyEnv(a.target.Host), Auth: a.config(), Lookup: os.LookupEnv, Watch: notes[i].watch}
+			if shares[i] != nil {
+				env.Share = shares[i].give
+			}
 			res, err := solve.Run(ctx, c, j.req, env, ch)
 			<-piped
 			j.result = res
-			if err != nil {
-				if j.name != "" {
-					return fmt.Errorf("target %s: %w", j.name, err)
-				}
-				return err
+			if err != nil && j.name != "" {
+				err = fmt.Errorf("target %s: %w", j.name, err)
 			}
-			close(done[i])
-			return nil
+			return err
 		})
 	}
 	return eg.Wait()
+}
+
+// share is a build's result on its way to the builds that need it.
+type share struct {
+	link  chan *solve.Link
+	users sync.WaitGroup
+	got   *solve.Link
+	once  sync.Mutex
+}
+
+type shares []*share
+
+// newShares makes one for each job that another one needs.
+func newShares(jobs []job) shares {
+	out := make(shares, len(jobs))
+	for i := range jobs {
+		if len(jobs[i].links) > 0 && jobs[i].req.Links == nil {
+			jobs[i].req.Links = map[string]*solve.Link{}
+		}
+		for _, k := range jobs[i].links {
+			if out[k] == nil {
+				out[k] = &share{link: make(chan *solve.Link, 1)}
+			}
+			out[k].users.Add(1)
+		}
+	}
+	return out
+}
+
+// ended lets the builds go whose results j has used.
+func (s shares) ended(j job) {
+	for _, k := range j.links {
+		s[k].users.Done()
+	}
+}
+
+// get waits for the result.
+func (s *share) get(ctx context.Context) (*solve.Link, error) {
+	s.once.Lock()
+	defer s.once.Unlock()
+	if s.got != nil {
+		return s.got, nil
+	}
+	select {
+	case s.got = <-s.link:
+		return s.got, nil
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	}
+}
+
+// give hands the result over and waits until nobody needs it.
+func (s *share) give(ctx context.Context, l *solve.Link) error {
+	s.link <- l
+	done := make(chan struct{})
+	go func() {
+		s.users.Wait()
+		close(done)
+	}()
+	select {
+	case <-done:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
 }
 
 // sharedInput gives standard input to the first build that reads it.

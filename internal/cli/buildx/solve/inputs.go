@@ -239,7 +239,13 @@ func (b *builder) namedContexts() error {
 	}
 	slices.Sort(names)
 	for _, n := range names {
-		if err := b.namedContext(n, b.req.Contexts[n]); err != nil {
+		var err error
+		if l := b.req.Links[n]; l != nil {
+			err = b.linked(n, l)
+		} else {
+			err = b.namedContext(n, b.req.Contexts[n])
+		}
+		if err != nil {
 			return err
 		}
 	}

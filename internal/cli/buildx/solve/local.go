@@ -6,6 +6,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"strings"
 
 	"github.com/tonistiigi/fsutil"
 	"github.com/tonistiigi/fsutil/types"
@@ -96,8 +97,8 @@ type oneFile struct {
 }
 
 // Walk is FS's.
-func (o oneFile) Walk(_ context.Context, _ string, fn fs.WalkDirFunc) error {
-	if o.name == "" {
+func (o oneFile) Walk(_ context.Context, target string, fn fs.WalkDirFunc) error {
+	if t := strings.Trim(target, "/"); o.name == "" || t != "" && t != "." && t != o.name {
 		return nil
 	}
 	return fn(o.name, &fsutil.DirEntryInfo{Stat: &types.Stat{Path: o.name, Mode: 0o644, Size: int64(len(o.data))}}, nil)

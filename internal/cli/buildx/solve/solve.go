@@ -26,6 +26,7 @@ type Request struct {
 	Inline     string // the Dockerfile itself, instead of Dockerfile
 
 	Contexts      map[string]string // named contexts
+	Links         map[string]*Link  // named contexts that are other builds' results
 	Args, Labels  map[string]string
 	Tags          []string
 	Platforms     []string
@@ -57,6 +58,9 @@ type Env struct {
 	Lookup func(string) (string, bool) // of the environment
 	// Watch, if set, sees what is read of each local context.
 	Watch func(name, dir string) Watcher
+	// Share, if set, is given the result for other builds, which need it
+	// until it returns.
+	Share func(context.Context, *Link) error
 }
 
 // Result is what a build left.
@@ -95,6 +99,10 @@ func Run(ctx context.Context, c *client.Client, r Request, env Env, ch chan *cli
 	res := Result{Source: b.source, Name: b.so.FrontendAttrs["filename"]}
 	if r.Call.Name != "" {
 		return b.call(ctx, c, res, ch)
+	}
+	if env.Share != nil {
+		res, err := b.share(ctx, c, res, ch)
+		return res, errors.Join(err, b.outErr())
 	}
 	out, err := c.Solve(ctx, nil, b.so, ch)
 	if err != nil {
@@ -171,7 +179,11 @@ func (b *builder) call(ctx context.Context, c *client.Client, res Result, ch cha
 	frontend := b.so.Frontend
 	b.so.Internal = true
 	ask := func(ctx context.Context, gw gateway.Client) (*gateway.Result, error) {
-		out, err := gw.Solve(ctx, gateway.SolveRequest{Frontend: frontend, FrontendOpt: attrs, FrontendInputs: nil})
+		r, err := b.request(ctx, frontend)
+		if err != nil {
+			return nil, err
+		}
+		out, err := gw.Solve(ctx, r)
 		if err != nil {
 			return nil, err
 		}
