@@ -39,7 +39,7 @@ func (b *Builder) Solve(ctx context.Context, r Request, status chan *Status) (*R
 		return nil, err
 	}
 	defer c.Close()
-	ctx, done, err := b.begin(ctx, r.ID)
+	ctx, done, err := b.Begin(ctx, r.ID)
 	if err != nil {
 		close(status)
 		return nil, err
@@ -48,8 +48,9 @@ func (b *Builder) Solve(ctx context.Context, r Request, status chan *Status) (*R
 	return c.Solve(ctx, nil, r.Options, status)
 }
 
-// begin makes a build known to Cancel.
-func (r *running) begin(ctx context.Context, id string) (context.Context, func(), error) {
+// Begin makes a build known to Cancel, which ends the context that it returns.
+// done must be called.
+func (r *running) Begin(ctx context.Context, id string) (_ context.Context, done func(), _ error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	if id == "" {
 		return ctx, func() { cancel(nil) }, nil

@@ -237,7 +237,7 @@ func (d *Daemon) openServer(ctx context.Context, p parts, sys *about, doc *docto
 		Lifecycle: d.engine, States: d.engine, Views: d.engine, Streams: d.engine, Execs: d.engine, Files: d.engine, Changes: d.engine, Checkpoints: d.engine.Checkpoints,
 		Images: imageAPI{p.images}, Archives: imageArchives{p.images, registry}, Registry: registry, Tools: imageTools{p.images, registry}, Networks: p.networks, Members: d.engine.Members, Volumes: volumeAPI{p.volumes}, Transfers: volume.Transfers{Volumes: p.volumes},
 		System: sys, Events: d.bus, Doctor: examiner{doc}, Why: explainer{d.engine, p.networks},
-		Disk: du, Jobs: jobs, Pins: p.images, Builder: d.builder,
+		Disk: du, Jobs: jobs, Pins: p.images, Builder: d.builder, Builds: d.classicBuilder(p, registry),
 		Product: "Docker/" + version.Engine + " (linux)", Driver: p.images.content.Layout().Driver,
 		Experimental: d.config.Load().Experimental, Log: d.log,
 		Authorizer: authorizer{p.plugins, d.config.Load}, Answered: meter{d}.answered, Profiler: d.profiler, Upgrades: upgrades{d},

@@ -62,6 +62,7 @@ type Options struct {
 	Transfers Transfers
 	Pins      Pins
 	Builder   Builder
+	Builds    Builds
 	// Authorizer decides about every request; nil for nobody.
 	Authorizer Authorizer
 	// Checkpoints are served if Experimental is set.
@@ -130,6 +131,7 @@ func (s *Server) route(visible func(wire.Event) bool) {
 		debugging(o.Profiler),
 		(&disk{o.Disk, o.Pins}).routes(),
 		(&builder{o.Builder}).routes(s.ctx),
+		buildRoutes(o.Builds),
 		(&imageTools{o.Tools}).routes(),
 		(&jobs{o.Jobs}).routes(),
 	))

@@ -18,7 +18,6 @@ func unbuilt() []route {
 		}}
 	}
 	list := []route{
-		missing("POST", "/build", "image build"),
 		missing("GET", "/swarm/unlockkey", "swarm"),
 		{method: "GET", pattern: "/plugins", serve: noPlugins},
 		missing("GET", "/plugins/privileges", "plugin install"),

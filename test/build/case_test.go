@@ -14,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/klauspost/compress/zstd"
 	"golang.org/x/tools/txtar"
 )
 
@@ -168,6 +169,11 @@ func pack(t testing.TB, path string, files []txtar.File) {
 		must(t, err)
 		must(t, z.Close())
 		data = out.Bytes()
+	case ".zst":
+		z, err := zstd.NewWriter(nil)
+		must(t, err)
+		data = z.EncodeAll(data, nil)
+		must(t, z.Close())
 	case ".bz2", ".xz":
 		cmd := exec.Command(map[string]string{".bz2": "bzip2", ".xz": "xz"}[filepath.Ext(path)], "-c")
 		cmd.Stdin = &buf

@@ -36,9 +36,11 @@ import (
 
 // Options is what a Builder works with.
 type Options struct {
-	// Connect returns a client of the controller, which stays open.
+	// Connect returns a client of the controller, to be closed.
 	Connect func(ctx context.Context) (*client.Client, error)
-	Dir     string // for contexts; it exists
+	// Begin makes a build known by its ID, to those who cancel builds.
+	Begin func(ctx context.Context, id string) (_ context.Context, done func(), _ error)
+	Dir   string // for contexts; it exists
 	// Limits of what a compressed context may unpack to.
 	Limits layer.Limits
 	// Fetch opens what is at an http or https address.
@@ -79,6 +81,11 @@ func (b *Builder) Build(ctx context.Context, r wire.BuildRequest, body io.Reader
 	if err != nil {
 		return err
 	}
+	ctx, done, err := b.Begin(ctx, r.ID)
+	if err != nil {
+		return err
+	}
+	defer done()
 	j := &job{b: b, r: &r, attrs: opts, names: names, tell: tell}
 	if r.BuildKit && r.Remote == clientSession {
 		return j.trace(ctx)

@@ -103,6 +103,7 @@ func (j *job) clone(ctx context.Context) error {
 	}
 	r, w := io.Pipe()
 	go func() {
+		defer c.Close()
 		_, err := c.Solve(ctx, def, client.SolveOpt{Exports: []client.ExportEntry{{
 			Type: client.ExporterTar, Output: func(map[string]string) (io.WriteCloser, error) { return keepOpen{w}, nil },
 		}}}, nil)

@@ -28,6 +28,7 @@ func (j *job) solve(ctx context.Context, status func(*client.SolveStatus)) (map[
 	if err != nil {
 		return nil, err
 	}
+	defer c.Close()
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	sessionID := j.r.Session

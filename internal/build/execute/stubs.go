@@ -43,10 +43,14 @@ func stubs(in launch.Input, above bool) func() {
 	var list []stub
 	times := map[string]unix.Timespec{}
 	for _, t := range targets {
+		first := len(list)
 		for t != "/" && view.Missing(t) {
 			s := stub{path.Dir(t), path.Base(t)}
 			dir, was, ok := view.Resolve(s.dir)
-			if ok {
+			if ok { // those below it are there too, whatever links led to it
+				for i := first; i < len(list); i++ {
+					list[i].dir = path.Join(dir, strings.TrimPrefix(list[i].dir, s.dir))
+				}
 				s.dir, times[dir] = dir, was
 			}
 			list = append(list, s)
