@@ -20,7 +20,7 @@ const (
 // attrs says a request in the words of the Dockerfile frontend, as far as it
 // has words for it. Formats: BuildKit, docs/reference/dockerfile.
 func attrs(r *wire.BuildRequest) (map[string]string, error) {
-	a := map[string]string{"filename": r.Dockerfile, "image-resolve-mode": "local"}
+	a := map[string]string{"image-resolve-mode": "local"}
 	set := func(key, value string) {
 		if value != "" {
 			a[key] = value
@@ -31,6 +31,7 @@ func attrs(r *wire.BuildRequest) (map[string]string, error) {
 			a[key] = strconv.FormatInt(n, 10)
 		}
 	}
+	set("filename", r.Dockerfile)
 	set("target", r.Target)
 	set("cgroup-parent", r.CgroupParent)
 	set("cpusetcpus", r.CPUSetCPUs)

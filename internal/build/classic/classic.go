@@ -95,13 +95,16 @@ func (b *Builder) Build(ctx context.Context, r wire.BuildRequest, body io.Reader
 	}
 	defer j.files.close()
 	if r.BuildKit {
+		if _, err := j.dockerfile(); err != nil {
+			return err
+		}
 		return j.trace(ctx)
 	}
 	text, err := j.dockerfile()
 	if err != nil {
 		return err
 	}
-	s, err := parse(text, dialect{file: j.attrs["filename"], target: r.Target, args: r.Args, labels: r.Labels})
+	s, err := parse(text, dialect{file: j.file, target: r.Target, args: r.Args, labels: r.Labels})
 	if err != nil {
 		return err
 	}
@@ -134,6 +137,7 @@ type job struct {
 	attrs map[string]string
 	names []string // in full
 	files *tarFS
+	file  string // the Dockerfile's name
 	tell  func(wire.BuildMessage) error
 	gone  error // why the client can't be told any more
 }
@@ -169,7 +173,7 @@ func (j *job) dockerfile() ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("Cannot locate specified Dockerfile: %s", name)
 	}
-	j.attrs["filename"] = inside(name)
+	j.file, j.attrs["filename"] = name, inside(name)
 	return text, nil
 }
 
@@ -191,7 +195,7 @@ func (j *job) steps(ctx context.Context, s *script) error {
 		say = func(text string) { quiet = append(quiet, text) }
 	}
 	t := newTranslator(s, j.b.known, say)
-	t.keep, t.fresh = j.r.KeepContainers, j.r.NoCache
+	t.keep, t.fresh, t.salt = j.r.KeepContainers, j.r.NoCache, j.attrs["platform"]
 	if !nothing(s) {
 		t.advance()
 	}

@@ -29,6 +29,7 @@ type translator struct {
 	states []state
 	seen   map[digest.Digest]int // the step of a vertex
 	cursor int
+	salt   string   // what else ids depend on: the platform
 	fresh  bool     // nothing is taken from the cache
 	inside bool     // the cursor's step has been announced
 	ids    []string // by stage: the id after its last told step
@@ -231,7 +232,7 @@ func (t *translator) leave(id string) {
 
 // settle tells whether a step was in the cache, and returns its id.
 func (t *translator) settle(s *step, st *state, parent, id string) string {
-	old, known := t.known.get(parent, s.text)
+	old, known := t.known.get(parent, t.salt+s.text)
 	cached := known && t.done[s.stage] && !t.fresh
 	if s.kind == layered {
 		cached = st.cached || !st.started && !st.finished
@@ -250,10 +251,10 @@ func (t *translator) settle(s *step, st *state, parent, id string) string {
 	t.done[s.stage] = t.done[s.stage] && cached
 	if id == "" {
 		if id = old; !cached || !known {
-			id = sum(parent, s.text, st.vertex, t.nonce(cached))
+			id = sum(parent, t.salt+s.text, st.vertex, t.nonce(cached))
 		}
 	}
-	t.known.put(parent, s.text, id)
+	t.known.put(parent, t.salt+s.text, id)
 	return id
 }
 

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"regexp"
 	"strconv"
+	"strings"
 
 	"github.com/distribution/reference"
 )
@@ -26,6 +27,7 @@ var (
 	missing  = regexp.MustCompile(`(?s)failed to (?:calculate checksum|compute cache key).*"/?([^"]*)": not found$`)
 	inFront  = regexp.MustCompile(`^(?:failed to solve: |rpc error: code = \w+ desc = |failed to solve with frontend [^:]*: |dockerfile parse error on line \d+: failed )`)
 	resolve  = regexp.MustCompile(`(?s)^.*?(failed to resolve reference ".*)$`)
+	metadata = regexp.MustCompile(`(?s)^.*?failed to resolve source metadata for (\S+): (.*)$`)
 	badName  = regexp.MustCompile(`failed to parse stage name "([^"]*)": `)
 )
 
@@ -48,6 +50,10 @@ func failure(err error, at *step) *Failure {
 	}
 	if m := resolve.FindStringSubmatch(text); m != nil {
 		f.Message = m[1]
+	} else if m := metadata.FindStringSubmatch(text); m != nil {
+		if f.Message = m[2]; strings.HasPrefix(m[2], "failed to do request") {
+			f.Message = fmt.Sprintf("failed to resolve reference %q: %s", m[1], m[2])
+		}
 	}
 	if badName.MatchString(text) && at != nil && at.image != "" {
 		if _, err := reference.ParseNormalizedNamed(at.image); err != nil {
