@@ -152,8 +152,14 @@ func (j *job) open(ctx context.Context, body io.Reader) error {
 		return err
 	}
 	defer plain.Close()
-	j.files, err = spool(ctx, plain, j.b.Dir)
-	return err
+	if j.files, err = spool(ctx, plain, j.b.Dir); err != nil {
+		return err
+	}
+	// Clients show that they have sent everything when it has been read.
+	if _, err := io.Copy(io.Discard, io.MultiReader(plain, body)); err != nil {
+		return errors.Join(err, j.files.close())
+	}
+	return nil
 }
 
 // dockerfile returns the Dockerfile's text. One that is not named may be
