@@ -27,9 +27,6 @@ type Builds interface {
 type builds struct{ builds Builds }
 
 func buildRoutes(b Builds) []route {
-	if b == nil {
-		return nil
-	}
 	return []route{{method: "POST", pattern: "/build", serve: (&builds{b}).build}}
 }
 

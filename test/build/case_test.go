@@ -32,7 +32,6 @@ type testCase struct {
 	path       string
 	archive    *txtar.Archive
 	directives map[string][]string
-	dockerfile string
 	want       string
 	dir        string // what is on disk of it
 	web, repo  string // addresses

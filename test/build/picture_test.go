@@ -4,7 +4,6 @@ import (
 	"archive/tar"
 	"bytes"
 	"compress/gzip"
-	"crypto/sha256"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -207,6 +206,3 @@ func drop(tree map[string]entry, below string, fresh map[string]bool) {
 		}
 	}
 }
-
-// sum is a short name for a content.
-func sum(data []byte) string { return fmt.Sprintf("%x", sha256.Sum256(data))[:12] }

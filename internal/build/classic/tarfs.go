@@ -109,7 +109,7 @@ func (t *tarFS) add(hdr *tar.Header, body io.Reader) error {
 		if old := t.at(name); old != nil && old.children != nil {
 			n.children = old.children
 		}
-	case tar.TypeReg, tar.TypeRegA: //nolint:staticcheck // old tars have it
+	case tar.TypeReg:
 		sum := sha256.New()
 		size, err := io.Copy(io.MultiWriter(io.NewOffsetWriter(t.data, t.end), sum), body)
 		if err != nil {
