@@ -3,7 +3,7 @@
 // machine slows both. It starts its own daemon on throw-away directories and
 // prints a table; a broken promise makes it exit with 1.
 //
-// Usage: bench [-bin DIR] [-n ROUNDS] [-only NAME]
+// Usage: bench [-bin DIR] [-n ROUNDS] [-only NAME] [-networks]
 package main
 
 import (
@@ -21,8 +21,15 @@ func main() {
 	bin := flag.String("bin", "bin", "directory of gantry, gantryd and gantry-shim")
 	rounds := flag.Int("n", 60, "rounds of each timed command")
 	only := flag.String("only", "", "measure only promises whose name contains this")
+	nets := flag.Bool("networks", false, "measure the promises about networks instead")
 	flag.Parse()
-	ok, err := run(*bin, *rounds, *only)
+	measures := []func(*daemon) ([]result, error){
+		func(d *daemon) ([]result, error) { return timings(d, *rounds, *only) }, startRate, weights, sharedPages,
+	}
+	if *nets {
+		measures = []func(*daemon) ([]result, error){networks}
+	}
+	ok, err := run(*bin, *only, measures)
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
 		os.Exit(2)
@@ -32,7 +39,7 @@ func main() {
 	}
 }
 
-func run(bin string, rounds int, only string) (ok bool, err error) {
+func run(bin, only string, measures []func(*daemon) ([]result, error)) (ok bool, err error) {
 	d, err := startDaemon(bin)
 	if err != nil {
 		return false, err
@@ -50,14 +57,7 @@ func run(bin string, rounds int, only string) (ok bool, err error) {
 		}
 		fmt.Printf("%-34s %10.2f %-8s promised %s %-8g %-7s %s\n", p.name, got, p.unit, p.sign(), p.bound, verdict, detail)
 	}
-	timed, err := timings(d, rounds, only)
-	if err != nil {
-		return false, err
-	}
-	for _, r := range timed {
-		report(r.promise, r.value, r.detail)
-	}
-	for _, m := range []func(*daemon) ([]result, error){startRate, weights, sharedPages} {
+	for _, m := range measures {
 		rs, err := m(d)
 		if err != nil {
 			return false, err
