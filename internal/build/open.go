@@ -4,6 +4,7 @@ import (
 	"context"
 	"os"
 	"path/filepath"
+	"runtime/debug"
 
 	"github.com/containerd/containerd/v2/core/images"
 	"github.com/containerd/containerd/v2/pkg/gc"
@@ -28,6 +29,7 @@ import (
 	"github.com/moby/buildkit/util/db/boltutil"
 	"github.com/moby/buildkit/util/leaseutil"
 	"github.com/moby/buildkit/util/network"
+	buildkit "github.com/moby/buildkit/version"
 	"github.com/moby/buildkit/worker"
 	"github.com/moby/buildkit/worker/base"
 	"github.com/moby/buildkit/worker/label"
@@ -56,6 +58,7 @@ func openEngine(ctx context.Context, o Options) (*engine, error) {
 	if err := os.Setenv("TMPDIR", run); err != nil {
 		return nil, err
 	}
+	nameVersion()
 	w, err := openWorker(ctx, dir, run, o, conf)
 	if err != nil {
 		return nil, err
@@ -108,6 +111,19 @@ func openEngine(ctx context.Context, o Options) (*engine, error) {
 	e.pipe = newPipe()
 	go func() { _ = e.server.Serve(e.pipe) }() // until the pipe is closed
 	return e, nil
+}
+
+// nameVersion tells BuildKit which version of it this is; its clients ask.
+func nameVersion() {
+	info, ok := debug.ReadBuildInfo()
+	if !ok {
+		return
+	}
+	for _, m := range info.Deps {
+		if m.Path == "github.com/moby/buildkit" {
+			buildkit.Version = m.Version
+		}
+	}
 }
 
 // openWorker opens what solves, over the stores of o.

@@ -5,12 +5,14 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"slices"
 	"strings"
 
 	"github.com/containerd/containerd/v2/core/diff"
 	"github.com/containerd/containerd/v2/core/images"
 	"github.com/containerd/containerd/v2/core/mount"
 	"github.com/containerd/containerd/v2/pkg/labels"
+	"github.com/distribution/reference"
 	"github.com/moby/buildkit/client"
 	"github.com/moby/buildkit/client/llb/sourceresolver"
 	"github.com/moby/buildkit/exporter"
@@ -63,6 +65,9 @@ func (e imageExporter) Resolve(ctx context.Context, id int, attrs map[string]str
 			attrs[k] = v
 		}
 	}
+	if err := fullNames(attrs); err != nil {
+		return nil, err
+	}
 	// Layers are unpacked by whoever needs them.
 	attrs["unpack"] = "false"
 	in, err := e.Exporter.Resolve(ctx, id, attrs)
@@ -70,6 +75,28 @@ func (e imageExporter) Resolve(ctx context.Context, id int, attrs map[string]str
 		return nil, err
 	}
 	return imageExport{in}, nil
+}
+
+// fullNames makes the names of an export those that images have in the store.
+func fullNames(attrs map[string]string) error {
+	if attrs["name"] == "" || attrs["name"] == "*" {
+		return nil
+	}
+	var names []string
+	for _, n := range strings.Split(attrs["name"], ",") {
+		ref, err := reference.ParseNormalizedNamed(strings.TrimSpace(n))
+		if err != nil {
+			return errs.With(errs.Invalid, err)
+		}
+		if _, ok := ref.(reference.Digested); ok {
+			return errs.New(errs.Invalid, "build tag cannot contain a digest")
+		}
+		if full := reference.TagNameOnly(ref).String(); !slices.Contains(names, full) {
+			names = append(names, full)
+		}
+	}
+	attrs["name"] = strings.Join(names, ",")
+	return nil
 }
 
 // imageExport is one export to an image.

@@ -117,6 +117,7 @@ type Config struct {
 	MaxDownloads       int                 // connections that fetch layers at once
 	MaxUploads         int                 // layers that a push sends at once
 	DownloadAttempts   int                 // of each layer
+	Builder            Builder
 
 	// Warnings are the settings that were accepted and have no effect.
 	Warnings []string
@@ -171,7 +172,7 @@ func Default() *Config {
 		LogDriver: "json-file", LogOpts: map[string]string{},
 		ICC: true, IPForward: true, IPMasq: true, Relay: true,
 		MaxDownloads: 3, MaxUploads: 5, DownloadAttempts: 5,
-		StopTimeout: 10, ShutdownTimeout: 15, LiveRestore: true, Features: map[string]bool{},
+		StopTimeout: 10, ShutdownTimeout: 15, LiveRestore: true, Builder: Builder{NetworkHost: true}, Features: map[string]bool{},
 	}
 }
 

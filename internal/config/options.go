@@ -152,7 +152,7 @@ func otherOptions() []Option {
 		{Flag: "swarm-default-advertise-addr", Key: "swarm-default-advertise-addr", Usage: "Address of this node", Status: Warned, Reason: "there is no cluster", field: ignored("string")},
 		{Key: "swarm-raft-election-tick", Status: Warned, Reason: "there is no cluster", field: ignored("int")},
 		{Key: "swarm-raft-heartbeat-tick", Status: Warned, Reason: "there is no cluster", field: ignored("int")},
-		{Key: "builder", Status: Warned, Reason: "the builder is not built yet", field: ignored("map")},
+		{Key: "builder", field: builder()},
 		{Key: "default-init", Status: Warned, Reason: "the init is built in", field: ignored("string")},
 		{Key: "min-api-version", Status: Warned, Reason: "versions from 1.24 are served", field: ignored("string")},
 	}

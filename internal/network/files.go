@@ -77,7 +77,9 @@ func (n *Networks) HostFiles(_ context.Context, s *Sandbox, h HostFiles) (hosts,
 // HostNames are the names that a container has for its own addresses.
 func HostNames(hostname, domain string) []string { return hostfiles.OwnNames(hostname, domain) }
 
-// hostGateway is what host-gateway stands for: this host as containers see it.
+// HostGateway is what host-gateway stands for: this host as containers see it.
+func HostGateway(n *Networks) []netip.Addr { return hostGateway(n) }
+
 func hostGateway(n *Networks) []netip.Addr {
 	if n.opts.HostGateway.IsValid() {
 		return []netip.Addr{n.opts.HostGateway}
