@@ -214,8 +214,15 @@ func (k *Keeper) measure(ctx context.Context, b Budget) (wire.DiskBudget, []cand
 			return s, nil, err
 		}
 		for _, r := range records {
-			s.Cache += r.Size
 			list = append(list, cacheCandidate(r))
+			if r.Shared {
+				continue // counted with the images that have it
+			}
+			s.Cache += r.Size
+			switch r.Type {
+			case "regular", "internal", "frontend":
+				s.Images -= r.Size // it is among the layers that were added up
+			}
 		}
 	}
 	s.Used = s.Images + s.Cache + s.Logs

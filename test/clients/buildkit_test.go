@@ -25,9 +25,8 @@ func buildkit(t *testing.T, d *testkit.Daemon) *client.Client {
 	return c
 }
 
-// solve builds the Dockerfile with the files of a context, and returns what the
-// steps have said.
-func solve(t *testing.T, c *client.Client, files map[string]string, change func(*client.SolveOpt)) (*client.SolveResponse, string, error) {
+// contextOf is a context with files.
+func contextOf(t *testing.T, files map[string]string) map[string]fsutil.FS {
 	t.Helper()
 	dir := t.TempDir()
 	for name, text := range files {
@@ -43,9 +42,16 @@ func solve(t *testing.T, c *client.Client, files map[string]string, change func(
 	if err != nil {
 		t.Fatal(err)
 	}
+	return map[string]fsutil.FS{"context": local, "dockerfile": local}
+}
+
+// solve builds the Dockerfile with the files of a context, and returns what the
+// steps have said.
+func solve(t *testing.T, c *client.Client, files map[string]string, change func(*client.SolveOpt)) (*client.SolveResponse, string, error) {
+	t.Helper()
 	o := client.SolveOpt{
 		Frontend: "dockerfile.v0", FrontendAttrs: map[string]string{"filename": "Dockerfile"},
-		LocalMounts: map[string]fsutil.FS{"context": local, "dockerfile": local},
+		LocalMounts: contextOf(t, files),
 	}
 	if change != nil {
 		change(&o)
@@ -57,11 +63,6 @@ func solve(t *testing.T, c *client.Client, files map[string]string, change func(
 	go func() {
 		var b strings.Builder
 		for s := range status {
-			for _, v := range s.Vertexes {
-				if v.Completed != nil && v.Started != nil && os.Getenv("GANTRY_VERTEX") != "" {
-					t.Logf("%8s %v cached=%v %s", v.Completed.Sub(*v.Started).Round(time.Millisecond/10), v.Started.Format("05.000"), v.Cached, v.Name)
-				}
-			}
 			for _, l := range s.Logs {
 				b.Write(l.Data)
 			}
@@ -189,16 +190,8 @@ func TestBuildIsCancelled(t *testing.T) {
 			}
 		}
 	}()
-	dir := t.TempDir()
-	if err := os.WriteFile(filepath.Join(dir, "Dockerfile"), []byte("FROM busybox\nRUN echo begun; sleep 1000\n"), 0o644); err != nil {
-		t.Fatal(err)
-	}
-	local, err := fsutil.NewFS(dir)
-	if err != nil {
-		t.Fatal(err)
-	}
-	_, err = c.Solve(ctx, nil, client.SolveOpt{
-		Frontend: "dockerfile.v0", LocalMounts: map[string]fsutil.FS{"context": local, "dockerfile": local},
+	_, err := c.Solve(ctx, nil, client.SolveOpt{
+		Frontend: "dockerfile.v0", LocalMounts: contextOf(t, map[string]string{"Dockerfile": "FROM busybox\nRUN echo begun; sleep 1000\n"}),
 	}, status)
 	if err == nil {
 		t.Fatal("it was not cancelled")

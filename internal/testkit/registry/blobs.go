@@ -202,6 +202,9 @@ func (s *Server) token(w http.ResponseWriter, r *http.Request) {
 		scopes = append(scopes, strings.Fields(v)...)
 	}
 	user, pass, ok := r.BasicAuth()
+	if r.Form.Get("grant_type") == "password" {
+		user, pass, ok = r.Form.Get("username"), r.Form.Get("password"), true
+	}
 	if r.Form.Get("grant_type") == "refresh_token" {
 		user, pass, ok = s.opts.User, "", true
 		if s.opts.Identity != "" && r.Form.Get("refresh_token") == s.opts.Identity {
