@@ -16,7 +16,7 @@ import (
 var layers = [][]string{
 	{"errs", "durable", "keyed", "id", "version"},
 	{"wire", "event", "plan", "filter", "job"},
-	{"store", "content", "layer", "image", "remote", "ocispec", "cgroup", "seccomp", "ociruntime", "rootpath", "archive", "tree", "overlay", "userns", "quota", "cdi", "logs", "shim", "network", "volume", "probe", "plugin"},
+	{"store", "content", "layer", "image", "remote", "lazy", "ocispec", "cgroup", "seccomp", "ociruntime", "rootpath", "archive", "tree", "overlay", "userns", "quota", "cdi", "logs", "shim", "network", "volume", "probe", "plugin"},
 	{"launch", "container", "build", "disk"},
 	{"doctor", "server", "client", "cli", "compose", "config", "registry"},
 	{"daemon"},
@@ -80,19 +80,21 @@ func TestFoldersAreImportedOneWay(t *testing.T) {
 
 // heavy maps a module to the only folders that may import it.
 var heavy = map[string][]string{
-	"github.com/vishvananda/netlink":        {"network/kernel"},
-	"github.com/google/nftables":            {"network/nat"},
-	"go.etcd.io/bbolt":                      {"store", "content"},
-	"github.com/containerd/containerd/v2":   {"content", "image", "remote", "build", "cli/buildx"},
-	"github.com/moby/buildkit":              {"build", "cli/buildx"},
-	"github.com/moby/swarmkit/v2":           {"cluster"},
-	"github.com/spf13/cobra":                {"cli"},
-	"github.com/docker/cli":                 {"cli"},
-	"github.com/moby/moby/client":           {"cli", "client"},
-	"github.com/moby/profiles/seccomp":      {"seccomp/profile"},
-	"github.com/klauspost/compress":         {"content", "image", "layer"},
-	"github.com/prometheus/client_golang":   {"daemon"},
-	"github.com/compose-spec/compose-go/v2": {"compose"},
+	"github.com/vishvananda/netlink":                   {"network/kernel"},
+	"github.com/google/nftables":                       {"network/nat"},
+	"go.etcd.io/bbolt":                                 {"store", "content"},
+	"github.com/containerd/containerd/v2":              {"content", "image", "remote", "build", "cli/buildx"},
+	"github.com/moby/buildkit":                         {"build", "cli/buildx"},
+	"github.com/moby/swarmkit/v2":                      {"cluster"},
+	"github.com/spf13/cobra":                           {"cli"},
+	"github.com/docker/cli":                            {"cli"},
+	"github.com/moby/moby/client":                      {"cli", "client"},
+	"github.com/moby/profiles/seccomp":                 {"seccomp/profile"},
+	"github.com/klauspost/compress":                    {"content", "image", "layer"},
+	"github.com/prometheus/client_golang":              {"daemon"},
+	"github.com/containerd/stargz-snapshotter/estargz": {"lazy"},
+	"github.com/hanwen/go-fuse/v2":                     {"lazy"},
+	"github.com/compose-spec/compose-go/v2":            {"compose"},
 }
 
 func TestHeavyModulesHaveOneImporter(t *testing.T) {

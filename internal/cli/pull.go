@@ -23,6 +23,7 @@ import (
 type pullOptions struct {
 	platform   string
 	all, quiet bool
+	lazy       bool
 }
 
 func contentTrustFlag(cmd *cobra.Command) {
@@ -55,6 +56,9 @@ func pullImage(ctx context.Context, a *App, n ref.Name, o pullOptions, out io.Wr
 	if o.platform != "" {
 		q.Set("platform", o.platform)
 	}
+	if o.lazy {
+		q.Set("lazy", "1")
+	}
 	res, err := a.api.Stream(ctx, client.Request{Method: http.MethodPost, Path: "/images/create", Query: q, Header: h})
 	if err != nil {
 		return err
@@ -80,6 +84,8 @@ func pullCommand(a *App) *cobra.Command {
 			return err
 		}
 		switch {
+		case o.all && o.lazy:
+			return errors.New("--lazy can't be used with --all-tags/-a")
 		case o.all && (n.Tag != "" || n.Digest != ""):
 			return errors.New("tag can't be used with --all-tags/-a")
 		case !o.all && n.Tag == "" && n.Digest == "":
@@ -109,6 +115,7 @@ func pullCommand(a *App) *cobra.Command {
 	fs.BoolVarP(&o.all, "all-tags", "a", false, "Download all tagged images in the repository")
 	fs.BoolVarP(&o.quiet, "quiet", "q", false, "Suppress verbose output")
 	fs.StringVar(&o.platform, "platform", lookupOr("DOCKER_DEFAULT_PLATFORM", ""), "Set platform if server is multi-platform capable")
+	fs.BoolVar(&o.lazy, "lazy", false, "Return when containers can start, and fetch the rest in the background (images in eStargz form)")
 	contentTrustFlag(cmd)
 	return cmd
 }

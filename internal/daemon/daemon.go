@@ -222,17 +222,20 @@ func (d *Daemon) openEngine(ctx context.Context, c *config.Config, p parts) erro
 	p.images.uses = d.engine.Uses
 	d.about, d.id = sys, id
 	d.measure(sys)
-	return d.openServer(ctx, p, sys, newDoctor(c, launcher, d.engine, p.networks, p.volumes, layerSource(p.images.content)))
+	return d.openServer(ctx, c, p, sys, newDoctor(c, launcher, d.engine, p.networks, p.volumes, layerSource(p.images.content)))
 }
 
 // openServer makes the server; it listens nowhere yet.
-func (d *Daemon) openServer(ctx context.Context, p parts, sys *about, doc *doctor.Doctor) error {
+func (d *Daemon) openServer(ctx context.Context, c *config.Config, p parts, sys *about, doc *doctor.Doctor) error {
 	du, jobs, err := d.openDisk(ctx, p, sys)
 	if err != nil {
 		return err
 	}
 	doc.Sources = append(doc.Sources, budgetSource(sys.budget), firewallSource(p.networks))
 	registry := d.registries(p.images)
+	if err := d.openLazy(ctx, c.Root+"/lazy", p.images, registry); err != nil {
+		return err
+	}
 	d.server = server.New(ctx, server.Options{
 		Lifecycle: d.engine, States: d.engine, Views: d.engine, Streams: d.engine, Execs: d.engine, Files: d.engine, Changes: d.engine, Checkpoints: d.engine.Checkpoints,
 		Images: imageAPI{p.images}, Archives: imageArchives{p.images, registry}, Registry: registry, Tools: imageTools{p.images, registry}, Networks: p.networks, Members: d.engine.Members, Volumes: volumeAPI{p.volumes}, Transfers: volume.Transfers{Volumes: p.volumes},

@@ -15,6 +15,7 @@ import (
 	"gantry/internal/filter"
 	"gantry/internal/image"
 	"gantry/internal/image/hello"
+	"gantry/internal/lazy"
 	"gantry/internal/plan"
 	"gantry/internal/server"
 	"gantry/internal/wire"
@@ -27,6 +28,7 @@ type imageStore struct {
 	touch   func(imageID string) // notes that an image is used
 	// uses is the engine's answer to who uses an image, once there is one.
 	uses func(imageID string) []container.Use
+	lazy *lazy.Images // that are not all here; set once the engine is open
 }
 
 // openImages opens the image stores.
@@ -62,6 +64,11 @@ func (s *imageStore) Resolve(ctx context.Context, ref, platform string) (*plan.I
 		}
 	}
 	img, err := s.Images.Resolve(ctx, ref, want)
+	if errs.Is(err, errs.NotFound) {
+		if p, i, ok, lerr := s.lazily(ctx, ref); ok || lerr != nil {
+			return p, i, lerr
+		}
+	}
 	if errs.Is(err, errs.NotFound) && hello.Names(ref) {
 		if err = s.ensureHello(ctx, ref); err == nil {
 			img, err = s.Images.Resolve(ctx, ref, want)

@@ -31,12 +31,16 @@ func load(args []string) (*config.Config, config.Command, error) {
 
 // registries makes the client of registries.
 func (d *Daemon) registries(images *imageStore) registryAPI {
-	return registryAPI{remote.New(remote.Options{
+	client := remote.New(remote.Options{
 		Content: images.content, Names: images.Images, Log: d.log,
 		Config: func() remote.Config { return remoteConfig(d.config.Load()) },
-		Agent:  "gantry/" + version.Version + " docker/" + version.Engine,
-	})}
+		Agent:  agent(),
+	})
+	return registryAPI{client, &lazyPulls{images: images, client: client, log: d.log, config: func() remote.Config { return remoteConfig(d.config.Load()) }}}
 }
+
+// agent is what registries are told of us.
+func agent() string { return "gantry/" + version.Version + " docker/" + version.Engine }
 
 func remoteConfig(c *config.Config) remote.Config {
 	r := remote.Config{
@@ -52,7 +56,10 @@ func remoteConfig(c *config.Config) remote.Config {
 }
 
 // registryAPI is the client of registries as the API wants it.
-type registryAPI struct{ client *remote.Client }
+type registryAPI struct {
+	client *remote.Client
+	lazy   *lazyPulls
+}
 
 // credentials reads those of a request. Docker takes what it can't read for
 // none.
@@ -74,7 +81,13 @@ func (r registryAPI) Pull(ctx context.Context, o server.ImagePull, tell func(wir
 	if err != nil {
 		return err
 	}
-	return r.client.Pull(ctx, remote.PullOptions{Name: name, All: reference.IsNameOnly(name), Platform: p, Auth: credentials(o.Auth)}, tell)
+	po := remote.PullOptions{Name: name, All: reference.IsNameOnly(name), Platform: p, Auth: credentials(o.Auth)}
+	if o.Lazy && !po.All {
+		if done, err := r.lazy.pull(ctx, po, tell); done || err != nil {
+			return err
+		}
+	}
+	return r.client.Pull(ctx, po, tell)
 }
 
 // Push pushes an image.

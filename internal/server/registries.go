@@ -29,6 +29,7 @@ type ImagePull struct {
 	Tag      string // tag or digest; with none anywhere, all tags are meant
 	Platform string // os[/arch[/variant]]; empty for the daemon's
 	Auth     string
+	Lazy     bool // return as soon as containers can start; beyond Docker
 }
 
 // ImagePush says what to push.
@@ -66,6 +67,7 @@ func (s *registries) pull(w http.ResponseWriter, r *request) error {
 	p := &progress{w: w}
 	err := s.Pull(r.Context(), ImagePull{
 		Name: r.query.Get("fromImage"), Tag: r.query.Get("tag"), Platform: r.query.Get("platform"), Auth: r.Header.Get(authHeader),
+		Lazy: r.flag("lazy"),
 	}, p.tell)
 	if err != nil && p.began {
 		p.fail(err)
