@@ -90,7 +90,7 @@ var heavy = map[string][]string{
 	"github.com/docker/cli":                            {"cli"},
 	"github.com/moby/moby/client":                      {"cli", "client"},
 	"github.com/moby/profiles/seccomp":                 {"seccomp/profile"},
-	"github.com/klauspost/compress":                    {"content", "image", "layer"},
+	"github.com/klauspost/compress":                    {"content", "image", "layer", "lazy"},
 	"github.com/prometheus/client_golang":              {"daemon"},
 	"github.com/containerd/stargz-snapshotter/estargz": {"lazy"},
 	"github.com/hanwen/go-fuse/v2":                     {"lazy"},

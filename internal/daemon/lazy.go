@@ -358,4 +358,3 @@ func containsJob(list []lazy.Job, is func(lazy.Job) bool) bool {
 	}
 	return false
 }
-

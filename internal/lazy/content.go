@@ -1,6 +1,7 @@
 package lazy
 
 import (
+	"bufio"
 	"fmt"
 	"io"
 	"slices"
@@ -8,6 +9,7 @@ import (
 	"sync"
 
 	"github.com/containerd/stargz-snapshotter/estargz"
+	"github.com/klauspost/compress/gzip"
 
 	"gantry/internal/errs"
 )
@@ -153,15 +155,21 @@ func (c *contents) unpack(name string, e *estargz.TOCEntry) ([]byte, error) {
 	if e.ChunkSize < 0 || e.ChunkSize > maxChunk {
 		return nil, errs.New(errs.Invalid, "%s has a chunk of %d bytes", name, e.ChunkSize)
 	}
-	if err := c.blob.need(e.Offset, e.NextOffset()-e.Offset); err != nil {
+	size := e.NextOffset() - e.Offset
+	if err := c.blob.need(e.Offset, size); err != nil {
 		return nil, err
 	}
-	f, err := c.reader.OpenFile(name)
+	// A chunk begins a gzip stream of its own, or is behind others in one.
+	z, err := gzip.NewReader(bufio.NewReaderSize(io.NewSectionReader(c.blob.file, e.Offset, size), 64<<10))
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("unpack %s: %w", name, err)
 	}
+	defer z.Close()
 	data := make([]byte, e.ChunkSize)
-	if _, err := io.ReadFull(io.NewSectionReader(f, e.ChunkOffset, e.ChunkSize), data); err != nil {
+	if _, err = io.CopyN(io.Discard, z, e.InnerOffset); err == nil {
+		_, err = io.ReadFull(z, data)
+	}
+	if err != nil {
 		return nil, fmt.Errorf("unpack %s: %w", name, err)
 	}
 	v, err := c.verify.Verifier(e)
