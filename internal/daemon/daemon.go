@@ -233,7 +233,7 @@ func (d *Daemon) openServer(ctx context.Context, c *config.Config, p parts, sys 
 	}
 	doc.Sources = append(doc.Sources, budgetSource(sys.budget), firewallSource(p.networks))
 	registry := d.registries(p.images)
-	if err := d.openLazy(ctx, c.Root+"/lazy", p.images, registry); err != nil {
+	if err := openLazy(ctx, d, c.Root+"/lazy", p.images, registry); err != nil {
 		return err
 	}
 	d.server = server.New(ctx, server.Options{

@@ -305,7 +305,7 @@ func (s *imageStore) Pinned(ctx context.Context) ([]string, error) {
 }
 
 // openLazy finds the images that are being shown, and goes on with them.
-func (d *Daemon) openLazy(ctx context.Context, dir string, images *imageStore, r registryAPI) (err error) {
+func openLazy(ctx context.Context, d *Daemon, dir string, images *imageStore, r registryAPI) (err error) {
 	used := func(j lazy.Job) bool { return images.uses != nil && len(images.uses(j.Target.String())) > 0 }
 	if images.lazy, err = lazy.Open(dir, used); err != nil {
 		return err
