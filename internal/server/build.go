@@ -13,6 +13,7 @@ import (
 	"github.com/containerd/platforms"
 
 	"gantry/internal/errs"
+	"gantry/internal/server/policy"
 	"gantry/internal/wire"
 )
 
@@ -160,4 +161,33 @@ func registryConfig(header string) map[string]wire.RegistryAuth {
 		return nil
 	}
 	return m
+}
+
+// guardedBuilds carries out what the policy allows, of the very value that the
+// builder is handed.
+type guardedBuilds struct {
+	Builds
+	w world
+}
+
+// Build builds if the policy allows the request. What it names as outputs counts
+// like its tags.
+func (g guardedBuilds) Build(ctx context.Context, r wire.BuildRequest, body io.Reader, tell func(wire.BuildMessage) error) error {
+	p := g.w.policy.Load()
+	b := policy.BuildRequest{Network: r.Network, Remote: r.Remote, CgroupParent: r.CgroupParent, Tags: r.Tags}
+	for _, o := range r.Outputs {
+		names := strings.Split(o.Attrs["name"], ",")
+		if names[0] != "" {
+			b.Tags = append(b.Tags, names...)
+		}
+		if truth(o.Attrs["push"]) || o.Type == "registry" {
+			if err := p.Operation("image.push", string(classWrite)); err != nil {
+				return err
+			}
+		}
+	}
+	if err := p.RunBuild(b); err != nil {
+		return err
+	}
+	return g.Builds.Build(ctx, r, body, tell)
 }

@@ -41,6 +41,7 @@ func (s *Server) Scoped(p *policy.Policy) *Scoped {
 	o.Networks = guardedNetworks{o.Networks, w}
 	o.Members = guardedMembers{o.Members, w}
 	o.Volumes = guardedVolumes{o.Volumes, w}
+	o.Builds = guardedBuilds{o.Builds, w}
 	o.Transfers = guardedTransfers{o.Transfers, w}
 	o.Checkpoints = guardedCheckpoints{o.Checkpoints}
 	inner := &Server{Options: o, ctx: s.ctx, cancel: s.cancel, scope: &scope{w}, parent: s}

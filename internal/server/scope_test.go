@@ -46,6 +46,7 @@ var guarded = map[string][]string{
 	"Upgrades":   {"State", "Upgrade"},
 	// Calls that no policy can read: class opaque, for those who name them.
 	"Builder":  {"Cancel", "ServeGRPC", "ServeHTTP", "ServeSession"},
+	"Builds":   {"Build"},
 	"Disk":     {"Budget", "PruneCache", "Usage"},
 	"Jobs":     {"Cancel", "Get", "List", "Start", "Watch"}, // to start one is for the full socket
 	"Pins":     {"PinName", "UnpinName"},
