@@ -190,7 +190,7 @@ func (d *Driver) Republish(_ context.Context, from, to driver.Endpoint) error {
 	if d.ports[key(to)] = to.Ports; len(to.Ports) == 0 {
 		delete(d.ports, key(to))
 	}
-	err := d.rules.Replace(gone, come)
+	err := d.rules.Replace(from.Ports, to.Ports)
 	if err != nil { // whatever is in the kernel: draw it anew
 		err = d.apply()
 	}

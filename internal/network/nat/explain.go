@@ -153,7 +153,7 @@ func throughPort(a *Answer, c Config, h Host, p Port, n Network, local bool) Ans
 		a.say("the network is routed: the packet must be sent to %s itself", p.Container)
 		forwarded(a, h, p, n, local)
 		if a.Reachable {
-			a.say("table inet %s, chain to-%s: @%s accept", c.Table, n.Bridge, layoutOf(p).name)
+			a.say("table inet %s, chain to-%s: @%s accept", c.Table, n.Bridge, mapOf(c.Ports, p).name)
 		}
 		return *a
 	}
@@ -167,7 +167,7 @@ func throughPort(a *Answer, c Config, h Host, p Port, n Network, local bool) Ans
 		}
 		return *a
 	}
-	a.say("table inet %s, map %s: %s is translated to %s", c.Table, layoutOf(p).name, p, p.Container)
+	a.say("table inet %s, map %s: %s is translated to %s", c.Table, mapOf(c.Ports, p).name, p, p.Container)
 	forwarded(a, h, p, n, local)
 	if a.Reachable {
 		a.say("table inet %s, chain to-%s: ct status dnat accept", c.Table, n.Bridge)

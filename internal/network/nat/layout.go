@@ -18,24 +18,33 @@ type layout struct {
 	at bool
 	// opens: a set of addresses and ports that are let through as they are.
 	opens bool
+	// ranges: the keys are ranges of ports, which lead to the same numbers.
+	ranges bool
 }
 
-// The maps: of ports bound to one address of the host, of those bound to all,
-// and of ports that are opened at the container's own address.
+// The maps: of ports bound to one address of the host, of those bound to all, of
+// whole ranges of those, and of ports that are opened at the container's own
+// address.
 var (
 	at4       = layout{name: "published_at", at: true}
 	anywhere4 = layout{name: "published"}
 	at6       = layout{name: "published6_at", v6: true, at: true}
 	anywhere6 = layout{name: "published6", v6: true}
+	ranges4   = layout{name: "ranges", ranges: true}
+	ranges6   = layout{name: "ranges6", v6: true, ranges: true}
 	opened4   = layout{name: "opened", at: true, opens: true}
 	opened6   = layout{name: "opened6", v6: true, at: true, opens: true}
 )
 
-var layouts = []layout{at4, anywhere4, at6, anywhere6, opened4, opened6}
+var layouts = []layout{at4, anywhere4, ranges4, at6, anywhere6, ranges6, opened4, opened6}
 
-// layoutOf returns the form of the map that a port is in.
-func layoutOf(p Port) layout {
+// layoutOf returns the form of the map that a span is in.
+func layoutOf(p span) layout {
 	switch {
+	case !p.single() && p.HostIP.Is6():
+		return ranges6
+	case !p.single():
+		return ranges4
 	case p.HostPort == 0 && p.Container.Addr().Is6():
 		return opened6
 	case p.HostPort == 0:
@@ -75,10 +84,24 @@ func (l layout) set(t *nftables.Table) *nftables.Set {
 		types = append([]nftables.SetDatatype{addr}, types...)
 	}
 	s := &nftables.Set{Table: t, Name: l.name, Concatenation: true, KeyType: nftables.MustConcatSetType(types...)}
-	if !l.opens {
+	switch {
+	case l.ranges:
+		s.IsMap, s.DataType, s.Interval = true, addr, true
+	case !l.opens:
 		s.IsMap, s.DataType = true, nftables.MustConcatSetType(addr, nftables.TypeInetService)
 	}
 	return s
+}
+
+// keys are the span's key in the map and, of a range, where it ends.
+func (l layout) keys(s span) (first, last []byte) {
+	first = l.key(s.Port)
+	if l.ranges {
+		end := s.Port
+		end.HostPort = s.last
+		last = l.key(end)
+	}
+	return first, last
 }
 
 // key is the port's key in the map.
@@ -96,10 +119,14 @@ func (l layout) key(p Port) []byte {
 	return k
 }
 
-// element is the port as the kernel has it.
-func (l layout) element(p Port) nftables.SetElement {
-	e := nftables.SetElement{Key: l.key(p), Comment: p.Owner}
-	if !l.opens {
+// element is the span as the kernel has it.
+func (l layout) element(p span) nftables.SetElement {
+	e := nftables.SetElement{Comment: p.Owner}
+	e.Key, e.KeyEnd = l.keys(p)
+	switch {
+	case l.ranges:
+		e.Val = p.Container.Addr().AsSlice()
+	case !l.opens:
 		e.Val = append(p.Container.Addr().AsSlice(), 0, 0, 0, 0)
 		binary.BigEndian.PutUint16(e.Val[l.width():], p.Container.Port())
 	}
@@ -107,8 +134,9 @@ func (l layout) element(p Port) nftables.SetElement {
 }
 
 // decode is the reverse of element.
-func (l layout) decode(e nftables.SetElement) Port {
+func (l layout) decode(e nftables.SetElement) (s span) {
 	p := Port{HostIP: netip.IPv4Unspecified(), Owner: e.Comment}
+	defer func() { s.Port, s.last = p, max(s.last, p.HostPort) }()
 	if l.v6 {
 		p.HostIP = netip.IPv6Unspecified()
 	}
@@ -119,23 +147,32 @@ func (l layout) decode(e nftables.SetElement) Port {
 		k = k[l.width():]
 	}
 	if len(k) < 6 {
-		return p
+		return s
 	}
 	p.Proto = Proto(k[0])
 	port := binary.BigEndian.Uint16(k[4:])
 	switch {
 	case l.opens:
 		p.HostIP, p.Container = netip.Addr{}, netip.AddrPortFrom(addr, port)
-		return p
+		return s
 	case l.at:
 		p.HostIP = addr
 	}
 	p.HostPort = port
-	if w := l.width(); len(e.Val) >= w+2 {
-		a, _ := netip.AddrFromSlice(e.Val[:w])
+	w := l.width()
+	if len(e.Val) < w {
+		return s
+	}
+	a, _ := netip.AddrFromSlice(e.Val[:w])
+	if l.ranges {
+		p.Container = netip.AddrPortFrom(a, port)
+		if end := e.KeyEnd; len(end) >= 6 {
+			s.last = binary.BigEndian.Uint16(end[4:])
+		}
+	} else if len(e.Val) >= w+2 {
 		p.Container = netip.AddrPortFrom(a, binary.BigEndian.Uint16(e.Val[w:]))
 	}
-	return p
+	return s
 }
 
 // print writes the map in the language of nft(8).
@@ -145,18 +182,21 @@ func (m portMap) print(b *strings.Builder) {
 	if m.at {
 		typ = addr + " . " + typ
 	}
-	if m.opens {
+	switch {
+	case m.opens:
 		kind = "set"
-	} else {
+	case m.ranges:
+		typ += " : " + addr + "\n\t\tflags interval"
+	default:
 		typ += " : " + addr + " . inet_service"
 	}
 	fmt.Fprintf(b, "\t%s %s {\n\t\ttype %s\n", kind, m.name, typ)
-	for i, p := range m.ports {
+	for i, p := range m.spans {
 		lead, tail := "\t\t             ", ",\n"
 		if i == 0 {
 			lead = "\t\telements = { "
 		}
-		if i == len(m.ports)-1 {
+		if i == len(m.spans)-1 {
 			tail = " }\n"
 		}
 		b.WriteString(lead + m.text(p) + tail)
@@ -164,9 +204,12 @@ func (m portMap) print(b *strings.Builder) {
 	b.WriteString("\t}\n")
 }
 
-func (l layout) text(p Port) string {
+func (l layout) text(p span) string {
 	if l.opens {
 		return fmt.Sprintf("%s . %s . %d comment %q", p.Container.Addr(), p.Proto, p.Container.Port(), p.Owner)
+	}
+	if l.ranges {
+		return fmt.Sprintf("%s . %d-%d comment %q : %s", p.Proto, p.HostPort, p.last, p.Owner, p.Container.Addr())
 	}
 	key := fmt.Sprintf("%s . %d", p.Proto, p.HostPort)
 	if l.at {

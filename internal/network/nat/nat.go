@@ -175,7 +175,7 @@ type Ruleset struct {
 
 type portMap struct {
 	layout
-	ports []Port
+	spans []span
 }
 
 type chain struct {
@@ -195,9 +195,9 @@ func Render(c Config) Ruleset {
 	for _, l := range layouts {
 		r.Maps = append(r.Maps, portMap{layout: l})
 	}
-	for _, p := range slices.SortedFunc(slices.Values(kernelPorts(c.Ports)), comparePorts) {
+	for _, p := range spans(c.Ports) {
 		i := slices.Index(layouts, layoutOf(p))
-		r.Maps[i].ports = append(r.Maps[i].ports, p)
+		r.Maps[i].spans = append(r.Maps[i].spans, p)
 	}
 	publish, out := []rule{}, []rule{{daddr(loopback6), verdictReturn}, {daddr(linkLocal6), verdictReturn}, {localDestination, jump("publish")}}
 	for _, l := range layouts {

@@ -5,6 +5,8 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
+	"strconv"
 	"testing"
 )
 
@@ -12,6 +14,14 @@ var update = flag.Bool("update", false, "write the golden files")
 
 func port(proto Proto, host string, p uint16, to string, owner string) Port {
 	return Port{Proto: proto, HostIP: netip.MustParseAddr(host), HostPort: p, Container: netip.MustParseAddrPort(to), Owner: owner}
+}
+
+func rangeOf(proto Proto, host string, from uint16, n int, to string, at uint16, owner string) (out []Port) {
+	for range n {
+		out = append(out, port(proto, host, from, netip.AddrPortFrom(netip.MustParseAddr(to), at).String(), owner))
+		from, at = from+1, at+1
+	}
+	return out
 }
 
 // cases are the configurations whose rules are written down, and also fed to
@@ -41,6 +51,13 @@ func cases() map[string]Config {
 			{Proto: TCP, Container: netip.MustParseAddrPort("172.22.0.2:80"), Owner: "c3"},
 			{Proto: TCP, Container: netip.MustParseAddrPort("[fd00:2::2]:80"), Owner: "c3"},
 		}},
+		"ranges": {Table: "gantry", Networks: []Network{a}, Ports: slices.Concat(
+			rangeOf(TCP, "0.0.0.0", 8000, 12, "172.20.0.2", 8000, "c1"),
+			rangeOf(UDP, "::", 9000, 9, "fd00:1::2", 9000, "c1"),
+			rangeOf(TCP, "0.0.0.0", 8012, 3, "172.20.0.3", 8012, "c2"),   // too few
+			rangeOf(TCP, "0.0.0.0", 7000, 9, "172.20.0.3", 7001, "c2"),   // other numbers
+			rangeOf(TCP, "127.0.0.1", 6000, 9, "172.20.0.3", 6000, "c2"), // one address
+		)},
 		"networks": {Table: "gantry-b", Networks: []Network{
 			{Bridge: "gb2", Subnet: netip.MustParsePrefix("172.22.0.0/16"), Isolated: true},
 			{Bridge: "gb1", Subnet: netip.MustParsePrefix("172.21.0.0/16"), Masquerade: true, Internal: true}, a}},
@@ -68,7 +85,10 @@ func TestRender(t *testing.T) {
 
 func TestElementsRoundTrip(t *testing.T) {
 	ports := append(cases()["published"].Ports, cases()["dual"].Ports...)
-	for _, p := range kernelPorts(ports) {
+	for n := range uint16(9) {
+		ports = append(ports, port(TCP, "0.0.0.0", 7000+n, "172.20.0.3:"+strconv.Itoa(int(7000+n)), "c3"), port(UDP, "::", 7000+n, "[fd00:1::3]:"+strconv.Itoa(int(7000+n)), "c3"))
+	}
+	for _, p := range spans(ports) {
 		l := layoutOf(p)
 		if got := l.decode(l.element(p)); got != p {
 			t.Errorf("%s: %v comes back as %v", l.name, p, got)

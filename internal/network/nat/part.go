@@ -169,10 +169,12 @@ func dnat(l layout) part {
 	if l.v6 {
 		name, family = "ip6", unix.NFPROTO_IPV6
 	}
+	to := &expr.NAT{Type: expr.NATTypeDestNAT, Family: family, RegAddrMin: reg}
+	if !l.ranges { // those keep the port
+		to.RegProtoMin = reg0 + uint32(l.width()/4)
+	}
 	return part{"dnat " + name + " to " + key + " map @" + l.name, append(load,
-		&expr.Lookup{SourceRegister: reg, DestRegister: reg, IsDestRegSet: true, SetName: l.name},
-		&expr.NAT{Type: expr.NATTypeDestNAT, Family: family, RegAddrMin: reg, RegProtoMin: reg0 + uint32(l.width()/4)},
-	)}
+		&expr.Lookup{SourceRegister: reg, DestRegister: reg, IsDestRegSet: true, SetName: l.name}, to)}
 }
 
 // opened matches packets for an address and port in the set.

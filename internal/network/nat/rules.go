@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"sync"
 	"sync/atomic"
 
@@ -103,7 +104,7 @@ func fill(c *nftables.Conn, t *nftables.Table, rs Ruleset) error {
 		if err := c.AddSet(set, nil); err != nil {
 			return err
 		}
-		if err := addElements(c, set, m.layout, m.ports); err != nil {
+		if err := addElements(c, set, m.layout, m.spans); err != nil {
 			return err
 		}
 	}
@@ -127,13 +128,14 @@ func fill(c *nftables.Conn, t *nftables.Table, rs Ruleset) error {
 	return nil
 }
 
-// Add publishes ports: one element each, nothing else is touched. A port that
-// is there already is replaced. If the table is not there the error is
-// errs.NotFound: apply it whole.
+// Add publishes the ports of a container: one element each, or for each range,
+// nothing else is touched. What is there already is replaced. If the table is not
+// there the error is errs.NotFound: apply it whole.
 func (r *Rules) Add(ports []Port) error {
-	err := r.elements(ports, addElements)
+	all := spans(ports)
+	err := r.elements(all, addElements)
 	if errors.Is(err, unix.EEXIST) { // left by a daemon that died: replace it
-		err = errors.Join(r.Delete(ports), r.elements(ports, addElements))
+		err = errors.Join(r.Delete(ports), r.elements(all, addElements))
 	}
 	if errors.Is(err, os.ErrNotExist) {
 		return errs.New(errs.NotFound, "publish: table %s: %w", r.table.Name, err)
@@ -144,46 +146,41 @@ func (r *Rules) Add(ports []Port) error {
 	return nil
 }
 
-// Delete takes published ports back. Ports that are not published are no error.
+// Delete takes published ports back, all that a container has. Ports that are
+// not published are no error.
 func (r *Rules) Delete(ports []Port) error {
-	ports = kernelPorts(ports)
-	del := func(c *nftables.Conn, s *nftables.Set, l layout, ports []Port) error {
-		es := make([]nftables.SetElement, len(ports))
-		for i, p := range ports {
-			es[i].Key = l.key(p)
-		}
-		return c.SetDeleteElements(s, es)
-	}
-	err := r.elements(ports, del)
-	if !errors.Is(err, os.ErrNotExist) || len(ports) == 1 {
+	list := spans(ports)
+	err := r.elements(list, deleteElements)
+	if !errors.Is(err, os.ErrNotExist) || len(list) == 1 {
 		if errors.Is(err, os.ErrNotExist) {
 			err = nil
 		}
 		return wrap("unpublish", err)
 	}
 	var all []error // one that is missing fails the others with it: one by one
-	for _, p := range ports {
-		if err := r.elements([]Port{p}, del); !errors.Is(err, os.ErrNotExist) {
+	for _, p := range list {
+		if err := r.elements([]span{p}, deleteElements); !errors.Is(err, os.ErrNotExist) {
 			all = append(all, err)
 		}
 	}
 	return wrap("unpublish", errors.Join(all...))
 }
 
-// Replace takes some published ports back and publishes others, in one
-// transaction: packets see all of it or nothing. If one of gone is not published
-// or one of come is, nothing happens, and that is an error.
-func (r *Rules) Replace(gone, come []Port) error {
+// Replace makes the published ports of a container, which are from, those of to,
+// in one transaction: packets see all of it or nothing. If something that goes is
+// not published or something that comes is, nothing happens, and that is an error.
+func (r *Rules) Replace(from, to []Port) error {
+	was, will := spans(from), spans(to)
 	return wrap("publish", r.transact(func(c *nftables.Conn) error {
-		for _, p := range kernelPorts(gone) {
+		for _, p := range without(was, will) {
 			l := layoutOf(p)
-			if err := c.SetDeleteElements(l.set(r.table), []nftables.SetElement{{Key: l.key(p)}}); err != nil {
+			if err := deleteElements(c, l.set(r.table), l, []span{p}); err != nil {
 				return err
 			}
 		}
-		for _, p := range kernelPorts(come) {
+		for _, p := range without(will, was) {
 			l := layoutOf(p)
-			if err := addElements(c, l.set(r.table), l, []Port{p}); err != nil {
+			if err := addElements(c, l.set(r.table), l, []span{p}); err != nil {
 				return err
 			}
 		}
@@ -198,17 +195,17 @@ func wrap(what string, err error) error {
 	return nil
 }
 
-func (r *Rules) elements(ports []Port, fn func(*nftables.Conn, *nftables.Set, layout, []Port) error) error {
-	by := map[layout][]Port{}
-	for _, p := range kernelPorts(ports) {
+func (r *Rules) elements(list []span, fn func(*nftables.Conn, *nftables.Set, layout, []span) error) error {
+	by := map[layout][]span{}
+	for _, p := range list {
 		by[layoutOf(p)] = append(by[layoutOf(p)], p)
 	}
 	if len(by) == 0 {
 		return nil
 	}
 	return r.transact(func(c *nftables.Conn) error {
-		for l, ports := range by {
-			if err := fn(c, l.set(r.table), l, ports); err != nil {
+		for l, list := range by {
+			if err := fn(c, l.set(r.table), l, list); err != nil {
 				return err
 			}
 		}
@@ -243,7 +240,7 @@ func (r *Rules) Published() ([]Port, error) {
 			return nil, fmt.Errorf("list published ports: %w", err)
 		}
 		for _, e := range es {
-			out = append(out, l.decode(e))
+			out = append(out, l.decode(e).ports()...)
 		}
 	}
 	return out, nil
@@ -268,17 +265,28 @@ func (r *Rules) DropsForwarding() ([]string, error) {
 	return out, nil
 }
 
-func addElements(c *nftables.Conn, s *nftables.Set, l layout, ports []Port) error {
-	for len(ports) > 0 {
-		n := min(chunk, len(ports))
-		es := make([]nftables.SetElement, n)
-		for i, p := range ports[:n] {
+func addElements(c *nftables.Conn, s *nftables.Set, l layout, list []span) error {
+	for some := range slices.Chunk(list, chunk) {
+		es := make([]nftables.SetElement, len(some))
+		for i, p := range some {
 			es[i] = l.element(p)
 		}
 		if err := c.SetAddElements(s, es); err != nil {
 			return err
 		}
-		ports = ports[n:]
+	}
+	return nil
+}
+
+func deleteElements(c *nftables.Conn, s *nftables.Set, l layout, list []span) error {
+	for some := range slices.Chunk(list, chunk) {
+		es := make([]nftables.SetElement, len(some))
+		for i, p := range some {
+			es[i].Key, es[i].KeyEnd = l.keys(p)
+		}
+		if err := c.SetDeleteElements(s, es); err != nil {
+			return err
+		}
 	}
 	return nil
 }
