@@ -36,7 +36,7 @@ func (s *Store) Write(ctx context.Context, r io.Reader, expect digest.Digest) (o
 		return ocispec.Descriptor{}, kind(err)
 	}
 	defer w.Close()
-	n, err := io.CopyBuffer(struct{ io.Writer }{w}, r, make([]byte, 256<<10))
+	n, err := io.CopyBuffer(patient{w, s, ctx}, r, make([]byte, 256<<10))
 	if err != nil {
 		st, _ := w.Status()
 		return ocispec.Descriptor{}, errors.Join(err, kind(s.Blobs().Abort(ctx, st.Ref)))

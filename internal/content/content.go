@@ -47,11 +47,15 @@ type Options struct {
 	Root   string       // data root, absolute; created with mode 0700
 	Limits layer.Limits // of a layer; zero for the defaults
 	Driver string       // of storage; OverlayFS if empty
+	// Room is called when the disk is full. It reports whether it has removed
+	// something, so that it is worth another try. Nil: there is nothing to remove.
+	Room func(ctx context.Context) bool
 }
 
 // A Store is the open stores. It is safe for concurrent use.
 type Store struct {
 	limits  layer.Limits
+	room    func(ctx context.Context) bool
 	meta    *metadata.DB
 	overlay snapshots.Snapshotter // below meta's
 	driver  *driver
@@ -91,7 +95,7 @@ func Open(ctx context.Context, o Options) (_ *Store, err error) {
 	} else if err != nil {
 		return nil, err
 	}
-	s := &Store{limits: o.Limits, ingests: filepath.Join(blobDir, "ingest")}
+	s := &Store{limits: o.Limits, room: o.Room, ingests: filepath.Join(blobDir, "ingest")}
 	s.Adopted = &Adopted{s: s}
 	s.unpacker.s, s.unpacker.slots = s, make(chan struct{}, runtime.NumCPU())
 	defer func() {

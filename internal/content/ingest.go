@@ -89,7 +89,7 @@ func (i *Ingest) Write(p []byte) (int, error) {
 	if int64(len(p)) > i.desc.Size-i.n {
 		return 0, errs.New(errs.Invalid, "%s has more than the %d bytes it shall have", i.desc.Digest, i.desc.Size)
 	}
-	n, err := i.w.Write(p)
+	n, err := patient{i.w, i.store, i.ctx}.Write(p)
 	i.n += int64(n)
 	return n, err
 }

@@ -160,9 +160,19 @@ func (u *unpacker) stagedFor(ctx context.Context, chain digest.Digest) (filled, 
 	return f.(filled), true
 }
 
-// fill unpacks a layer into a snapshot of its own, over parent if that is not
+// fill is fillOnce, and again where the disk was full and room could be made.
+func (u *unpacker) fill(ctx context.Context, l Layer, parent digest.Digest, blind bool) (filled, error) {
+	for {
+		f, err := u.fillOnce(ctx, l, parent, blind)
+		if err == nil || !u.s.madeRoom(ctx, err) {
+			return f, err
+		}
+	}
+}
+
+// fillOnce unpacks a layer into a snapshot of its own, over parent if that is not
 // empty. It is on disk.
-func (u *unpacker) fill(ctx context.Context, l Layer, parent digest.Digest, blind bool) (f filled, err error) {
+func (u *unpacker) fillOnce(ctx context.Context, l Layer, parent digest.Digest, blind bool) (f filled, err error) {
 	select {
 	case u.slots <- struct{}{}:
 		defer func() { <-u.slots }()

@@ -57,7 +57,7 @@ func (d *Daemon) openDisk(ctx context.Context, p parts, sys *about) (diskAPI, jo
 		return diskAPI{}, jobAPI{}, err
 	}
 	d.later("disk budget", func(context.Context) error { return keeper.Close() })
-	p.images.touch, sys.budget = keeper.Touch, keeper.State
+	p.images.touch, p.images.room, sys.budget = keeper.Touch, keeper.MakeRoom, keeper.State
 	return diskAPI{k, keeper}, jobAPI{j, k}, nil
 }
 

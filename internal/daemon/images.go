@@ -26,6 +26,8 @@ type imageStore struct {
 	*image.Images
 	content *content.Store
 	touch   func(imageID string) // notes that an image is used
+	// room removes what was not used for long, if the disk is full.
+	room func(ctx context.Context) bool
 	// uses is the engine's answer to who uses an image, once there is one.
 	uses func(imageID string) []container.Use
 	lazy *lazy.Images // that are not all here; set once the engine is open
@@ -33,15 +35,18 @@ type imageStore struct {
 
 // openImages opens the image stores.
 func (d *Daemon) openImages(ctx context.Context, c *config.Config) (*imageStore, error) {
-	store, err := content.Open(ctx, content.Options{Root: c.Root, Driver: c.StorageDriver})
+	s := &imageStore{}
+	store, err := content.Open(ctx, content.Options{Root: c.Root, Driver: c.StorageDriver, Room: s.makeRoom})
 	if err != nil {
 		return nil, err
 	}
 	d.later("images", func(context.Context) error { return store.Close() })
-	s := &imageStore{content: store}
+	s.content = store
 	s.Images = image.New(image.Options{Content: store, Events: d.bus, Uses: s.usesOf})
 	return s, nil
 }
+
+func (s *imageStore) makeRoom(ctx context.Context) bool { return s.room != nil && s.room(ctx) }
 
 func (s *imageStore) usesOf(imageID string) []image.Use {
 	if s.uses == nil {

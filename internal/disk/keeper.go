@@ -58,6 +58,7 @@ type Keeper struct {
 	cancel context.CancelFunc
 	all    sync.WaitGroup
 
+	room  sync.Mutex // of those who want some: one at a time
 	mu    sync.Mutex
 	state wire.DiskBudget
 }
@@ -247,6 +248,34 @@ func (k *Keeper) work(ctx context.Context, tell func(wire.JobProgress)) (any, er
 	if err != nil {
 		return r, err
 	}
+	return k.reach(ctx, b, tell)
+}
+
+// MakeRoom removes what was used least recently, down to the low mark and by a
+// tenth at least: the disk is full, whatever the budget allows. It reports whether
+// something was removed; without a budget nothing is.
+func (k *Keeper) MakeRoom(ctx context.Context) bool {
+	k.room.Lock()
+	defer k.room.Unlock()
+	b, err := k.o.Budget()
+	if err != nil || b.High <= 0 {
+		return false
+	}
+	s, _, err := k.measure(ctx, b)
+	if err != nil {
+		return false
+	}
+	b.High = min(b.High, s.Used-1)
+	b.Low = min(b.Low, s.Used/10*9)
+	r, err := k.reach(ctx, b, func(wire.JobProgress) {})
+	if err != nil {
+		k.o.Log.Warn("the disk is full, and no room can be made", "err", err)
+	}
+	return len(r.Removed) > 0
+}
+
+// reach keeps a budget.
+func (k *Keeper) reach(ctx context.Context, b Budget, tell func(wire.JobProgress)) (r wire.BudgetReport, _ error) {
 	s, list, err := k.measure(ctx, b)
 	if err != nil {
 		return r, err

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"fmt"
 	"io"
 	"slices"
 	"strings"
@@ -12,6 +13,7 @@ import (
 	specs "github.com/opencontainers/image-spec/specs-go"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
+	"gantry/internal/content"
 	"gantry/internal/errs"
 	"gantry/internal/layer"
 	"gantry/internal/wire"
@@ -45,6 +47,15 @@ func (s *Images) Load(ctx context.Context, r io.Reader, o LoadOptions, tell func
 		return err
 	}
 	defer release()
+	err = loadHeld(held, s, r, o, tell)
+	if content.Full(err) {
+		err = fmt.Errorf("the disk of the images is full, and nothing of the rest is kept: %w", err)
+	}
+	return err
+}
+
+// loadHeld is Load. held is of Hold.
+func loadHeld(held context.Context, s *Images, r io.Reader, o LoadOptions, tell func(wire.Progress)) error {
 	in := loader{s.maker}
 	a, err := in.readArchive(held, r)
 	if err != nil {

@@ -156,6 +156,9 @@ func (r *verification) layers(ctx context.Context, g group, c *parts) error {
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
 		}
+		if content.Full(err) {
+			return fmt.Errorf("there is no room to unpack the layer %s beside itself: %w", chain, err)
+		}
 		r.check.Layers++
 		if err == nil && len(paths) == 0 {
 			continue

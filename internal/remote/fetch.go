@@ -183,7 +183,7 @@ func final(err error) bool {
 	case 400, 401, 403, 404, 405, 410:
 		return true
 	}
-	return errs.Is(translate(err), errs.NotFound) || errs.Is(err, errs.Denied)
+	return errs.Is(translate(err), errs.NotFound) || errs.Is(err, errs.Denied) || content.Full(err)
 }
 
 func sleep(ctx context.Context, d time.Duration) error {
@@ -229,6 +229,9 @@ func (s *session) attempt(ctx context.Context, in *content.Ingest, d ocispec.Des
 		}
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
+		}
+		if content.Full(err) {
+			return err
 		}
 		if statusOf(err) == 0 && in.Offset() == began && !errdefs.IsNotFound(err) {
 			w.bad.Store(true)

@@ -76,6 +76,10 @@ func (c *Client) pullOne(ctx context.Context, o PullOptions, t *teller) error {
 	defer release()
 	p := &pull{session: s, o: o, t: t, bars: map[digest.Digest]*bar{}}
 	if err := p.run(held, target); err != nil {
+		if content.Full(err) {
+			// To keep what has arrived would keep the disk full.
+			err = errors.Join(fmt.Errorf("the disk of the images is full, and nothing of %s is kept: %w", reference.FamiliarString(o.Name), err), c.intake.Forget(context.WithoutCancel(ctx), p.fetched...))
+		}
 		return err
 	}
 	news, err := c.record(held, o.Name, target)
