@@ -13,7 +13,7 @@ func Full(err error) bool { return errors.Is(err, unix.ENOSPC) || errors.Is(err,
 
 // madeRoom reports whether err is that of a full disk and room was made, so that
 // what failed may be tried again. That ends when nothing more can be removed.
-func (s *Store) madeRoom(ctx context.Context, err error) bool {
+func madeRoom(ctx context.Context, s *Store, err error) bool {
 	return Full(err) && s.room != nil && ctx.Err() == nil && s.room(context.WithoutCancel(ctx))
 }
 
@@ -28,7 +28,7 @@ func (w patient) Write(p []byte) (n int, err error) {
 	for {
 		var m int
 		m, err = w.Writer.Write(p[n:])
-		if n += m; n == len(p) || !w.s.madeRoom(w.ctx, err) {
+		if n += m; n == len(p) || !madeRoom(w.ctx, w.s, err) {
 			return n, err
 		}
 	}

@@ -164,7 +164,7 @@ func (u *unpacker) stagedFor(ctx context.Context, chain digest.Digest) (filled, 
 func (u *unpacker) fill(ctx context.Context, l Layer, parent digest.Digest, blind bool) (filled, error) {
 	for {
 		f, err := u.fillOnce(ctx, l, parent, blind)
-		if err == nil || !u.s.madeRoom(ctx, err) {
+		if err == nil || !madeRoom(ctx, u.s, err) {
 			return f, err
 		}
 	}
