@@ -97,6 +97,7 @@ type engine struct {
 	ctl      *control.Controller
 	sessions *session.Manager
 	worker   worker.Worker
+	executor *execute.Executor
 	server   *grpc.Server
 	pipe     *pipe
 }
@@ -121,7 +122,17 @@ func (b *Builder) open(ctx context.Context) (*engine, error) {
 	return e, nil
 }
 
-// Exists tells whether there can be cache: something has been built here.
+// Steps returns the IDs of the containers of steps that run. No record has them.
+func (b *Builder) Steps() []string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.engine == nil {
+		return nil
+	}
+	return b.engine.executor.Containers()
+}
+
+// exists tells whether there can be cache: something has been built here.
 func (b *Builder) exists() bool {
 	_, err := os.Stat(filepath.Join(b.o.Root, "build"))
 	return err == nil

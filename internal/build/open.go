@@ -59,7 +59,8 @@ func openEngine(ctx context.Context, o Options) (*engine, error) {
 		return nil, err
 	}
 	nameVersion()
-	w, err := openWorker(ctx, dir, run, o, conf)
+	steps := execute.New(execute.Options{Launcher: o.Launcher, Defaults: o.Defaults})
+	w, err := openWorker(ctx, dir, run, o, conf, steps)
 	if err != nil {
 		return nil, err
 	}
@@ -83,7 +84,7 @@ func openEngine(ctx context.Context, o Options) (*engine, error) {
 	if err != nil {
 		return nil, err
 	}
-	e := &engine{sessions: sessions, worker: w}
+	e := &engine{sessions: sessions, worker: w, executor: steps}
 	e.ctl, err = control.NewController(control.Opt{
 		SessionManager: sessions, WorkerController: all,
 		Frontends: map[string]frontend.Frontend{
@@ -127,7 +128,7 @@ func nameVersion() {
 }
 
 // openWorker opens what solves, over the stores of o.
-func openWorker(ctx context.Context, dir, run string, o Options, conf Config) (*imageWorker, error) {
+func openWorker(ctx context.Context, dir, run string, o Options, conf Config, steps *execute.Executor) (*imageWorker, error) {
 	id, err := base.ID(dir)
 	if err != nil {
 		return nil, err
@@ -154,7 +155,7 @@ func openWorker(ctx context.Context, dir, run string, o Options, conf Config) (*
 		ID: id, Root: dir, Labels: labels, Platforms: []ocispec.Platform{platforms.Normalize(platforms.DefaultSpec())},
 		GCPolicy: policies(conf.GC), BuildkitVersion: client.BuildkitVersion{Package: "gantry", Version: version.Version, Revision: version.Commit},
 		NetworkProviders: map[pb.NetMode]network.Provider{},
-		Executor:         execute.New(execute.Options{Launcher: o.Launcher, Defaults: o.Defaults}),
+		Executor:         steps,
 		Snapshotter:      snapshot.NewSnapshotter(driver, unpacked{s.Snapshots(), names}, content.Namespace, nil),
 		ContentStore:     blobs, Applier: applier{s}, Differ: walking.NewWalkingDiff(blobs),
 		ImageStore: images.Store(named), RegistryHosts: o.Hosts,

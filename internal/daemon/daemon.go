@@ -222,7 +222,7 @@ func (d *Daemon) openEngine(ctx context.Context, c *config.Config, p parts) erro
 	p.images.uses = d.engine.Uses
 	d.about, d.id = sys, id
 	d.measure(sys)
-	return d.openServer(ctx, c, p, sys, newDoctor(c, launcher, d.engine, p.networks, p.volumes, layerSource(p.images.content)))
+	return d.openServer(ctx, c, p, sys, newDoctor(c, launcher, d.engine, d.builder.Steps, p.networks, p.volumes, layerSource(p.images.content)))
 }
 
 // openServer makes the server; it listens nowhere yet.

@@ -17,8 +17,9 @@ import (
 // settle is how long what looks ownerless has to last.
 const settle = 300 * time.Millisecond
 
-// newDoctor names what there can be of a container outside of its records.
-func newDoctor(c *config.Config, launcher *launch.Launcher, engine *container.Engine, networks *network.Networks, volumes *volume.Volumes, more ...doctor.Source) *doctor.Doctor {
+// newDoctor names what there can be of a container outside of its records. steps
+// are the containers of builds, which have none.
+func newDoctor(c *config.Config, launcher *launch.Launcher, engine *container.Engine, steps func() []string, networks *network.Networks, volumes *volume.Volumes, more ...doctor.Source) *doctor.Doctor {
 	owners := func(ctx context.Context) (map[string]bool, error) {
 		list, err := engine.List(ctx, container.ListOptions{All: true})
 		if err != nil {
@@ -28,6 +29,9 @@ func newDoctor(c *config.Config, launcher *launch.Launcher, engine *container.En
 		for _, s := range list {
 			// What a container that goes up or down has is on its way too.
 			m[s.ID] = s.State != "created" && s.State != "exited" && s.State != "dead"
+		}
+		for _, id := range steps() {
+			m[id] = true
 		}
 		return m, nil
 	}

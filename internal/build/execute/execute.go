@@ -13,6 +13,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
+	"slices"
 	"sync"
 	"syscall"
 
@@ -47,11 +49,14 @@ type Executor struct {
 
 	mu    sync.Mutex
 	steps map[string]*step // by the name that BuildKit gave them
+	ids   map[string]bool  // of the containers that there are
 }
 
 // New returns an executor. There is nothing to close: what it runs ends with the
 // contexts of its callers.
-func New(o Options) *Executor { return &Executor{o: o, steps: map[string]*step{}} }
+func New(o Options) *Executor {
+	return &Executor{o: o, steps: map[string]*step{}, ids: map[string]bool{}}
+}
 
 // A step is one container that runs.
 type step struct {
@@ -103,9 +108,12 @@ func (e *Executor) run(ctx context.Context, s *step, root executor.Mount, mounts
 	if err != nil {
 		return err
 	}
-	if s.in, err = input(id.New(), p, files, e.o.Defaults()); err != nil {
+	own := id.New()
+	if s.in, err = input(own, p, files, e.o.Defaults()); err != nil {
 		return err
 	}
+	e.own(own)
+	defer e.disown(own)
 	clean := stubs(s.in, p.Meta.RemoveMountStubsRecursive)
 	down := context.WithoutCancel(ctx)
 	defer func() {
@@ -148,6 +156,26 @@ func (e *Executor) run(ctx context.Context, s *step, root executor.Mount, mounts
 		cause = syscall.ENOMEM
 	}
 	return exitError(ctx, p.Meta, exit.Code, cause)
+}
+
+// own notes that a container begins, disown that it has gone.
+func (e *Executor) own(id string) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.ids[id] = true
+}
+
+func (e *Executor) disown(id string) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	delete(e.ids, id)
+}
+
+// Containers returns the IDs of the containers that there are.
+func (e *Executor) Containers() []string {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return slices.Collect(maps.Keys(e.ids))
 }
 
 // join adds what went wrong afterwards to an error; without that it stays as it
