@@ -80,7 +80,7 @@ func TestHostileDockerfiles(t *testing.T) {
 	before := snapshot(t, canary)
 	for name, steps := range map[string]string{
 		// The places of mounts become links to the host before they are cleaned up.
-		"stubs": "RUN --network=none --mount=type=tmpfs,target=/d/dir --mount=type=bind,source=Dockerfile,target=/d/stub mv /d /e && ln -s CANARY /d\n",
+		"stubs":       "RUN --network=none --mount=type=tmpfs,target=/d/dir --mount=type=bind,source=Dockerfile,target=/d/stub mv /d /e && ln -s CANARY /d\n",
 		"linked stub": "RUN --network=none ln -s CANARY /l\nRUN --network=none --mount=type=tmpfs,target=/l/dir --mount=type=bind,source=Dockerfile,target=/l/stub true\n",
 		// A cache's part is a link.
 		"cache": "RUN --network=none --mount=type=cache,id=c,target=/c ln -sfn CANARY /c/sub; ln -sfn / /c/root\n" +
