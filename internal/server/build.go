@@ -181,7 +181,7 @@ func (g guardedBuilds) Build(ctx context.Context, r wire.BuildRequest, body io.R
 			b.Tags = append(b.Tags, names...)
 		}
 		if truth(o.Attrs["push"]) || o.Type == "registry" {
-			if err := p.Operation("image.push", string(classWrite)); err != nil {
+			if err := p.Operation("image.push", string(classData)); err != nil {
 				return err
 			}
 		}

@@ -259,12 +259,15 @@ func (c *testCase) serve(t *testing.T) {
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
 		http.ServeFile(w, r, filepath.Join(c.dir, "http", filepath.Clean("/"+r.URL.Path)))
 	})
-	mux.HandleFunc("/repo.git/", func(w http.ResponseWriter, r *http.Request) {
-		(&cgi.Handler{Path: "/usr/lib/git-core/git-http-backend", Env: []string{"GIT_PROJECT_ROOT=" + filepath.Join(c.dir, "bare"), "GIT_HTTP_EXPORT_ALL=1"}}).ServeHTTP(w, r)
-	})
+	mux.HandleFunc("/repo.git/", c.git)
 	s := httptest.NewServer(mux)
 	t.Cleanup(s.Close)
 	c.web, c.repo = s.URL, s.URL+"/repo.git"
+}
+
+// git answers for the case's repository.
+func (c *testCase) git(w http.ResponseWriter, r *http.Request) {
+	(&cgi.Handler{Path: "/usr/lib/git-core/git-http-backend", Env: []string{"GIT_PROJECT_ROOT=" + filepath.Join(c.dir, "bare"), "GIT_HTTP_EXPORT_ALL=1"}}).ServeHTTP(w, r)
 }
 
 // repository makes the case's git repository.

@@ -47,9 +47,10 @@ type Options struct {
 	Fetch func(ctx context.Context, url string) (io.ReadCloser, error)
 	// Experimental allows Squash.
 	Experimental bool
-	// Squash makes an image of the layers that an image has above the first
-	// keep ones, and returns its id. Names follow. nil: it can't.
-	Squash func(ctx context.Context, id string, keep int) (string, error)
+	// Squash makes an image of one that has no name, with a single layer above
+	// those of base, gives it the names, and returns its id. base is an image's
+	// id, empty for none.
+	Squash func(ctx context.Context, id, base string, names []string) (string, error)
 }
 
 // A Builder serves classic builds. It is safe for concurrent use, and there is
@@ -222,7 +223,7 @@ func (j *job) steps(ctx context.Context, s *script) error {
 		return errNothing
 	}
 	if j.r.Squash {
-		if id, err = j.squash(ctx, id); err != nil {
+		if id, err = j.b.Squash(ctx, id, t.base(), j.names); err != nil {
 			return err
 		}
 	}
@@ -257,14 +258,6 @@ func (j *job) done(id string, s *script) {
 			j.say("Successfully tagged " + reference.FamiliarString(named) + "\n")
 		}
 	}
-}
-
-// squash replaces the image by one with a single layer above its base's.
-func (j *job) squash(ctx context.Context, id string) (string, error) {
-	if j.b.Squash == nil {
-		return "", errs.New(errs.Unsupported, "squash: not supported by this version of Gantry")
-	}
-	return j.b.Squash(ctx, id, 0)
 }
 
 // trace builds and tells of it as BuildKit does.

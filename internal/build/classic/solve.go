@@ -74,7 +74,11 @@ func (j *job) request(sessionID string) *controlapi.SolveRequest {
 		req.Exporters = append(req.Exporters, &controlapi.Exporter{Type: o.Type, Attrs: o.Attrs})
 	}
 	if len(req.Exporters) == 0 {
-		req.Exporters = []*controlapi.Exporter{{Type: "moby", Attrs: map[string]string{"name": strings.Join(j.names, ",")}}}
+		names := j.names
+		if j.r.Squash {
+			names = nil // they are for the image to come
+		}
+		req.Exporters = []*controlapi.Exporter{{Type: "moby", Attrs: map[string]string{"name": strings.Join(names, ",")}}}
 	}
 	req.ExporterDeprecated, req.ExporterAttrsDeprecated = req.Exporters[0].Type, req.Exporters[0].Attrs
 	return req

@@ -273,6 +273,25 @@ func (t *translator) container() string {
 	return short(sum("container", t.ids[s.stage], s.text, strconv.Itoa(t.cursor)))
 }
 
+// base returns the id of the image that the last stage is built on, empty for
+// none.
+func (t *translator) base() string {
+	for stage := len(t.labels) - 1; ; {
+		for i, s := range t.steps {
+			switch {
+			case s.stage != stage || s.word != "FROM":
+				continue
+			case s.kind == fromImage && t.states[i].digest != "":
+				return "sha256:" + t.states[i].digest
+			case s.kind != fromStage:
+				return ""
+			}
+			stage = s.base
+			break
+		}
+	}
+}
+
 // finish tells the rest of a build that made an image.
 func (t *translator) finish(imageID string) {
 	for t.cursor < len(t.steps) {
