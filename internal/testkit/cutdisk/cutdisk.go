@@ -151,7 +151,7 @@ func run(name string, args ...string) error {
 
 // attach serves the disk and makes it a block device.
 func (d *Disk) attach() (err error) {
-	if d.fd, err = unix.Open("/dev/fuse", unix.O_RDWR|unix.O_CLOEXEC, 0); err != nil {
+	if d.fd, err = openFuse(filepath.Dir(d.file)); err != nil {
 		return fmt.Errorf("open /dev/fuse: %w", err)
 	}
 	options := fmt.Sprintf("fd=%d,rootmode=%o,user_id=0,group_id=0", d.fd, unix.S_IFREG|0o600)
@@ -166,6 +166,19 @@ func (d *Disk) attach() (err error) {
 	}
 	d.loop = string(bytes.TrimSpace(out))
 	return nil
+}
+
+// openFuse opens the device, which small systems have no node of.
+func openFuse(dir string) (int, error) {
+	fd, err := unix.Open("/dev/fuse", unix.O_RDWR|unix.O_CLOEXEC, 0)
+	if !errors.Is(err, unix.ENOENT) {
+		return fd, err
+	}
+	node := filepath.Join(dir, "fuse")
+	if err := unix.Mknod(node, unix.S_IFCHR|0o600, int(unix.Mkdev(10, 229))); err != nil && !errors.Is(err, unix.EEXIST) {
+		return -1, err
+	}
+	return unix.Open(node, unix.O_RDWR|unix.O_CLOEXEC, 0)
 }
 
 // takeDown undoes all of New and attach that was done. A file system without a
