@@ -118,6 +118,10 @@ func TestAttestations(t *testing.T) {
 			t.Errorf("%d bytes stay, %v", n, err)
 		}
 	}
+	check, err := NewTools(f.Images).Verify(ctx, VerifyOptions{})
+	if err != nil || check.Blobs != len(blobs)+1 || len(check.Faults) != 0 {
+		t.Errorf("verified: %+v, %v; there are %d blobs", check, err, len(blobs)+1)
+	}
 	remove(RemoveOptions{})
 	empty()
 	f.loadBytes(one.Bytes())

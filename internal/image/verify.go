@@ -119,6 +119,31 @@ func (r *verification) image(ctx context.Context, g group) error {
 			return err
 		}
 	}
+	return r.told(ctx, g)
+}
+
+// told verifies what of an image's attestations is here.
+func (r *verification) told(ctx context.Context, g group) error {
+	list, err := r.everyManifest(ctx, g.target)
+	if err != nil {
+		return err
+	}
+	for _, m := range list {
+		if _, err := r.store.Info(ctx, m.Digest); err != nil || !isAttestation(m) || !r.blob(ctx, g, m) {
+			continue
+		}
+		all, err := r.attested(ctx, m)
+		if err != nil {
+			return err
+		}
+		for _, a := range all {
+			for _, d := range a.blobs() {
+				if _, err := r.store.Info(ctx, d.Digest); err == nil {
+					r.blob(ctx, g, d)
+				}
+			}
+		}
+	}
 	return ctx.Err()
 }
 
