@@ -32,7 +32,7 @@ type group struct{ name, short string }
 
 func groups() []group {
 	return []group{
-		{"checkpoint", "Manage checkpoints"}, {"builder", "Manage builds"}, {"container", "Manage containers"}, {"context", "Manage contexts"}, {"image", "Manage images"}, {"jobs", "Manage background jobs"},
+		{"checkpoint", "Manage checkpoints"}, {"builder", "Manage builds"}, {"container", "Manage containers"}, {"context", "Manage contexts"}, {"image", "Manage images"}, {"jobs", "Manage background jobs"}, {"manifest", "Manage Docker image manifests and manifest lists"},
 		{"network", "Manage networks"}, {"system", "Manage the daemon and its disk space"}, {"volume", "Manage volumes"},
 	}
 }
@@ -95,6 +95,11 @@ func imageEntries() []entry {
 		{group: "image", name: "rm", top: "rmi", aliases: []string{"rmi", "remove"}, build: rmiCommand},
 		{group: "image", name: "save", top: "save", build: saveCommand},
 		{group: "image", name: "tag", top: "tag", build: tagCommand},
+		{group: "manifest", name: "annotate", build: manifestAnnotateCommand},
+		{group: "manifest", name: "create", build: manifestCreateCommand},
+		{group: "manifest", name: "inspect", build: manifestInspectCommand},
+		{group: "manifest", name: "push", build: manifestPushCommand},
+		{group: "manifest", name: "rm", build: manifestRmCommand},
 		{group: "builder", name: "prune", build: builderPruneCommand},
 	}
 }
