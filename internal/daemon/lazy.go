@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
+	"runtime/debug"
 	"strings"
 	"sync"
 	"syscall"
@@ -34,6 +35,9 @@ const LazyName = "gantry-lazyfs"
 // lazyPrefix is that of the pins of images that are being shown.
 const lazyPrefix = "lazy-"
 
+// lazyMemory is what the process keeps to if it can, in bytes.
+const lazyMemory = 64 << 20
+
 // lazyInput is what the process is told on its standard input, and nowhere else:
 // credentials are among it.
 type lazyInput struct {
@@ -55,6 +59,7 @@ func ShowLazy(ctx context.Context, args []string, stdin io.Reader, stdout io.Wri
 	if err != nil {
 		return err
 	}
+	debug.SetMemoryLimit(lazyMemory)
 	ctx, stop := signal.NotifyContext(ctx, syscall.SIGTERM)
 	defer stop()
 	signal.Ignore(syscall.SIGINT, syscall.SIGHUP, syscall.SIGPIPE)

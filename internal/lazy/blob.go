@@ -1,6 +1,7 @@
 package lazy
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"os"
@@ -17,6 +18,9 @@ const (
 	demandTime = 60 * time.Second
 	attempts   = 5
 )
+
+// buffers are what parts arrive in.
+var buffers = sync.Pool{New: func() any { return new([demandRun]byte) }}
 
 // States of a block.
 const (
@@ -110,7 +114,9 @@ func (b *blob) claim(i, limit int) (end int) {
 // fetch brings claimed blocks.
 func (b *blob) fetch(first, end int) (err error) {
 	off := int64(first) * block
-	buf := make([]byte, min(int64(end)*block, b.layer.Size)-off)
+	room := buffers.Get().(*[demandRun]byte)
+	defer buffers.Put(room)
+	buf := room[:min(int64(end)*block, b.layer.Size)-off]
 	wait := 200 * time.Millisecond
 	for try := 1; ; try++ {
 		ctx, cancel := context.WithTimeout(b.ctx, demandTime)
@@ -181,6 +187,16 @@ func (b *blob) fill(n int64) error {
 		i = end
 	}
 	return nil
+}
+
+// settle waits until nothing is on its way. The error is the end of the process.
+func (b *blob) settle() error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for bytes.IndexByte(b.state, coming) >= 0 {
+		b.change.Wait()
+	}
+	return context.Cause(b.ctx)
 }
 
 // complete reports whether all of it is here.

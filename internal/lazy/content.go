@@ -20,8 +20,43 @@ const (
 	noLandmark = ".no.prefetch.landmark"
 )
 
-// cacheBytes bounds the unpacked chunks that are kept in memory, of each layer.
+// cacheBytes bounds the unpacked chunks that are kept in memory.
 const cacheBytes = 16 << 20
+
+// A cache is the chunks that were unpacked last, of all layers.
+type cache struct {
+	mu   sync.Mutex
+	list []*chunk // latest last
+	size int64
+}
+
+// get returns the chunk of an entry, which may still have to be unpacked.
+func (c *cache) get(e *estargz.TOCEntry) *chunk {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if i := slices.IndexFunc(c.list, func(k *chunk) bool { return k.entry == e }); i >= 0 {
+		k := c.list[i]
+		c.list = append(slices.Delete(c.list, i, i+1), k)
+		return k
+	}
+	k := &chunk{entry: e}
+	c.list = append(c.list, k)
+	c.size += e.ChunkSize
+	for c.size > cacheBytes && len(c.list) > 1 {
+		c.size -= c.list[0].entry.ChunkSize
+		c.list = slices.Delete(c.list, 0, 1)
+	}
+	return k
+}
+
+func (c *cache) drop(k *chunk) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if i := slices.Index(c.list, k); i >= 0 {
+		c.size -= k.entry.ChunkSize
+		c.list = slices.Delete(c.list, i, i+1)
+	}
+}
 
 // contents are the files of a layer.
 type contents struct {
@@ -29,9 +64,7 @@ type contents struct {
 	reader *estargz.Reader
 	verify estargz.TOCEntryVerifier
 	inodes map[*estargz.TOCEntry]uint64
-	mu     sync.Mutex
-	cache  []*chunk // latest last
-	size   int64
+	cache  *cache
 }
 
 // A chunk is a part of a file, unpacked, or on the way to it.
@@ -43,7 +76,7 @@ type chunk struct {
 }
 
 // openContents reads a layer's table of contents and checks it.
-func openContents(b *blob) (*contents, error) {
+func openContents(b *blob, shared *cache) (*contents, error) {
 	r, err := estargz.Open(io.NewSectionReader(b, 0, b.layer.Size))
 	if err != nil {
 		return nil, fmt.Errorf("table of contents of %s: %w", b.layer.Digest, err)
@@ -52,7 +85,7 @@ func openContents(b *blob) (*contents, error) {
 	if err != nil {
 		return nil, errs.New(errs.Invalid, "table of contents of %s: %w", b.layer.Digest, err)
 	}
-	c := &contents{blob: b, reader: r, verify: v, inodes: map[*estargz.TOCEntry]uint64{}}
+	c := &contents{blob: b, reader: r, verify: v, inodes: map[*estargz.TOCEntry]uint64{}, cache: shared}
 	root, ok := r.Lookup("")
 	if !ok {
 		return nil, errs.New(errs.Invalid, "%s has no root", b.layer.Digest)
@@ -111,21 +144,7 @@ func (c *contents) read(name string, p []byte, off int64) (int, error) {
 
 // unpacked returns a chunk, unpacked once for all who ask at the same time.
 func (c *contents) unpacked(name string, e *estargz.TOCEntry) ([]byte, error) {
-	c.mu.Lock()
-	var k *chunk
-	if i := slices.IndexFunc(c.cache, func(k *chunk) bool { return k.entry == e }); i >= 0 {
-		k = c.cache[i]
-		c.cache = append(slices.Delete(c.cache, i, i+1), k)
-	} else {
-		k = &chunk{entry: e}
-		c.cache = append(c.cache, k)
-		c.size += e.ChunkSize
-		for c.size > cacheBytes && len(c.cache) > 1 {
-			c.size -= c.cache[0].entry.ChunkSize
-			c.cache = slices.Delete(c.cache, 0, 1)
-		}
-	}
-	c.mu.Unlock()
+	k := c.cache.get(e)
 	k.once.Do(func() {
 		if k.data, k.err = c.unpack(name, e); k.err != nil {
 			// Something else may come the second time.
@@ -134,18 +153,9 @@ func (c *contents) unpacked(name string, e *estargz.TOCEntry) ([]byte, error) {
 		}
 	})
 	if k.err != nil {
-		c.drop(k)
+		c.cache.drop(k)
 	}
 	return k.data, k.err
-}
-
-func (c *contents) drop(k *chunk) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if i := slices.Index(c.cache, k); i >= 0 {
-		c.size -= k.entry.ChunkSize
-		c.cache = slices.Delete(c.cache, i, i+1)
-	}
 }
 
 // maxChunk bounds what a chunk may take in memory.

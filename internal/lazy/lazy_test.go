@@ -134,7 +134,7 @@ func packed(t *testing.T, list ...tar.Header) (*memory, Layer) {
 func TestContents(t *testing.T) {
 	m, l := packed(t, tar.Header{Name: "d/", Typeflag: tar.TypeDir, Mode: 0o755}, tar.Header{Name: "d/.wh.gone", Typeflag: tar.TypeReg}, tar.Header{Name: "d/.wh..wh..opq", Typeflag: tar.TypeReg},
 		tar.Header{Name: "d/big", Typeflag: tar.TypeReg, Size: 300 << 10, Mode: 0o644}, tar.Header{Name: "d/hard", Typeflag: tar.TypeLink, Linkname: "d/big"})
-	c, err := openContents(testBlob(t, m, l))
+	c, err := openContents(testBlob(t, m, l), &cache{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -181,7 +181,7 @@ func TestContents(t *testing.T) {
 // fetched again, what stays wrong is an error, and so is another table of contents.
 func TestWrongBytes(t *testing.T) {
 	m, l := packed(t, tar.Header{Name: "a", Typeflag: tar.TypeReg, Size: 1 << 20, Mode: 0o644}, tar.Header{Name: "z", Typeflag: tar.TypeReg, Size: 1 << 20, Mode: 0o644})
-	c, err := openContents(testBlob(t, m, l))
+	c, err := openContents(testBlob(t, m, l), &cache{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -196,7 +196,7 @@ func TestWrongBytes(t *testing.T) {
 	}
 	l.TOC = digest.FromString("another")
 	m.spoil = 0
-	if _, err := openContents(testBlob(t, m, l)); !errs.Is(err, errs.Invalid) {
+	if _, err := openContents(testBlob(t, m, l), &cache{}); !errs.Is(err, errs.Invalid) {
 		t.Errorf("another table of contents: %v", err)
 	}
 }

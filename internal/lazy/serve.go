@@ -103,12 +103,12 @@ func readJob(dir string) (Job, error) {
 func open(ctx context.Context, dir string, job Job, s Source) ([]*blob, []*contents, error) {
 	blobs, tables := make([]*blob, len(job.Layers)), make([]*contents, len(job.Layers))
 	all := make([]error, len(job.Layers))
-	wanted := &atomic.Int32{}
+	wanted, shared := &atomic.Int32{}, &cache{}
 	var wg sync.WaitGroup
 	for i, l := range job.Layers {
 		wg.Go(func() {
 			if blobs[i], all[i] = newBlob(ctx, s, l, blobPath(dir, i), wanted); all[i] == nil {
-				tables[i], all[i] = openContents(blobs[i])
+				tables[i], all[i] = openContents(blobs[i], shared)
 			}
 		})
 	}
@@ -133,18 +133,39 @@ func fill(ctx context.Context, dir string, blobs []*blob, tables []*contents) er
 	}
 }
 
+// fillers is how many parts the background fetches at once, of different layers.
+const fillers = 3
+
 func fillAll(blobs []*blob, tables []*contents) error {
-	for i, b := range blobs {
-		if err := b.fill(tables[i].urgent()); err != nil {
-			return err
-		}
+	err := beside(len(blobs), func(i int) error { return blobs[i].fill(tables[i].urgent()) })
+	if err != nil {
+		return err
 	}
-	for _, b := range blobs {
-		for !b.complete() {
-			if err := b.fill(b.layer.Size); err != nil {
+	return beside(len(blobs), func(i int) error {
+		for !blobs[i].complete() { // somebody else's part may have failed, or been wrong
+			if err := blobs[i].fill(blobs[i].layer.Size); err != nil {
+				return err
+			}
+			if err := blobs[i].settle(); err != nil {
 				return err
 			}
 		}
+		return nil
+	})
+}
+
+// beside calls f for 0 to n-1, some at a time, lowest first.
+func beside(n int, f func(i int) error) error {
+	all := make([]error, n)
+	slots := make(chan struct{}, fillers)
+	var wg sync.WaitGroup
+	for i := range n {
+		slots <- struct{}{}
+		wg.Go(func() {
+			defer func() { <-slots }()
+			all[i] = f(i)
+		})
 	}
-	return nil
+	wg.Wait()
+	return errors.Join(all...)
 }
