@@ -131,7 +131,7 @@ func (a *App) run(ctx context.Context, args []string) error {
 // root is the tree of commands.
 func (a *App) root() *cobra.Command {
 	root := &cobra.Command{
-		Use: "gantry buildx", Short: "Build images", SilenceUsage: true, SilenceErrors: true, TraverseChildren: true,
+		Use: "buildx", Annotations: map[string]string{cobra.CommandDisplayNameAnnotation: "gantry buildx"}, Short: "Build images", SilenceUsage: true, SilenceErrors: true, TraverseChildren: true,
 		CompletionOptions: cobra.CompletionOptions{DisableDefaultCmd: true},
 	}
 	root.SetIn(a.In)
