@@ -331,7 +331,7 @@ func cliExplain(t *testing.T, d *testkit.Daemon) {
 	c.has(errs, "Every step was taken from the cache.")
 	c.write("site/index.html", "22")
 	_, errs = c.ok("build", "--explain", ".")
-	c.has(errs, "[2/4] COPY site/ /srv/\n     site/index.html changed\n", "[3/4] RUN echo $V >/v\n     a step before it ran: [2/4] COPY site/ /srv/\n")
+	c.has(errs, "[2/4] COPY site/ /srv/\n     site/index.html changed\n", "[3/4] RUN echo 1 >/v\n     a step before it ran: [2/4] COPY site/ /srv/\n")
 	_, errs = c.ok("build", "--explain", "--build-arg", "V=2", ".")
 	c.has(errs, `build argument V is now "2"`)
 	_, errs = c.ok("build", "--explain", "--build-arg", "V=2", "--no-cache", ".")
