@@ -20,8 +20,8 @@ import (
 )
 
 // adminCommands are what looks after the builder.
-func (a *App) adminCommands() []*cobra.Command {
-	out := []*cobra.Command{a.duCommand(), a.pruneCommand(), a.lsCommand(), a.inspectCommand(), a.useCommand(), a.historyCommand(), a.imagetoolsCommand(), a.versionCommand()}
+func adminCommands(a *App) []*cobra.Command {
+	out := []*cobra.Command{duCommand(a), pruneCommand(a), lsCommand(a), inspectCommand(a), useCommand(a), historyCommand(a), imagetoolsCommand(a), versionCommand(a)}
 	for _, name := range []string{"create", "rm", "stop"} {
 		out = append(out, &cobra.Command{Use: name, Hidden: true, DisableFlagParsing: true, RunE: func(*cobra.Command, []string) error {
 			return fmt.Errorf("%s: builds run on the daemon, there are no other builders; gantry context create adds a daemon to build on", name)
@@ -30,7 +30,7 @@ func (a *App) adminCommands() []*cobra.Command {
 	return out
 }
 
-func (a *App) versionCommand() *cobra.Command {
+func versionCommand(a *App) *cobra.Command {
 	return leaf("version", "Show buildx version information", atMost(0), func(*cobra.Command, []string) error {
 		fmt.Fprintf(a.Out, "gantry-buildx %s %s\n", a.version.Version, a.version.Commit)
 		return nil
@@ -86,7 +86,7 @@ type duOptions struct {
 	verbose bool
 }
 
-func (a *App) duCommand() *cobra.Command {
+func duCommand(a *App) *cobra.Command {
 	o := &duOptions{}
 	var timeout time.Duration
 	cmd := leaf("du [OPTIONS]", "Disk usage", atMost(0), func(cmd *cobra.Command, _ []string) error { return a.du(cmd.Context(), o) })
@@ -231,7 +231,7 @@ type pruneOptions struct {
 	reserved, max, free opt.Bytes
 }
 
-func (a *App) pruneCommand() *cobra.Command {
+func pruneCommand(a *App) *cobra.Command {
 	o := &pruneOptions{}
 	cmd := leaf("prune [OPTIONS]", "Remove build cache", atMost(0), func(cmd *cobra.Command, _ []string) error { return a.prune(cmd.Context(), o) })
 	fs := cmd.Flags()

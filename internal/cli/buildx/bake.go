@@ -30,7 +30,7 @@ type bakeOptions struct {
 	print                    bool
 }
 
-func (a *App) bakeCommand() *cobra.Command {
+func bakeCommand(a *App) *cobra.Command {
 	o := &bakeOptions{}
 	cmd := leaf("bake [OPTIONS] [TARGET...]", "Build from a file", cobra.ArbitraryArgs, func(cmd *cobra.Command, args []string) error {
 		// A flag that was given is an override, even if it says no.
@@ -75,7 +75,7 @@ func (a *App) bake(ctx context.Context, names []string, o *bakeOptions) error {
 		return placed(err)
 	}
 	if o.list != "" {
-		return a.listDefinition(o.list, c, vars)
+		return listDefinition(a, o.list, c, vars)
 	}
 	sets, err := o.overrides()
 	if err != nil {
@@ -267,7 +267,7 @@ func (a *App) bakeTargets(ctx context.Context, targets map[string]*bake.Target, 
 }
 
 // listDefinition prints --list.
-func (a *App) listDefinition(what string, c bake.Config, vars []bake.Variable) error {
+func listDefinition(a *App, what string, c bake.Config, vars []bake.Variable) error {
 	e, err := grammar.Cache("type=" + strings.TrimPrefix(what, "type="))
 	if err != nil {
 		return err

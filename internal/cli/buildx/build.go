@@ -59,7 +59,7 @@ type buildOptions struct {
 	quiet, squash, dropped                                    bool
 }
 
-func (a *App) buildCommand() *cobra.Command {
+func buildCommand(a *App) *cobra.Command {
 	o := &buildOptions{}
 	cmd := leaf("build [OPTIONS] PATH | URL | -", "Start a build", exactly(1), func(cmd *cobra.Command, args []string) error {
 		return a.build(cmd.Context(), args[0], o)

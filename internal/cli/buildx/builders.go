@@ -82,7 +82,7 @@ func (a *App) builders(ctx context.Context) ([]*builder, error) {
 	return out, nil
 }
 
-func (a *App) lsCommand() *cobra.Command {
+func lsCommand(a *App) *cobra.Command {
 	var format string
 	var noTrunc bool
 	var timeout time.Duration
@@ -132,7 +132,7 @@ func (a *App) lsCommand() *cobra.Command {
 	return cmd
 }
 
-func (a *App) inspectCommand() *cobra.Command {
+func inspectCommand(a *App) *cobra.Command {
 	var bootstrap bool
 	var timeout time.Duration
 	cmd := leaf("inspect [NAME]", "Inspect current builder instance", atMost(1), func(cmd *cobra.Command, args []string) error {
@@ -151,7 +151,7 @@ func (a *App) inspectCommand() *cobra.Command {
 		}
 		fmt.Fprintf(a.Out, "BuildKit version: %s\nPlatforms:        %s\n", b.Version, strings.Join(b.Platforms, ", "))
 		for _, w := range b.workers {
-			a.printWorker(w)
+			printWorker(a, w)
 		}
 		return nil
 	})
@@ -160,7 +160,7 @@ func (a *App) inspectCommand() *cobra.Command {
 	return cmd
 }
 
-func (a *App) printWorker(w *client.WorkerInfo) {
+func printWorker(a *App, w *client.WorkerInfo) {
 	if len(w.Labels) > 0 {
 		fmt.Fprintln(a.Out, "Labels:")
 		for _, k := range slices.Sorted(maps.Keys(w.Labels)) {
@@ -189,7 +189,7 @@ func (a *App) printWorker(w *client.WorkerInfo) {
 	}
 }
 
-func (a *App) useCommand() *cobra.Command {
+func useCommand(a *App) *cobra.Command {
 	var global, def bool
 	cmd := leaf("use [OPTIONS] NAME", "Set the current builder instance", exactly(1), func(_ *cobra.Command, args []string) error {
 		if args[0] == builderName {
@@ -205,7 +205,7 @@ func (a *App) useCommand() *cobra.Command {
 	return cmd
 }
 
-func (a *App) imagetoolsCommand() *cobra.Command {
+func imagetoolsCommand(a *App) *cobra.Command {
 	group := &cobra.Command{Use: "imagetools", Short: "Commands to work on images in registry"}
 	var raw bool
 	cmd := leaf("inspect [OPTIONS] NAME", "Show details of an image in the registry", exactly(1), func(cmd *cobra.Command, args []string) error {
@@ -213,7 +213,7 @@ func (a *App) imagetoolsCommand() *cobra.Command {
 		if err != nil {
 			return err
 		}
-		return a.inspectRemote(cmd.Context(), d, args[0], raw)
+		return inspectRemote(cmd.Context(), a, d, args[0], raw)
 	})
 	cmd.Flags().BoolVar(&raw, "raw", false, "Show original, unformatted JSON manifest")
 	group.AddCommand(cmd)
@@ -221,7 +221,7 @@ func (a *App) imagetoolsCommand() *cobra.Command {
 }
 
 // inspectRemote shows what a registry has under a name; the daemon asks it.
-func (a *App) inspectRemote(ctx context.Context, d *api.Client, name string, raw bool) error {
+func inspectRemote(ctx context.Context, a *App, d *api.Client, name string, raw bool) error {
 	key, err := registryOf(name)
 	if err != nil {
 		return err

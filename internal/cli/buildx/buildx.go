@@ -146,8 +146,8 @@ func (a *App) root() *cobra.Command {
 	pf := root.PersistentFlags()
 	pf.StringVar(&a.builder, "builder", os.Getenv("BUILDX_BUILDER"), "Override the configured builder instance")
 	pf.BoolVarP(&a.global.Debug, "debug", "D", a.global.Debug, "Enable debug logging")
-	root.AddCommand(a.buildCommand(), a.bakeCommand())
-	root.AddCommand(a.adminCommands()...)
+	root.AddCommand(buildCommand(a), bakeCommand(a))
+	root.AddCommand(adminCommands(a)...)
 	return root
 }
 

@@ -61,7 +61,7 @@ func pastName(attrs map[string]string) string {
 }
 
 // pastBuilds asks for the history, the newest first.
-func (a *App) pastBuilds(ctx context.Context, ref string) ([]past, error) {
+func pastBuilds(ctx context.Context, a *App, ref string) ([]past, error) {
 	c, err := a.buildkit(ctx)
 	if err != nil {
 		return nil, err
@@ -99,8 +99,8 @@ func (a *App) pastBuilds(ctx context.Context, ref string) ([]past, error) {
 
 // pastBuild returns the build that args name: the newest, ^N, or by a part of its
 // reference.
-func (a *App) pastBuild(ctx context.Context, args []string) (past, error) {
-	list, err := a.pastBuilds(ctx, "")
+func pastBuild(ctx context.Context, a *App, args []string) (past, error) {
+	list, err := pastBuilds(ctx, a, "")
 	if err != nil {
 		return past{}, err
 	}
@@ -125,17 +125,17 @@ func (a *App) pastBuild(ctx context.Context, args []string) (past, error) {
 	return past{}, fmt.Errorf("no record found for ref %q", ref)
 }
 
-func (a *App) historyCommand() *cobra.Command {
+func historyCommand(a *App) *cobra.Command {
 	group := &cobra.Command{Use: "history", Short: "Commands to work on build records"}
-	group.AddCommand(a.historyLsCommand(), a.historyInspectCommand(), a.historyLogsCommand(), a.historyRmCommand())
+	group.AddCommand(historyLsCommand(a), historyInspectCommand(a), historyLogsCommand(a), historyRmCommand(a))
 	return group
 }
 
-func (a *App) historyLsCommand() *cobra.Command {
+func historyLsCommand(a *App) *cobra.Command {
 	var format string
 	var noTrunc, local bool
 	cmd := leaf("ls [OPTIONS]", "List build records", atMost(0), func(cmd *cobra.Command, _ []string) error {
-		list, err := a.pastBuilds(cmd.Context(), "")
+		list, err := pastBuilds(cmd.Context(), a, "")
 		if err != nil {
 			return err
 		}
@@ -168,10 +168,10 @@ func (a *App) historyLsCommand() *cobra.Command {
 	return cmd
 }
 
-func (a *App) historyInspectCommand() *cobra.Command {
+func historyInspectCommand(a *App) *cobra.Command {
 	var format string
 	cmd := leaf("inspect [OPTIONS] [REF]", "Inspect a build record", atMost(1), func(cmd *cobra.Command, args []string) error {
-		p, err := a.pastBuild(cmd.Context(), args)
+		p, err := pastBuild(cmd.Context(), a, args)
 		if err != nil {
 			return err
 		}
@@ -200,11 +200,11 @@ func (a *App) historyInspectCommand() *cobra.Command {
 	return cmd
 }
 
-func (a *App) historyLogsCommand() *cobra.Command {
+func historyLogsCommand(a *App) *cobra.Command {
 	var mode string
 	cmd := leaf("logs [OPTIONS] [REF]", "Print the logs of a build record", atMost(1), func(cmd *cobra.Command, args []string) error {
 		ctx := cmd.Context()
-		p, err := a.pastBuild(ctx, args)
+		p, err := pastBuild(ctx, a, args)
 		if err != nil {
 			return err
 		}
@@ -251,7 +251,7 @@ func (a *App) historyLogsCommand() *cobra.Command {
 	return cmd
 }
 
-func (a *App) historyRmCommand() *cobra.Command {
+func historyRmCommand(a *App) *cobra.Command {
 	var all bool
 	cmd := leaf("rm [OPTIONS] [REF...]", "Remove build records", cobra.ArbitraryArgs, func(cmd *cobra.Command, args []string) error {
 		ctx := cmd.Context()
@@ -263,7 +263,7 @@ func (a *App) historyRmCommand() *cobra.Command {
 		}
 		var refs []string
 		if all {
-			list, err := a.pastBuilds(ctx, "")
+			list, err := pastBuilds(ctx, a, "")
 			if err != nil {
 				return err
 			}
@@ -272,7 +272,7 @@ func (a *App) historyRmCommand() *cobra.Command {
 			}
 		}
 		for _, arg := range args {
-			p, err := a.pastBuild(ctx, []string{arg})
+			p, err := pastBuild(ctx, a, []string{arg})
 			if err != nil {
 				return err
 			}
