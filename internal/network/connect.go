@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 
 	"gantry/internal/errs"
 	"gantry/internal/network/driver"
@@ -42,10 +43,11 @@ func (n Members) Connect(ctx context.Context, r AttachRequest, ref string, setti
 	if err == nil {
 		defer ns.Close()
 		if err = n.stage.join(ctx, ns, c.Link, told); err == nil {
-			err = n.stage.move(ctx, ns, c.Moves)
-		}
-		if err == nil {
-			err = n.stage.learn(ctx, ns, r, told)
+			err = n.stage.move(ctx, ns, slices.DeleteFunc(c.Moves, func(m ledger.Move) bool {
+				_, own := told[m.To.Network] // its default route is the driver's to tell
+				return own
+			}))
+			err = errors.Join(err, n.stage.learn(ctx, ns, r, told))
 		}
 		if err == nil && c.Entry.Rate != (wire.NetRate{}) {
 			err = n.stage.shape(ns, []driver.Endpoint{c.Link}, c.Entry.Rate)

@@ -268,8 +268,10 @@ func (n *Networks) Create(ctx context.Context, c wire.NetworkCreate) (wire.Netwo
 	if err != nil {
 		return wire.NetworkCreated{}, err
 	}
-	c, err = n.completed(c)
-	if err != nil {
+	if c, err = ledger.Inherit(n.book, c); err != nil {
+		return wire.NetworkCreated{}, err
+	}
+	if c, err = n.completed(c); err != nil {
 		return wire.NetworkCreated{}, err
 	}
 	if err := known(ctx, n.stage, c.Driver); err != nil {
@@ -299,7 +301,7 @@ func (n *Networks) completed(c wire.NetworkCreate) (wire.NetworkCreate, error) {
 	if name == "" || name == "default" {
 		name = "bridge"
 	}
-	if more := n.opts.NetworkOptions[name]; len(more) > 0 {
+	if more := n.opts.NetworkOptions[name]; len(more) > 0 && !c.ConfigOnly {
 		all := maps.Clone(more)
 		maps.Copy(all, c.Options)
 		c.Options = all

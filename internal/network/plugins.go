@@ -58,7 +58,7 @@ func known(ctx context.Context, s *stage, name string) error {
 // request with them. undo gives them back.
 func acquire(ctx context.Context, plugins remote.Caller, c *wire.NetworkCreate) (ids []string, undo func(), err error) {
 	undo = func() {}
-	if c.IPAM == nil || !ledger.IsRemoteIPAM(c.IPAM.Driver) {
+	if c.IPAM == nil || c.ConfigOnly || !ledger.IsRemoteIPAM(c.IPAM.Driver) {
 		return nil, undo, nil
 	}
 	if err := plugins.Offers(ctx, c.IPAM.Driver, remote.IPAMDriver); err != nil {
@@ -219,7 +219,7 @@ func wishes(r AttachRequest) map[string]*wire.EndpointSettings {
 // begin makes what of a network has to be there before its first container: whether
 // it can be is found out by making it.
 func begin(ctx context.Context, s *stage, w ledger.Record) error {
-	if w.Driver == "bridge" {
+	if w.Driver == "bridge" || !w.Linked() {
 		return nil
 	}
 	if d, ok := s.named(w.Driver).(driver.Lasting); ok {
@@ -232,6 +232,9 @@ func begin(ctx context.Context, s *stage, w ledger.Record) error {
 func finish(ctx context.Context, s *stage, w ledger.Record) error {
 	if err := s.lower(ctx, w); err != nil {
 		return err
+	}
+	if !w.Linked() {
+		return nil
 	}
 	if d, ok := s.named(w.Driver).(driver.Lasting); ok {
 		if err := d.Unmake(ctx, w.Plan()); err != nil {

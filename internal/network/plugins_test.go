@@ -35,7 +35,7 @@ func TestNetworkOfAPlugin(t *testing.T) {
 	}
 	one := b.attach(t, AttachRequest{Name: "one", Mode: "far", Ports: published(t, "8080>80/tcp")})
 	e := one.Endpoints[0]
-	if e.MAC != "02:77:00:00:00:07" || e.Interface != "plug0" || e.IPv4.String() != "10.66.0.2/24" || e.Gateway4.String() != "10.66.0.1" {
+	if !strings.HasPrefix(e.MAC, "02:77:"+e.ID[:2]) || e.Interface != "plug0" || e.IPv4.String() != "10.66.0.2/24" || e.Gateway4.String() != "10.66.0.1" {
 		t.Errorf("endpoint %+v", e)
 	}
 	ns := within(t, one)

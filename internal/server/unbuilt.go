@@ -2,6 +2,8 @@ package server
 
 import (
 	"net/http"
+	"strconv"
+	"strings"
 
 	"gantry/internal/errs"
 	"gantry/internal/filter"
@@ -21,11 +23,13 @@ func unbuilt() []route {
 		missing("GET", "/swarm/unlockkey", "swarm"),
 		{method: "GET", pattern: "/plugins", serve: noPlugins},
 		missing("GET", "/plugins/privileges", "plugin install"),
-		missing("GET", "/plugins/{name}/json", "plugin inspect"),
-		missing("DELETE", "/plugins/{name}", "plugin remove"),
+		{method: "GET", pattern: "/plugins/{name}/json", serve: noPlugin},
+		{method: "DELETE", pattern: "/plugins/{name}", serve: noPlugin},
+		missing("POST", "/plugins/pull", "plugins"),
+		missing("POST", "/plugins/create", "plugins"),
 	}
-	for _, p := range []string{"pull", "create", "{name}/enable", "{name}/disable", "{name}/upgrade", "{name}/push", "{name}/set"} {
-		list = append(list, missing("POST", "/plugins/"+p, "plugins"))
+	for _, p := range []string{"enable", "disable", "upgrade", "push", "set"} {
+		list = append(list, route{method: "POST", pattern: "/plugins/{name}/" + p, serve: noPlugin})
 	}
 	for _, r := range cluster {
 		list = append(list, route{method: r[0], pattern: r[1], serve: noCluster})
@@ -61,4 +65,19 @@ func noPlugins(w http.ResponseWriter, r *request) error {
 		return err
 	}
 	return ok(w, []wire.ErrorResponse{})
+}
+
+// noPlugin is the answer to whatever is asked of a plugin that was installed as an
+// image: there are none.
+func noPlugin(_ http.ResponseWriter, r *request) error {
+	name := r.name
+	switch {
+	case strings.HasSuffix(r.URL.Path, "/enable"):
+		if _, err := strconv.Atoi(r.query.Get("timeout")); err != nil {
+			return errs.New(errs.Invalid, "%w", err)
+		}
+	case strings.HasSuffix(r.URL.Path, "/upgrade") && !strings.Contains(name, ":"):
+		name += ":latest"
+	}
+	return errs.New(errs.NotFound, "plugin %q not found", name)
 }

@@ -162,7 +162,7 @@ func (p *NetworkPlugin) network(method string, in map[string]any, text func(stri
 		}
 		answer := map[string]any{}
 		if i, _ := in["Interface"].(map[string]any); i["MacAddress"] == "" {
-			answer["MacAddress"] = "02:77:00:00:00:07"
+			answer["MacAddress"] = fmt.Sprintf("02:77:%s:%s:%s:%s", ep[:2], ep[2:4], ep[4:6], ep[6:8])
 		}
 		return map[string]any{"Interface": answer}, run("ip", "link", "set", "ph"+ep[:8], "master", "pl"+id[:8], "up")
 	case "NetworkDriver.DeleteEndpoint":

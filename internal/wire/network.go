@@ -13,6 +13,7 @@ type (
 	IPAMStatus        = network.IPAMStatus
 	SubnetStatus      = network.SubnetStatus
 	SubnetStatuses    = network.SubnetStatuses
+	ConfigReference   = network.ConfigReference
 	NetworkConnect    = network.ConnectRequest
 	NetworkDisconnect = network.DisconnectRequest
 )

@@ -71,6 +71,8 @@ func addable(old *Entry, w *network, owner string) error {
 	switch {
 	case w.rec.Name == Host:
 		return errs.New(errs.Invalid, "cannot connect container to host network - container must be created in host network mode")
+	case w.rec.ConfigOnly:
+		return errConfigOnly(&w.rec)
 	case old == nil || !old.Complete:
 		return errs.New(errs.Conflict, "container %s has no network namespace", owner)
 	case old.Mode == ModeContainer || old.Mode == ModeHost:

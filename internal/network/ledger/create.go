@@ -46,8 +46,20 @@ func requested(c wire.NetworkCreate) (Record, error) {
 	if r.Driver == "" || r.Driver == "default" {
 		r.Driver = driverBridge
 	}
-	if err := checkRequest(c, r.Driver); err != nil {
+	if c.ConfigOnly {
+		r.ConfigOnly, r.Driver = true, "null"
+		if err := checkConfigOnly(c); err != nil {
+			return r, err
+		}
+		c.Driver = driverBridge
+	} else {
+		c.Driver = r.Driver
+	}
+	if err := checkRequest(c, c.Driver); err != nil {
 		return r, err
+	}
+	if c.ConfigFrom != nil {
+		r.ConfigFrom = *c.ConfigFrom
 	}
 	r.Internal, r.Attachable, r.IPAM.Options = c.Internal, c.Attachable, nil
 	if c.IPAM != nil {
@@ -79,6 +91,9 @@ func requested(c wire.NetworkCreate) (Record, error) {
 	if err := ipam.Check(pools); err != nil {
 		return r, err
 	}
+	if r.ConfigOnly {
+		return r, nil
+	}
 	return r, r.nameLink()
 }
 
@@ -98,8 +113,6 @@ func checkRequest(c wire.NetworkCreate, driver string) error {
 		return errs.New(errs.Denied, "This node is not a swarm manager. Use \"docker swarm init\" or \"docker swarm join\" to connect this node to swarm and try again.")
 	case c.EnableIPv4 != nil && !*c.EnableIPv4 && (c.EnableIPv6 == nil || !*c.EnableIPv6):
 		return errs.New(errs.Invalid, "IPv4 or IPv6 must be enabled")
-	case c.ConfigOnly || c.ConfigFrom != nil:
-		return errs.New(errs.Unsupported, "config-only networks are not supported by this version of Gantry")
 	}
 	return nil
 }
@@ -115,12 +128,12 @@ func (b *state) admit(r *Record, routes []netip.Prefix) error {
 			return errs.New(errs.Denied, "cannot create network %s (%s): conflicts with network %s (%s): networks have same bridge name", r.ID, r.Link, w.rec.ID, w.rec.Link)
 		}
 	}
-	if r.Driver != driverBridge {
+	if r.Linked() && r.Driver != driverBridge {
 		if err := b.admitParent(r); err != nil {
 			return err
 		}
 	}
-	if r.IPAM.Driver == "null" || r.RemoteIPAM() {
+	if r.IPAM.Driver == "null" || r.RemoteIPAM() || r.ConfigOnly {
 		return nil
 	}
 	others := b.subnets("")
@@ -140,6 +153,9 @@ func (b *state) admit(r *Record, routes []netip.Prefix) error {
 		r.Chosen = r.Chosen || family == v4
 		r.IPAM.Config = slices.DeleteFunc(r.IPAM.Config, func(c wire.IPAMConfig) bool { return !c.Subnet.IsValid() })
 		r.IPAM.Config = append(r.IPAM.Config, wire.IPAMConfig{Subnet: s})
+	}
+	if r.Driver == driverBridge && r.several() {
+		return errs.New(errs.Denied, "bridge driver doesn't support multiple subnets")
 	}
 	for i := range r.IPAM.Config {
 		if c := &r.IPAM.Config[i]; !c.Gateway.IsValid() && c.Subnet.IsValid() && r.ownsGateway() {
@@ -224,6 +240,9 @@ func withdraw(b *Book, ref string) (*network, error) {
 func (b *state) removable(w *network) error {
 	if Predefined(w.rec.Name) {
 		return errs.New(errs.Denied, "%s is a pre-defined network and cannot be removed", w.rec.Name)
+	}
+	if by := dependent(b, &w.rec); by != "" {
+		return errs.New(errs.Denied, "configuration network %q is in use by network %s", w.rec.Name, by)
 	}
 	if w.users == 0 {
 		return nil

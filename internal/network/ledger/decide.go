@@ -84,6 +84,8 @@ func (b *state) wishes(r AttachRequest) ([]wish, error) {
 	switch {
 	case len(refs) == 0 && err != nil:
 		return nil, err
+	case len(refs) == 0 && first.rec.ConfigOnly:
+		return nil, errConfigOnly(&first.rec)
 	case len(refs) == 0:
 		return []wish{{first, &wire.EndpointSettings{}, r.Given[first.rec.ID]}}, nil
 	}
@@ -103,6 +105,8 @@ func (b *state) wishes(r AttachRequest) ([]wish, error) {
 		switch {
 		case err != nil:
 			return nil, err
+		case w.rec.ConfigOnly:
+			return nil, errConfigOnly(&w.rec)
 		case !w.rec.Linked():
 			return nil, errs.New(errs.Invalid, "container cannot be connected to multiple networks with one of the networks in private (none) mode")
 		case w == first:

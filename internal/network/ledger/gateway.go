@@ -33,7 +33,7 @@ func (b *state) elect(e *Entry, r AttachRequest) ([]Move, error) {
 		to = g6
 	}
 	if to >= 0 && b.networks[e.Links[to].Network].rec.Driver != driverBridge {
-		b.unpublish(e) // that is not for our packet rules
+		unpublish(b, e) // that is not for our packet rules
 		if l := &e.Links[to]; b.networks[l.Network].rec.Remote() {
 			l.Expose, l.Publish = publications(r)
 		}
@@ -93,7 +93,7 @@ func (b *state) movePorts(e *Entry, to int, r AttachRequest) error {
 }
 
 // unpublish takes back what a sandbox publishes.
-func (b *state) unpublish(e *Entry) {
+func unpublish(b *state, e *Entry) {
 	for i := range e.Links {
 		for _, p := range e.Links[i].Ports {
 			b.ports.Release(portKey(p))

@@ -202,6 +202,9 @@ func (b *Book) put(rs ...Record) error {
 func (b *state) subnets(except string) []netip.Prefix {
 	var out []netip.Prefix
 	for _, w := range b.networks {
+		if w.rec.ConfigOnly {
+			continue
+		}
 		for _, c := range w.rec.IPAM.Config {
 			if w.rec.ID != except && c.Subnet.IsValid() {
 				out = append(out, c.Subnet)

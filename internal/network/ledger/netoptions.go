@@ -168,3 +168,16 @@ func (b *state) admitParent(r *Record) error {
 	}
 	return nil
 }
+
+// several reports whether a family has more than one subnet.
+func (r *Record) several() bool {
+	var n [2]int
+	for _, c := range r.IPAM.Config {
+		if c.Subnet.IsValid() && c.Subnet.Addr().Is6() {
+			n[v6]++
+		} else if c.Subnet.IsValid() {
+			n[v4]++
+		}
+	}
+	return n[v4] > 1 || n[v6] > 1
+}

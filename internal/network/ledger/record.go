@@ -112,7 +112,7 @@ func isFalse(s string) bool { b, err := strconv.ParseBool(s); return err == nil 
 // pools returns the addresses of the record's subnets.
 func (r *Record) pools() (out [2]*ipam.Pool) {
 	for family := range out {
-		if c, ok := r.subnet(family); ok && r.IPAM.Driver != "null" && !r.RemoteIPAM() {
+		if c, ok := r.subnet(family); ok && r.IPAM.Driver != "null" && !r.RemoteIPAM() && !r.ConfigOnly {
 			out[family] = ipam.New(poolConfig(c))
 		}
 	}
