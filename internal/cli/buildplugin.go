@@ -30,11 +30,12 @@ func isProgram(p string) bool {
 }
 
 // builds returns what the plugin that builds is asked for by a command, nil if
-// the command is not its. With DOCKER_BUILDKIT=0 a build is the classic one.
+// the command is not its. With DOCKER_BUILDKIT=0 or --squash a build is the classic one.
 func builds(rest []string, getenv func(string) string) []string {
-	classic := false
+	// Only the classic builder squashes.
+	classic := slices.Contains(rest, "--squash") || slices.Contains(rest, "--squash=true")
 	if on, err := strconv.ParseBool(getenv("DOCKER_BUILDKIT")); err == nil {
-		classic = !on
+		classic = classic || !on
 	}
 	switch {
 	case rest[0] == "buildx":

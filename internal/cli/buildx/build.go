@@ -127,8 +127,11 @@ func (o *buildOptions) request(source string) (solve.Request, error) {
 	r := solve.Request{
 		Context: source, Dockerfile: o.file, Tags: o.tags, Platforms: o.platforms, Hosts: o.hosts, Allow: o.allow, Annotations: o.annotations,
 		NoCacheFilter: o.noCacheFilter, Target: o.target, Network: o.network, CgroupParent: o.cgroupParent, ShmSize: int64(o.shm),
-		NoCache: o.noCache, Pull: o.pull, Push: o.push, Load: o.load, Squash: o.squash,
+		NoCache: o.noCache, Pull: o.pull, Push: o.push, Load: o.load,
 		Attests: attests(o.attests, o.provenance, o.sbom),
+	}
+	if o.squash {
+		return r, errors.New("--squash is of the classic builder: DOCKER_BUILDKIT=0 gantry build --squash")
 	}
 	if len(o.policy) > 0 {
 		return r, errors.New("--policy is not supported: use a source policy file (EXPERIMENTAL_BUILDKIT_SOURCE_POLICY) with docker buildx")

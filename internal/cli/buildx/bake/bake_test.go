@@ -98,6 +98,7 @@ func TestDefinitions(t *testing.T) {
 }
 
 const services = `
+x-args: &args { SHARED: "1", A: "2" }
 services:
   web:
     image: web:${TAG:-latest}
@@ -111,7 +112,9 @@ services:
       extra_hosts: ["h:10.0.0.1"]
       x-bake: { platforms: [linux/amd64, linux/arm64], output: type=docker, no-cache: true }
   d.b:
-    build: ./db
+    build:
+      context: ./db
+      args: { <<: *args, A: "1" }
   only-image:
     image: x
 secrets:

@@ -131,7 +131,20 @@ func (m *mapOrList) UnmarshalYAML(n *yaml.Node) error {
 	case yaml.MappingNode:
 		for i := 0; i+1 < len(n.Content); i += 2 {
 			k, v := n.Content[i].Value, n.Content[i+1]
+			if v.Kind == yaml.AliasNode {
+				v = v.Alias
+			}
 			switch {
+			case k == "<<":
+				var more mapOrList
+				if err := v.Decode(&more); err != nil {
+					return err
+				}
+				for k, v := range more {
+					if _, ok := (*m)[k]; !ok {
+						(*m)[k] = v
+					}
+				}
 			case v.Tag == "!!null":
 				(*m)[k] = nil
 			case v.Kind == yaml.ScalarNode:

@@ -51,7 +51,7 @@ func Plan(r Request) ([]grammar.Entry, error) {
 	keep := out[:0]
 	for _, e := range out {
 		maps.Copy(e.Attrs, notes)
-		if e, err = finish(e, tags, r.Squash); err != nil {
+		if e, err = finish(e, tags); err != nil {
 			return nil, err
 		}
 		if e.Type != "cacheonly" {
@@ -103,14 +103,11 @@ func tagNames(tags []string) (string, error) {
 }
 
 // finish names an image and chooses the daemon's exporter.
-func finish(e grammar.Entry, tags string, squash bool) (grammar.Entry, error) {
+func finish(e grammar.Entry, tags string) (grammar.Entry, error) {
 	switch e.Type {
 	case "image", "oci", "docker":
 		if tags != "" {
 			e.Attrs["name"] = tags
-		}
-		if squash {
-			e.Attrs["squash"] = "true"
 		}
 	}
 	if e.Type == "image" && isTrue(e.Attrs["push"]) {
@@ -245,10 +242,11 @@ func (keepOpen) Close() error { return nil }
 
 // outFile is an output that appears under its name only when it is whole.
 type outFile struct {
-	path string
-	mu   sync.Mutex
-	tmp  *os.File
-	err  error
+	path   string
+	mu     sync.Mutex
+	tmp    *os.File
+	closed bool
+	err    error
 }
 
 func (o *outFile) Write(p []byte) (int, error) {
@@ -274,36 +272,35 @@ func (o *outFile) open() (err error) {
 	return err
 }
 
-// Close ends the transfer.
+// Close ends the transfer, of a build that failed too.
 func (o *outFile) Close() error {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	if o.tmp == nil {
+	if o.tmp == nil || o.closed {
 		return o.err
 	}
-	err := o.tmp.Close()
-	if err == nil && o.tmp.Name() != o.path {
-		err = os.Rename(o.tmp.Name(), o.path)
-	}
-	o.tmp, o.err = nil, err
-	return err
+	o.closed = true
+	o.err = errors.Join(o.err, o.tmp.Close())
+	return o.err
 }
 
-// outErr returns what went wrong with files after the daemon was done with them,
-// and drops what a failed build left.
-func (b *builder) outErr() error {
+// end puts the file of a good build in its place, and drops that of another one.
+func (o *outFile) end(good bool) error {
+	err := o.Close()
+	if o.tmp == nil || o.tmp.Name() == o.path {
+		return err
+	}
+	if !good || err != nil {
+		return errors.Join(err, os.Remove(o.tmp.Name()))
+	}
+	return os.Rename(o.tmp.Name(), o.path)
+}
+
+// endOutputs ends the files of a build.
+func (b *builder) endOutputs(good bool) error {
 	var all []error
 	for _, o := range b.outs {
-		o.mu.Lock()
-		if o.tmp != nil {
-			all = append(all, o.tmp.Close())
-			if o.tmp.Name() != o.path {
-				all = append(all, os.Remove(o.tmp.Name()))
-			}
-			o.tmp = nil
-		}
-		all = append(all, o.err)
-		o.mu.Unlock()
+		all = append(all, o.end(good))
 	}
 	return errors.Join(all...)
 }

@@ -43,10 +43,10 @@ type Request struct {
 	SSH           []grammar.SSH
 	Resources     map[string]string // attributes of the frontend: memory, cpushares, …
 
-	Target, Network, CgroupParent     string
-	ShmSize                           int64 // bytes
-	NoCache, Pull, Push, Load, Squash bool
-	Call                              grammar.Call
+	Target, Network, CgroupParent string
+	ShmSize                       int64 // bytes
+	NoCache, Pull, Push, Load     bool
+	Call                          grammar.Call
 }
 
 // Env is what a build takes from around it.
@@ -102,14 +102,14 @@ func Run(ctx context.Context, c *client.Client, r Request, env Env, ch chan *cli
 	}
 	if env.Share != nil {
 		res, err := b.share(ctx, c, res, ch)
-		return res, errors.Join(err, b.outErr())
+		return res, errors.Join(err, b.endOutputs(err == nil))
 	}
 	out, err := c.Solve(ctx, nil, b.so, ch)
 	if err != nil {
-		return res, errors.Join(err, b.outErr())
+		return res, errors.Join(err, b.endOutputs(false))
 	}
 	res.Response = out.ExporterResponse
-	return res, b.outErr()
+	return res, b.endOutputs(true)
 }
 
 // builder gathers the parts of one solve.
