@@ -29,6 +29,7 @@ type build struct {
 	users   UserNamespace     // the host's unless User is set
 	mapped  map[string]bool   // mount targets whose owners are mapped
 	half    *network.Half
+	sandbox *network.Sandbox // once the links are made
 	job     *job.Job
 	client  shim.Client
 
@@ -269,7 +270,9 @@ func attachRequest(in Input) network.AttachRequest {
 
 func (b *build) makeLinks(ctx context.Context) error {
 	defer close(b.linked)
-	return b.half.Finish(ctx)
+	var err error
+	b.sandbox, err = b.half.Finish(ctx)
+	return err
 }
 
 // needsLinks reports whether the process can't be prepared before its network

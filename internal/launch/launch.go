@@ -270,8 +270,7 @@ func (l *Launcher) Prepare(ctx context.Context, in Input) (*Running, error) {
 	if err != nil {
 		return nil, err
 	}
-	sandbox := b.half.Sandbox
-	return &Running{ID: in.ID, Client: b.client, Sandbox: &sandbox, Steps: timings}, nil
+	return &Running{ID: in.ID, Client: b.client, Sandbox: b.sandbox, Steps: timings}, nil
 }
 
 // Release lets a prepared process go. On error everything has been undone. A

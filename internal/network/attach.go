@@ -24,17 +24,14 @@ func (n *Networks) Attach(ctx context.Context, r AttachRequest) (*Sandbox, error
 		return nil, err
 	}
 	defer h.Close()
-	if err := h.Finish(ctx); err != nil {
-		return nil, err
-	}
-	return &h.Sandbox, nil
+	return h.Finish(ctx)
 }
 
 // Half is an attach half done: everything is decided and the namespace exists,
 // but nothing is in it yet. So a process can be prepared in the namespace while
 // the links are made.
 type Half struct {
-	Sandbox Sandbox
+	Sandbox Sandbox // as decided; never changed
 	n       *Networks
 	e       *ledger.Entry
 	r       AttachRequest
@@ -93,14 +90,15 @@ func (h *Half) begin(ctx context.Context, r AttachRequest) error {
 	return nil
 }
 
-// Finish makes the endpoints. If it fails nothing is left of the sandbox.
-func (h *Half) Finish(ctx context.Context) error {
+// Finish makes the endpoints and returns the sandbox as made. If it fails nothing
+// is left of the sandbox. Others may read the Half meanwhile.
+func (h *Half) Finish(ctx context.Context) (*Sandbox, error) {
 	e, err := h.finish(ctx)
 	if err != nil {
-		return networking(err)
+		return nil, networking(err)
 	}
 	h.n.tellAll(wire.Event{Action: "connect"}, e.Endpoints, e.ID)
-	return nil
+	return &e.Sandbox, nil
 }
 
 func (h *Half) finish(ctx context.Context) (*ledger.Entry, error) {
@@ -118,7 +116,6 @@ func (h *Half) finish(ctx context.Context) (*ledger.Entry, error) {
 		}
 	}
 	e := h.n.book.Complete(h.e.ID)
-	h.Sandbox = e.Sandbox
 	return e, h.n.names.Sync(ctx, h.e.ID)
 }
 
