@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"net/http"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -86,12 +87,10 @@ func TestPushErrors(t *testing.T) {
 		t.Errorf("kind of %v", err)
 	}
 	// Some trouble on the way is overcome.
-	n := 0
+	var n atomic.Int32
 	r.Set(registry.Faults{Before: func(w http.ResponseWriter, q *http.Request) bool {
-		if q.Method == http.MethodPut && strings.Contains(q.URL.Path, "/blobs/") {
-			if n++; n < 3 {
-				panic(http.ErrAbortHandler)
-			}
+		if q.Method == http.MethodPut && strings.Contains(q.URL.Path, "/blobs/") && n.Add(1) < 3 {
+			panic(http.ErrAbortHandler)
 		}
 		return false
 	}})
