@@ -144,24 +144,24 @@ func TestAutoRemoveAnswersWait(t *testing.T) {
 	m := newMachine(t)
 	m.launcher.run = func(f *fakeShim) { f.end(6) }
 	e := m.open(t)
-	create(t, e, "c4", func(r *wire.CreateRequest) { r.HostConfig.AutoRemove = true })
-	gone, err := e.Wait(t.Context(), "c4", "removed")
+	create(t, e, "rm", func(r *wire.CreateRequest) { r.HostConfig.AutoRemove = true })
+	gone, err := e.Wait(t.Context(), "rm", "removed")
 	if err != nil {
 		t.Fatal(err)
 	}
-	next, err := e.Wait(t.Context(), "c4", "next-exit")
+	next, err := e.Wait(t.Context(), "rm", "next-exit")
 	if err != nil {
 		t.Fatal(err)
 	}
-	start(t, e, "c4")
+	start(t, e, "rm")
 	if r := receive(t, next); r.StatusCode != 6 || r.Error != nil {
 		t.Errorf("next-exit: %+v", r)
 	}
 	if r := receive(t, gone); r.StatusCode != 6 || r.Error != nil {
 		t.Errorf("removed: %+v", r)
 	}
-	_, err = e.Inspect(t.Context(), "c4", InspectOptions{})
-	wants(t, err, errs.NotFound, "No such container: c4")
+	_, err = e.Inspect(t.Context(), "rm", InspectOptions{})
+	wants(t, err, errs.NotFound, "No such container: rm")
 }
 
 func TestFailedStartLeavesCreated(t *testing.T) {
@@ -256,29 +256,30 @@ func TestAttachErrors(t *testing.T) {
 	}
 }
 
+// No name here could be the beginning of an ID.
 func TestRename(t *testing.T) {
 	m := newMachine(t)
 	e := m.open(t)
-	create(t, e, "c3")
-	id2 := create(t, e, "c2")
+	create(t, e, "web")
+	id2 := create(t, e, "other")
 	for name, want := range map[string]string{
-		"c3": "Renaming a container with the same name as its current name", "/c3": "Renaming a container with the same name as its current name",
+		"web": "Renaming a container with the same name as its current name", "/web": "Renaming a container with the same name as its current name",
 		"": "Neither old nor new names may be empty", "a b": "Error when allocating new name: Invalid container name (/a b), only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed",
 		"x": "Error when allocating new name: Invalid container name (/x), only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed",
 	} {
-		wants(t, e.Rename(t.Context(), "c3", name), errs.Invalid, want)
+		wants(t, e.Rename(t.Context(), "web", name), errs.Invalid, want)
 	}
-	wants(t, e.Rename(t.Context(), "c3", "c2"), errs.Conflict, `Error when allocating new name: Conflict. The container name "/c2" is already in use by container "`+id2+`". You have to remove (or rename) that container to be able to reuse that name.`)
-	if err := e.Rename(t.Context(), "c3", "c4"); err != nil {
+	wants(t, e.Rename(t.Context(), "web", "other"), errs.Conflict, `Error when allocating new name: Conflict. The container name "/other" is already in use by container "`+id2+`". You have to remove (or rename) that container to be able to reuse that name.`)
+	if err := e.Rename(t.Context(), "web", "shop"); err != nil {
 		t.Fatal(err)
 	}
-	_, err := e.Inspect(t.Context(), "c3", InspectOptions{})
+	_, err := e.Inspect(t.Context(), "web", InspectOptions{})
 	wants(t, err, errs.NotFound, "")
-	create(t, e, "c3") // the old name is free
+	create(t, e, "web") // the old name is free
 	if err := e.Close(); err != nil {
 		t.Fatal(err)
 	}
-	if w, err := m.open(t).Inspect(t.Context(), "c4", InspectOptions{}); err != nil || w.Name != "/c4" {
+	if w, err := m.open(t).Inspect(t.Context(), "shop", InspectOptions{}); err != nil || w.Name != "/shop" {
 		t.Errorf("after a restart: %q, %v", w.Name, err)
 	}
 }
