@@ -7,7 +7,6 @@ import (
 	"io"
 	"net"
 	"net/netip"
-	"os"
 	"os/exec"
 	"strings"
 	"testing"
@@ -61,15 +60,24 @@ func machine(t *testing.T, name, host, inside string) *kernel.Namespace {
 func machine6(t *testing.T, name, host, inside string) *kernel.Namespace {
 	t.Helper()
 	ns := machine(t, name, host, inside)
-	if err := kernel.SetSysctl("net/ipv6/conf/up-"+name+"/disable_ipv6", "0"); err != nil {
+	// An address that needs no check for duplicates is there at once (the ip of
+	// busybox has no nodad).
+	enable := func(link string) error {
+		err := kernel.SetSysctl("net/ipv6/conf/"+link+"/accept_dad", "0")
+		if err == nil {
+			err = kernel.SetSysctl("net/ipv6/conf/"+link+"/disable_ipv6", "0")
+		}
+		return err
+	}
+	if err := enable("up-" + name); err != nil {
 		t.Fatal(err)
 	}
-	ip(t, "addr", "add", "fd99::2/64", "dev", "up-"+name, "nodad")
+	ip(t, "addr", "add", "fd99::2/64", "dev", "up-"+name)
 	if err := ns.Do(func() error {
-		if err := os.WriteFile("/proc/sys/net/ipv6/conf/eth0/disable_ipv6", []byte("0"), 0o644); err != nil {
+		if err := enable("eth0"); err != nil {
 			return err
 		}
-		out, err := exec.Command("sh", "-ec", "ip addr add fd99::9/64 dev eth0 nodad; ip route add fd00::/8 via fd99::2").CombinedOutput()
+		out, err := exec.Command("sh", "-ec", "ip addr add fd99::9/64 dev eth0; ip route add fd00::/8 via fd99::2").CombinedOutput()
 		if err != nil {
 			return fmt.Errorf("%w: %s", err, out)
 		}

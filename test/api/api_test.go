@@ -9,6 +9,7 @@ import (
 	"maps"
 	"net"
 	"net/http"
+	"net/url"
 	"os"
 	"path/filepath"
 	"slices"
@@ -82,7 +83,7 @@ func load(t *testing.T, path string) []exchange {
 
 // settle is how long an answer that only looks may take to become as recorded:
 // the recorder waited where a container was on its way.
-const settle = 1500 * time.Millisecond
+const settle = 10 * time.Second
 
 // replay sends the requests of a section in order.
 func replay(t *testing.T, d *testkit.Daemon, section string, list []exchange) {
@@ -104,6 +105,9 @@ func replay(t *testing.T, d *testkit.Daemon, section string, list []exchange) {
 		}
 		e.Path, e.Body = path, body
 		request := e.Method + " " + e.Path
+		if c, yes := committed(e); yes {
+			changed(t, d, c)
+		}
 		if e.Stream {
 			if err := stream(d, e); err != nil {
 				t.Errorf("%s: %v", request, err)
@@ -125,6 +129,43 @@ func replay(t *testing.T, d *testkit.Daemon, section string, list []exchange) {
 			t.Errorf("%s %s\n\t(%s) %v", request, e.Body, e.Note, diff)
 		}
 	}
+}
+
+// committed returns the container that a request commits.
+func committed(e exchange) (container string, yes bool) {
+	u, err := url.Parse(e.Path)
+	if err != nil || !strings.HasSuffix(u.Path, "/commit") || e.Status != http.StatusCreated {
+		return "", false
+	}
+	return u.Query().Get("container"), true
+}
+
+// changed waits until a container's program has written its file, as the recorder
+// did before it committed. One that writes nothing is not waited for.
+func changed(t *testing.T, d *testkit.Daemon, container string) {
+	t.Helper()
+	var v struct {
+		State  struct{ Running bool }
+		Config struct{ Cmd []string }
+	}
+	get := func(path string, v any) {
+		resp, err := d.Client().Get("http://gantry/containers/" + container + path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer resp.Body.Close()
+		if err := json.NewDecoder(resp.Body).Decode(v); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if get("/json", &v); !v.State.Running || !strings.Contains(strings.Join(v.Config.Cmd, " "), ">") {
+		return
+	}
+	testkit.Eventually(t, "changes of "+container, func() bool {
+		var list []struct{ Path string }
+		get("/changes", &list)
+		return len(list) > 0
+	})
 }
 
 // stream sends a request whose answer is a stream and reads that for a moment.

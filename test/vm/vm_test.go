@@ -28,7 +28,7 @@ var packages = []struct{ path, args string }{
 }
 
 // modules are the kernel modules that containers and their networks need.
-var modules = []string{"loop", "quota_v2", "overlay", "nf_tables", "nft_chain_nat", "nft_masq", "nft_nat", "nft_ct", "nft_fib_inet", "nft_reject_inet", "bridge", "veth", "macvlan", "ipvlan", "8021q", "nf_conntrack_netlink", "br_netfilter", "dummy", "sch_tbf", "unix_diag", "inet_diag", "tcp_diag", "udp_diag", "af_packet_diag", "netlink_diag"}
+var modules = []string{"loop", "quota_v2", "overlay", "nf_tables", "nft_chain_nat", "nft_masq", "nft_nat", "nft_ct", "nft_fib_inet", "nft_reject_inet", "bridge", "veth", "macvlan", "ipvlan", "8021q", "nf_conntrack_netlink", "br_netfilter", "dummy", "ifb", "sch_tbf", "unix_diag", "inet_diag", "tcp_diag", "udp_diag", "af_packet_diag", "netlink_diag"}
 
 func kernel(t *testing.T) *vm.Kernel {
 	t.Helper()
