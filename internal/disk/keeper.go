@@ -7,6 +7,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/docker/go-units"
@@ -58,7 +59,8 @@ type Keeper struct {
 	cancel context.CancelFunc
 	all    sync.WaitGroup
 
-	room  sync.Mutex // of those who want some: one at a time
+	room  sync.Mutex   // of those who want some: one at a time
+	made  atomic.Int64 // how often room was made
 	mu    sync.Mutex
 	state wire.DiskBudget
 }
@@ -253,10 +255,15 @@ func (k *Keeper) work(ctx context.Context, tell func(wire.JobProgress)) (any, er
 
 // MakeRoom removes what was used least recently, down to the low mark and by a
 // tenth at least: the disk is full, whatever the budget allows. It reports whether
-// something was removed; without a budget nothing is.
+// something was removed since it was called, be it for another who asked at the
+// same time; without a budget nothing is.
 func (k *Keeper) MakeRoom(ctx context.Context) bool {
+	made := k.made.Load()
 	k.room.Lock()
 	defer k.room.Unlock()
+	if k.made.Load() != made {
+		return true
+	}
 	b, err := k.o.Budget()
 	if err != nil || b.High <= 0 {
 		return false
@@ -271,7 +278,11 @@ func (k *Keeper) MakeRoom(ctx context.Context) bool {
 	if err != nil {
 		k.o.Log.Warn("the disk is full, and no room can be made", "err", err)
 	}
-	return len(r.Removed) > 0
+	if len(r.Removed) == 0 {
+		return false
+	}
+	k.made.Add(1)
+	return true
 }
 
 // reach keeps a budget.

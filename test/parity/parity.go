@@ -95,7 +95,7 @@ var rules = []rule{
 	{regexp.MustCompile(`(?m) [a-z]+_[a-z]+\d?$`), " <name>"},
 	{regexp.MustCompile(` [a-z]+_[a-z]+\d? \(<id>\)`), " <name> (<id>)"},
 	{regexp.MustCompile(`"gantry-[0-9a-f]{8}"`), `"<bridge>"`},
-	{regexp.MustCompile(`(?m)^root +\d+ +0\.0 +0\.0 +\d+ +\d+ `), "root  <pid>  0.0  0.0  <memory> "},
+	{regexp.MustCompile(`(?m)^root +\d+ +\d+\.\d +\d+\.\d +\d+ +\d+ `), "root  <pid>  0.0  0.0  <memory> "},
 	{regexp.MustCompile(` {2,}`), "  "},
 	{regexp.MustCompile(`(?m) +$`), ""},
 }
