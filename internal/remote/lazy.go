@@ -108,10 +108,6 @@ func (b *Blobs) readFrom(ctx context.Context, host int, d ocispec.Descriptor, p 
 		return err
 	}
 	defer r.Close()
-	if _, err := io.ReadFull(r, p); err != nil {
-		return err
-	}
-	var one [1]byte // the end of the answer, so that its connection is used again
-	_, _ = r.Read(one[:])
-	return nil
+	_, err = io.ReadFull(r, p)
+	return err
 }

@@ -225,11 +225,17 @@ func TestLargeBlobsInRanges(t *testing.T) {
 	h.mustPull(r.Host + "/big:1")
 	ranges := 0
 	for _, q := range r.Requests() {
-		if q.Range != "" && strings.Contains(q.Path, "/blobs/") {
-			ranges++
+		if q.Range == "" || !strings.Contains(q.Path, "/blobs/") {
+			continue
+		}
+		ranges++
+		// Nothing is asked for behind the end of a range.
+		var from, to int64
+		if n, err := fmt.Sscanf(q.Range, "bytes=%d-%d", &from, &to); n != 2 || from > to {
+			t.Errorf("range %q: %v", q.Range, err)
 		}
 	}
-	if ranges < 10 {
+	if ranges != 13 {
 		t.Errorf("%d ranges for 50 MiB", ranges)
 	}
 	if got := r.Sent(); got > 51<<20 {

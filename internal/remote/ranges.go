@@ -68,22 +68,35 @@ func (s *session) openAt(ctx context.Context, host int, d ocispec.Descriptor, fr
 	if _, err := io.ReadFull(r, head[:]); err != nil {
 		return nil, false, errors.Join(err, r.Close())
 	}
-	return &unread{ReadCloser: r, head: head[:]}, b.partial.Load(), nil
+	u := &unread{ReadCloser: r, head: head[:], left: d.Size - from}
+	if b.partial.Load() {
+		u.left = last + 1 - from
+	}
+	return u, b.partial.Load(), nil
 }
 
-// unread gives back what was read before.
+// unread gives back what was read before, and ends after left bytes: the resolver
+// would take the end of a range for that of a connection, and make a request for
+// what is behind it.
 type unread struct {
 	io.ReadCloser
 	head []byte
+	left int64
 }
 
-func (u *unread) Read(p []byte) (int, error) {
-	if len(u.head) > 0 {
-		n := copy(p, u.head)
-		u.head = u.head[n:]
-		return n, nil
+func (u *unread) Read(p []byte) (n int, err error) {
+	if u.left <= 0 {
+		return 0, io.EOF
 	}
-	return u.ReadCloser.Read(p)
+	p = p[:min(int64(len(p)), u.left)]
+	if len(u.head) > 0 {
+		n = copy(p, u.head)
+		u.head = u.head[n:]
+	} else {
+		n, err = u.ReadCloser.Read(p)
+	}
+	u.left -= int64(n)
+	return n, err
 }
 
 // ranges reads a blob in ranges, of which some are on their way at any time.
@@ -165,10 +178,6 @@ func (r *ranges) read(open func() (io.ReadCloser, error), n int64) piece {
 		}
 		return piece{err: err}
 	}
-	// One more read sees the end of the answer, so that its connection can
-	// be used again.
-	var one [1]byte
-	_, _ = rc.Read(one[:])
 	return piece{data: (*buf)[:n], buf: buf}
 }
 

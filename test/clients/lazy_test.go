@@ -152,9 +152,11 @@ func TestLazyPullAsAWhole(t *testing.T) {
 func TestLazyPullOfWrongBytes(t *testing.T) {
 	d := testkit.StartDaemon(t)
 	r := registry.New(t, registry.Options{})
+	g := newGate(t) // what is wrong is found while the rest is kept back
 	m, _ := lazyImage(t, r)
 	var wrong sync.Map // range → true
 	r.Set(registry.Faults{Before: func(w http.ResponseWriter, q *http.Request) bool {
+		g.before(w, q)
 		from, to, _ := strings.Cut(strings.TrimPrefix(q.Header.Get("Range"), "bytes="), "-")
 		a, err1 := strconv.Atoi(from)
 		b, err2 := strconv.Atoi(to)
@@ -173,6 +175,7 @@ func TestLazyPullOfWrongBytes(t *testing.T) {
 	if out, err := d.Gantry("run", "--rm", ref, "sh", "-c", "dd if=/data/big bs=1M skip=4 count=1 | wc -c"); err == nil && strings.TrimSpace(out) != "0" {
 		t.Errorf("wrong bytes were read: %s", out)
 	}
+	g.let()
 	testkit.Eventually(t, "what has come is refused", func() bool { return strings.Contains(d.Log(), "an image is not complete: pull it again") })
 	n := 0
 	wrong.Range(func(any, any) bool { n++; return true })
