@@ -38,6 +38,7 @@ import (
 
 	"gantry/internal/build/execute"
 	"gantry/internal/content"
+	"gantry/internal/errs"
 	"gantry/internal/version"
 )
 
@@ -57,6 +58,9 @@ func openEngine(ctx context.Context, o Options) (*engine, error) {
 	// a place of ours, which the next start can clean.
 	if err := os.Setenv("TMPDIR", run); err != nil {
 		return nil, err
+	}
+	if o.Content.Layout().Driver == content.EROFS {
+		return nil, errs.New(errs.Unsupported, "the storage driver erofs has no writable layers to build in; use overlayfs, btrfs or vfs")
 	}
 	nameVersion()
 	steps := execute.New(execute.Options{Launcher: o.Launcher, Defaults: o.Defaults})

@@ -21,6 +21,7 @@ import (
 	"github.com/moby/buildkit/executor"
 	resources "github.com/moby/buildkit/executor/resources/types"
 	gateway "github.com/moby/buildkit/frontend/gateway/pb"
+	"github.com/moby/buildkit/solver/pb"
 
 	"gantry/internal/errs"
 	"gantry/internal/id"
@@ -109,7 +110,13 @@ func (e *Executor) run(ctx context.Context, s *step, root executor.Mount, mounts
 		return err
 	}
 	own := id.New()
-	if s.in, err = input(own, p, files, e.o.Defaults()); err != nil {
+	d := e.o.Defaults()
+	if d.UsernsRemap && p.Meta.SecurityMode != pb.SecurityMode_INSECURE {
+		if t, ok := takeApart(files.root.Upper); ok {
+			files.root = t
+		}
+	}
+	if s.in, err = input(own, p, files, d); err != nil {
 		return err
 	}
 	e.own(own)
