@@ -61,6 +61,9 @@ func request(p executor.ProcessInfo) (wire.CreateRequest, error) {
 	case pb.NetMode_NONE:
 		hc.NetworkMode = "none"
 	}
+	if hc.Privileged {
+		hc.UsernsMode = "host" // what it is granted is the host's
+	}
 	hc.CgroupParent = m.CgroupParent
 	for _, h := range m.ExtraHosts {
 		hc.ExtraHosts = append(hc.ExtraHosts, h.Host+":"+hostIP(h.IP))
