@@ -106,12 +106,14 @@ func gcCommand(ctx context.Context, fs *flag.FlagSet, args []string, out io.Writ
 	if *url != "" {
 		return askCollect(ctx, *url, *user, c.Untagged, out)
 	}
-	store, err := c.store(ctx, nil)
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	store, err := c.store(ctx, nil, cancel)
 	if err != nil {
 		return err
 	}
 	defer store.Close()
-	opts, err := c.collectOptions(ctx, store)
+	opts, err := c.collectOptions(ctx, store.Store)
 	if err != nil {
 		return err
 	}

@@ -3,10 +3,12 @@ package main
 import (
 	"bytes"
 	"context"
+	"crypto/rand"
 	"errors"
 	"flag"
 	"fmt"
 	"io"
+	"io/fs"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -14,6 +16,7 @@ import (
 
 	"go.yaml.in/yaml/v3"
 
+	"gantry/internal/durable"
 	"gantry/internal/registry/auth"
 	"gantry/internal/registry/repo"
 	"gantry/internal/registry/storage"
@@ -26,7 +29,8 @@ type config struct {
 	file       string
 	Listen     string            `yaml:"listen"`
 	Data       string            `yaml:"data"`
-	S3         *s3.Options       `yaml:"s3"` // nil: everything is below Data
+	S3         *s3.Options       `yaml:"s3"`       // nil: everything is below Data
+	S3Lease    time.Duration     `yaml:"s3-lease"` // how long a server that owns the bucket may be silent
 	TLS        tlsFiles          `yaml:"tls"`
 	Htpasswd   string            `yaml:"htpasswd"`
 	Rights     string            `yaml:"rights"`
@@ -111,19 +115,81 @@ func (c *config) parse(fs *flag.FlagSet, args []string) error {
 	return fs.Parse(args)
 }
 
-// store opens the repositories.
-func (c *config) store(ctx context.Context, log *slog.Logger) (*repo.Store, error) {
+// kept is the repositories, and what keeps other servers from them.
+type kept struct {
+	*repo.Store
+	owned *storage.Owned // nil: the spool's lock is enough
+	lock  *durable.Lock
+}
+
+// Close gives the repositories up.
+func (k *kept) Close() error {
+	err := k.Store.Close()
+	if k.owned != nil {
+		ctx, stop := context.WithTimeout(context.Background(), 5*time.Second)
+		defer stop()
+		err = errors.Join(err, k.owned.Close(ctx))
+	}
+	return errors.Join(err, k.lock.Close())
+}
+
+// store opens the repositories, and repairs what a server that was killed has
+// left. lost is called if another server takes the bucket away.
+func (c *config) store(ctx context.Context, log *slog.Logger, lost func(error)) (_ *kept, err error) {
+	lock, err := durable.LockDir(c.Data)
+	if err != nil {
+		return nil, err
+	}
+	k := &kept{lock: lock}
+	defer func() {
+		if err != nil {
+			if k.owned != nil {
+				err = errors.Join(err, k.owned.Close(ctx))
+			}
+			err = errors.Join(err, lock.Close())
+		}
+	}()
 	var b storage.Backend
-	var err error
-	if c.S3 != nil {
-		b, err = s3.New(*c.S3)
-	} else {
+	if c.S3 == nil {
 		b, err = storage.NewLocal(filepath.Join(c.Data, "objects"))
+	} else {
+		k.owned, err = c.bucket(ctx, lost)
+		b = k.owned
 	}
 	if err != nil {
 		return nil, err
 	}
-	return repo.Open(repo.Options{Backend: b, Spool: filepath.Join(c.Data, "spool"), Grace: c.Grace, MaxBlob: c.MaxBlob, Sparse: c.Sparse, Log: log})
+	k.Store, err = repo.Open(repo.Options{Backend: b, Spool: filepath.Join(c.Data, "spool"), Grace: c.Grace, MaxBlob: c.MaxBlob, Sparse: c.Sparse, Log: log})
+	if err != nil {
+		return nil, err
+	}
+	if err := k.Recover(ctx, c.UploadLife); err != nil {
+		return nil, errors.Join(err, k.Store.Close())
+	}
+	return k, nil
+}
+
+// bucket makes this server the owner of its bucket.
+func (c *config) bucket(ctx context.Context, lost func(error)) (*storage.Owned, error) {
+	b, err := s3.New(*c.S3)
+	if err != nil {
+		return nil, err
+	}
+	// The data directory is the server: who has it may go on where it was killed.
+	file := filepath.Join(c.Data, "server.id")
+	data, err := os.ReadFile(file)
+	if errors.Is(err, fs.ErrNotExist) {
+		data = []byte(rand.Text())
+		err = durable.WriteFile(file, data, 0o600)
+	}
+	if err != nil {
+		return nil, err
+	}
+	host, err := os.Hostname()
+	if err != nil {
+		return nil, err
+	}
+	return storage.Own(ctx, b, storage.Owner{ID: string(data), Name: fmt.Sprintf("%s (process %d)", host, os.Getpid()), Lease: c.S3Lease}, lost)
 }
 
 // collectOptions say what collections remove.
@@ -140,13 +206,9 @@ func (c *config) verifier() (*auth.Verifier, error) {
 	if c.Token.Realm == "" {
 		return nil, nil
 	}
-	data, err := os.ReadFile(c.Token.Keys)
+	source, err := auth.OpenKeys(c.Token.Keys)
 	if err != nil {
 		return nil, fmt.Errorf("keys of the token service at %s: %w", c.Token.Realm, err)
 	}
-	keys, err := auth.ReadKeys(data)
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", c.Token.Keys, err)
-	}
-	return &auth.Verifier{Keys: keys, Issuer: c.Token.Issuer, Service: c.Token.Service}, nil
+	return &auth.Verifier{Source: source, Issuer: c.Token.Issuer, Service: c.Token.Service}, nil
 }

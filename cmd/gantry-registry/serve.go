@@ -2,19 +2,17 @@ package main
 
 import (
 	"context"
-	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"flag"
-	"fmt"
 	"io"
 	"log/slog"
-	"net"
 	"net/http"
 	"os"
+	"os/signal"
 	"path/filepath"
 	"runtime/debug"
 	"sync"
+	"syscall"
 	"time"
 
 	"gantry/internal/registry"
@@ -31,31 +29,35 @@ func serveCommand(ctx context.Context, fs *flag.FlagSet, args []string, out io.W
 	if err := c.parse(fs, args); err != nil {
 		return err
 	}
+	hup := make(chan os.Signal, 1)
+	signal.Notify(hup, syscall.SIGHUP)
+	defer signal.Stop(hup)
 	// What requests allocate is short-lived: a small heap is worth the work.
 	debug.SetMemoryLimit(64 << 20)
 	log := slog.New(slog.NewJSONHandler(out, nil))
-	store, err := c.store(ctx, log)
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	store, err := c.store(ctx, log, cancel)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, store.Close()) }()
-	o, err := c.options(ctx, store, log)
+	o, err := c.options(ctx, store.Store, log)
 	if err != nil {
 		return err
 	}
 	defer o.Cache.Close()
 	s := registry.New(o)
-	l, err := c.listen()
+	l, certs, err := c.listen()
 	if err != nil {
 		return err
 	}
 	srv := &http.Server{Handler: s, ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 64 << 10,
 		ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelWarn)}
 	log.Info("serving", "address", l.Addr().String(), "tls", c.TLS.Cert != "", "data", c.Data, "version", version.Version)
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
 	var work sync.WaitGroup
-	work.Go(func() { collectForever(ctx, c.GCEvery, store, o.Collect, s, log) })
+	work.Go(func() { collectForever(ctx, c.GCEvery, store.Store, o.Collect, s, log) })
+	work.Go(func() { reloadForever(ctx, hup, certs, o.Policy, log) })
 	work.Go(func() {
 		<-ctx.Done()
 		end, stop := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
@@ -65,12 +67,37 @@ func serveCommand(ctx context.Context, fs *flag.FlagSet, args []string, out io.W
 		}
 	})
 	err = srv.Serve(l)
-	cancel()
+	why := context.Cause(ctx)
+	cancel(nil)
 	work.Wait()
-	if errors.Is(err, http.ErrServerClosed) {
+	switch {
+	case why != nil && !errors.Is(why, context.Canceled): // the bucket is another server's now
+		return why
+	case errors.Is(err, http.ErrServerClosed):
 		return nil
 	}
 	return err
+}
+
+// reloadForever reads the files again when a SIGHUP comes, and logs what is wrong
+// with them. They are read when they have changed without it too.
+func reloadForever(ctx context.Context, hup <-chan os.Signal, certs *certificates, policy *auth.Policy, log *slog.Logger) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-hup:
+		}
+		err := policy.Reload()
+		if certs != nil {
+			err = errors.Join(err, certs.reload())
+		}
+		if err != nil {
+			log.Error("files could not be read again", "error", err)
+			continue
+		}
+		log.Info("files have been read again")
+	}
 }
 
 // options makes of a configuration what the server needs.
@@ -132,59 +159,4 @@ func collectForever(ctx context.Context, every time.Duration, store *repo.Store,
 		s.Collected(got)
 		log.Info("garbage collected", "blobs", got.Blobs, "bytes", got.Bytes, "manifests", got.Manifests, "uploads", got.Uploads)
 	}
-}
-
-// listen opens the address, with TLS if there is a certificate.
-func (c *config) listen() (net.Listener, error) {
-	l, err := net.Listen("tcp", c.Listen)
-	if err != nil || c.TLS.Cert == "" {
-		return l, err
-	}
-	certs := &certificate{files: c.TLS}
-	if _, err := certs.get(nil); err != nil {
-		l.Close()
-		return nil, err
-	}
-	conf := &tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: certs.get, NextProtos: []string{"h2", "http/1.1"}}
-	if c.TLS.ClientCA != "" {
-		pem, err := os.ReadFile(c.TLS.ClientCA)
-		pool := x509.NewCertPool()
-		if err != nil || !pool.AppendCertsFromPEM(pem) {
-			l.Close()
-			return nil, fmt.Errorf("certificates of clients: %s: no certificates: %w", c.TLS.ClientCA, err)
-		}
-		conf.ClientCAs, conf.ClientAuth = pool, tls.RequireAndVerifyClientCert
-	}
-	return tls.NewListener(l, conf), nil
-}
-
-// certificate is read again when its file has changed; a wrong one is not taken.
-type certificate struct {
-	files tlsFiles
-	mu    sync.Mutex
-	stamp string
-	last  *tls.Certificate
-}
-
-func (c *certificate) get(*tls.ClientHelloInfo) (*tls.Certificate, error) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	stamp := ""
-	for _, f := range []string{c.files.Cert, c.files.Key} {
-		if fi, err := os.Stat(f); err == nil {
-			stamp += fmt.Sprint(fi.ModTime().UnixNano(), fi.Size(), " ")
-		}
-	}
-	if c.last != nil && stamp == c.stamp {
-		return c.last, nil
-	}
-	pair, err := tls.LoadX509KeyPair(c.files.Cert, c.files.Key)
-	if err != nil {
-		if c.last != nil { // half written: the next connection looks again
-			return c.last, nil
-		}
-		return nil, err
-	}
-	c.last, c.stamp = &pair, stamp
-	return c.last, nil
 }

@@ -33,7 +33,7 @@ type view struct {
 	Next         string // address of the next page
 }
 
-type tagRow struct{ Name, Digest, Type string }
+type tagRow struct{ Name, Digest, Type, Size string }
 
 type manifestView struct {
 	Digest, Type string
@@ -142,12 +142,53 @@ func (s *pages) viewRepository(r *request, name string) (*view, error) {
 		if err != nil {
 			return nil, err
 		}
-		v.Tags = append(v.Tags, tagRow{tag, t.Digest.String(), t.MediaType})
+		row := tagRow{Name: tag, Digest: t.Digest.String(), Type: t.MediaType}
+		switch n, err := s.size(r, name, row.Digest, indexDepth); {
+		case err == nil:
+			row.Size = human(n)
+		case !errs.Is(err, errs.NotFound):
+			return nil, err
+		}
+		v.Tags = append(v.Tags, row)
 	}
 	if more {
 		v.Next = "/browse/r/" + name + "?last=" + url.QueryEscape(page[len(page)-1])
 	}
 	return v, nil
+}
+
+// Limits of what is read to tell how large an image is: indexes within indexes,
+// and their entries.
+const (
+	indexDepth = 1
+	indexSum   = 32
+)
+
+// size returns what an image says that it has, in bytes: configuration and
+// layers, of all platforms that are here.
+func (s *pages) size(r *request, name, ref string, depth int) (n int64, err error) {
+	c, err := s.Store.Manifest(r.Context(), name, ref)
+	if err != nil {
+		return 0, err
+	}
+	m, err := repo.ParseManifest(c.Data, c.MediaType)
+	if err != nil {
+		return 0, err
+	}
+	for _, b := range m.Blobs() {
+		n += b.Size
+	}
+	for i, x := range m.Manifests {
+		if depth == 0 || i == indexSum {
+			break
+		}
+		more, err := s.size(r, name, x.Digest.String(), depth-1)
+		if err != nil && !errs.Is(err, errs.NotFound) {
+			return 0, err
+		}
+		n += more
+	}
+	return n, nil
 }
 
 func (s *pages) viewManifest(r *request, rest string) (*view, error) {

@@ -51,10 +51,15 @@ func (s *manifests) manifest(r *request) (repo.Content, error) {
 	}
 	m, stale, err := s.Cache.Manifest(r.Context(), r.name, r.ref)
 	if stale {
-		s.figures.stale.Add(1)
-		r.w.Header().Set("Warning", `110 - "Response is Stale"`)
+		s.warn(r)
 	}
 	return m, err
+}
+
+// warn says that an answer may be old.
+func (s *manifests) warn(r *request) {
+	s.figures.stale.Add(1)
+	r.w.Header().Set("Warning", `110 - "Response is Stale"`)
 }
 
 // maxTags is how many tags one manifest can be sent with.
@@ -141,6 +146,9 @@ func pageOf(r *request) (n int, last string, err error) {
 // linkNext says where the next page is.
 // Format: RFC 8288.
 func linkNext(r *request, q url.Values) {
+	if ns := r.URL.Query().Get("ns"); ns != "" {
+		q.Set("ns", ns)
+	}
 	r.w.Header().Set("Link", "<"+r.URL.EscapedPath()+"?"+q.Encode()+`>; rel="next"`)
 }
 
@@ -153,7 +161,7 @@ func (s *manifests) tags(r *request) error {
 	if err != nil {
 		return err
 	}
-	list, err := s.Store.Tags(r.Context(), r.name)
+	list, err := s.listTags(r)
 	if err != nil {
 		return err
 	}
@@ -162,6 +170,28 @@ func (s *manifests) tags(r *request) error {
 		linkNext(r, url.Values{"n": {strconv.Itoa(n)}, "last": {page[len(page)-1]}})
 	}
 	return r.w.json(http.StatusOK, map[string]any{"name": r.name, "tags": page})
+}
+
+func (s *manifests) listTags(r *request) ([]string, error) {
+	if !s.copied(r.name) {
+		return s.Store.Tags(r.Context(), r.name)
+	}
+	list, stale, err := s.Cache.Tags(r.Context(), r.name)
+	if stale {
+		s.warn(r)
+	}
+	return list, err
+}
+
+func (s *manifests) listReferrers(r *request, d digest.Digest) ([]ocispec.Descriptor, error) {
+	if !s.copied(r.name) {
+		return s.Store.Referrers(r.Context(), r.name, d)
+	}
+	list, stale, err := s.Cache.Referrers(r.Context(), r.name, d)
+	if stale {
+		s.warn(r)
+	}
+	return list, err
 }
 
 // catalog lists the repositories that the client may pull.
@@ -199,7 +229,7 @@ func (s *manifests) referrers(r *request) error {
 	if err != nil {
 		return err
 	}
-	list, err := s.Store.Referrers(r.Context(), r.name, d)
+	list, err := s.listReferrers(r, d)
 	if err != nil {
 		return err
 	}

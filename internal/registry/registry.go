@@ -144,6 +144,9 @@ func (s *Server) route(r *request) (string, handler) {
 			return "unknown", notFound
 		}
 		r.name, r.ref = p.name, p.ref
+		if !s.mirrored(r) {
+			return p.kind, notFound
+		}
 		return p.kind, s.resource(r, p.kind)
 	case path == "/token":
 		return "token", s.methods(r, map[string]handler{"GET": s.tokens.tokenGet, "POST": s.tokens.tokenPost})
@@ -288,6 +291,21 @@ func (s *core) mutable(r *request) error {
 		return repo.NewFault(errs.Unsupported, repo.Unsupported, "%s is a copy of another registry's", r.name)
 	}
 	return nil
+}
+
+// mirrored gives a repository its name here if a client asks for that of another
+// registry, by the parameter ns. False if this is no mirror of that registry:
+// another repository of the same name is not meant.
+func (s *core) mirrored(r *request) bool {
+	ns := r.URL.Query().Get("ns")
+	if ns == "" || s.Cache == nil || ns == r.Host {
+		return true
+	}
+	name, ok := s.Cache.Mirror(ns, r.name)
+	if ok {
+		r.name = name
+	}
+	return ok
 }
 
 // copied reports whether a repository is a copy of another registry's.

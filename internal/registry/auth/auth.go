@@ -10,6 +10,7 @@ import (
 	"bytes"
 	"crypto/sha256"
 	"crypto/subtle"
+	"errors"
 	"fmt"
 	"os"
 	"path"
@@ -91,6 +92,15 @@ func Open(o Options) (*Policy, error) {
 // Free reports whether there are no users: everybody may do everything.
 func (p *Policy) Free() bool { return p.o.Htpasswd == "" && p.o.Rights == "" }
 
+// Reload reads the files, changed or not. errs.Invalid if one is wrong.
+func (p *Policy) Reload() error {
+	p.users.forget()
+	p.rules.forget()
+	_, err := p.users.get()
+	_, err2 := p.rules.get()
+	return errors.Join(err, err2)
+}
+
 // A file is a value that is read from a file, again when that has changed.
 type file[T any] struct {
 	path  string
@@ -99,6 +109,13 @@ type file[T any] struct {
 	stamp string
 	value T
 	ready bool
+}
+
+// forget makes the next get read the file.
+func (f *file[T]) forget() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.ready = false
 }
 
 // get returns the value. A file that has become wrong or is gone is an error: no

@@ -177,11 +177,25 @@ func ReadKeys(data []byte) ([]crypto.PublicKey, error) {
 	return keys, nil
 }
 
+// KeyFile is a file of public keys that is read again when it changes.
+type KeyFile struct{ f file[[]crypto.PublicKey] }
+
+// OpenKeys reads public keys and certificates (PEM) of a file.
+func OpenKeys(path string) (*KeyFile, error) {
+	if path == "" {
+		return nil, errs.New(errs.Invalid, "no file of keys")
+	}
+	k := &KeyFile{file[[]crypto.PublicKey]{path: path, parse: ReadKeys}}
+	_, err := k.f.get()
+	return k, err
+}
+
 // A Verifier checks tokens.
 type Verifier struct {
 	Keys    []crypto.PublicKey
-	Issuer  string // that tokens must name; empty: any
-	Service string // that tokens must be for
+	Source  *KeyFile // of more keys; nil: none
+	Issuer  string   // that tokens must name; empty: any
+	Service string   // that tokens must be for
 }
 
 // maxToken bounds a token, in bytes, and leeway how far clocks may differ.
@@ -225,7 +239,15 @@ func (v *Verifier) verify(token string, now time.Time) (*Claims, error) {
 		return nil, errors.New("critical header")
 	}
 	text := []byte(parts[0] + "." + parts[1])
-	if !slices.ContainsFunc(v.Keys, func(k crypto.PublicKey) bool { return signed(k, head.Alg, text, raw[2]) }) {
+	keys := v.Keys
+	if v.Source != nil {
+		more, err := v.Source.f.get()
+		if err != nil {
+			return nil, err
+		}
+		keys = append(slices.Clone(keys), more...)
+	}
+	if !slices.ContainsFunc(keys, func(k crypto.PublicKey) bool { return signed(k, head.Alg, text, raw[2]) }) {
 		return nil, errors.New("no known key has signed it")
 	}
 	var c Claims

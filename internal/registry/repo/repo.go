@@ -121,6 +121,20 @@ func Open(o Options) (*Store, error) {
 	return s, nil
 }
 
+// Recover removes what a server that was killed has left: half-written objects,
+// uploads that can't go on, and those that nothing has arrived for within life.
+// It is called before the first request.
+func (s *Store) Recover(ctx context.Context, life time.Duration) error {
+	if err := storage.Recover(ctx, s.Backend); err != nil {
+		return err
+	}
+	if err := s.sweep(); err != nil {
+		return err
+	}
+	_, err := s.purge(ctx, time.Now().Add(-life))
+	return err
+}
+
 // Close lets go of the spool. Nothing may be using the repositories.
 func (s *Store) Close() error { return s.lock.Close() }
 

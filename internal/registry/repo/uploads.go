@@ -309,3 +309,18 @@ func (u *Uploads) purge(ctx context.Context, since time.Time) (n int, err error)
 	}
 	return n, nil
 }
+
+// sweep removes what nobody can go on with: uploads of which a crash has left no
+// record or no data. No upload may have begun.
+func (u *Uploads) sweep() error {
+	dirs, err := filepath.Glob(filepath.Join(u.s.Spool, "u-*"))
+	for _, dir := range dirs {
+		id := filepath.Base(dir)[2:]
+		_, noRecord := os.Stat(filepath.Join(dir, "upload.json"))
+		_, noData := os.Stat(u.file(id))
+		if os.IsNotExist(noRecord) || os.IsNotExist(noData) {
+			err = errors.Join(err, u.drop(id))
+		}
+	}
+	return err
+}

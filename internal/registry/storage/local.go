@@ -17,12 +17,27 @@ import (
 // belongs to one process.
 type Local struct{ root string }
 
+// incoming is where objects are written before they get their names. No key can
+// be in there.
+const incoming = ".tmp-incoming"
+
 // NewLocal returns the objects below root, which is made if it does not exist.
 func NewLocal(root string) (*Local, error) {
-	if err := os.MkdirAll(root, 0o700); err != nil {
+	if err := os.MkdirAll(filepath.Join(root, incoming), 0o700); err != nil {
 		return nil, err
 	}
 	return &Local{root: root}, nil
+}
+
+// Recover removes what a process that has ended left half written. Nobody else
+// may be using the directory.
+func (l *Local) Recover(context.Context) error {
+	dir := filepath.Join(l.root, incoming)
+	list, err := os.ReadDir(dir)
+	for _, e := range list {
+		err = errors.Join(err, os.RemoveAll(filepath.Join(dir, e.Name())))
+	}
+	return err
 }
 
 type localObject struct {
@@ -67,12 +82,22 @@ func (l *Local) Open(_ context.Context, key string) (Object, error) {
 }
 
 // Put makes or replaces an object.
-func (l *Local) Put(_ context.Context, key string, data []byte) error {
-	p, err := l.path(key)
+func (l *Local) Put(ctx context.Context, key string, data []byte) error {
+	if err := CheckKey(key); err != nil {
+		return err
+	}
+	f, err := os.CreateTemp(filepath.Join(l.root, incoming), "put-*")
 	if err != nil {
 		return err
 	}
-	return l.place(p, func() error { return durable.WriteFile(p, data, 0o600) })
+	_, err = f.Write(data)
+	if err = errors.Join(err, f.Close()); err == nil {
+		err = l.Take(ctx, key, f.Name())
+	}
+	if err != nil {
+		return errors.Join(err, os.RemoveAll(f.Name()))
+	}
+	return nil
 }
 
 // Take moves a file into the store. It must be on the same file system.
@@ -93,7 +118,11 @@ func (l *Local) Take(_ context.Context, key, file string) error {
 		if err := os.Rename(file, p); err != nil {
 			return err
 		}
-		return durable.SyncDir(filepath.Dir(p))
+		err := durable.SyncDir(filepath.Dir(p))
+		if errors.Is(err, fs.ErrNotExist) { // it was there, and somebody has deleted it
+			return nil
+		}
+		return err
 	})
 }
 

@@ -50,6 +50,15 @@ type Backend interface {
 	List(ctx context.Context, prefix string, tell func(Info) error) error
 }
 
+// Recover removes what a process that has ended left half done in a backend, if
+// that has such things. Nobody else may be using it.
+func Recover(ctx context.Context, b Backend) error {
+	if r, ok := b.(interface{ Recover(context.Context) error }); ok {
+		return r.Recover(ctx)
+	}
+	return nil
+}
+
 // CheckKey finds what is wrong with a key.
 func CheckKey(key string) error {
 	for part := range strings.SplitSeq(key, "/") {

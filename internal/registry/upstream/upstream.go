@@ -44,6 +44,10 @@ type Remote struct {
 	URL      string `yaml:"url"` // https://host[:port][/path]
 	Username string `yaml:"username"`
 	Password string `yaml:"password"`
+	// Hosts are what clients call this registry when they ask this server as its
+	// mirror, with the parameter ns; none: the URL's host. Without a prefix and
+	// without hosts it is every registry that no other remote is.
+	Hosts []string `yaml:"hosts"`
 	// AuthHosts may see the credentials besides the URL's host: token servers.
 	AuthHosts []string `yaml:"auth-hosts"`
 	CA        string   `yaml:"ca"` // file of certificates to trust, PEM

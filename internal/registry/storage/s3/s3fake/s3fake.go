@@ -44,6 +44,7 @@ type Server struct {
 	mu       sync.Mutex
 	objects  map[string]object
 	uploads  map[string]map[int][]byte
+	keys     map[string]string // of uploads
 	seq      int
 	fail     int // so many requests fail with 503
 	Parts    int // that were sent
@@ -51,7 +52,7 @@ type Server struct {
 
 // Start starts a service that ends with the test.
 func Start(t testing.TB) *Server {
-	s := &Server{PageSize: 3, objects: map[string]object{}, uploads: map[string]map[int][]byte{}}
+	s := &Server{PageSize: 3, objects: map[string]object{}, uploads: map[string]map[int][]byte{}, keys: map[string]string{}}
 	s.Server = httptest.NewServer(http.HandlerFunc(s.serve))
 	t.Cleanup(s.Close)
 	return s
@@ -102,12 +103,15 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
 	key = strings.TrimPrefix(key, "/")
 	q := r.URL.Query()
 	switch {
+	case key == "" && r.Method == "GET" && q.Has("uploads"):
+		s.listUploads(w, q.Get("prefix"), q.Get("upload-id-marker"))
 	case key == "" && r.Method == "GET":
 		s.list(w, q.Get("prefix"), q.Get("continuation-token"))
 	case r.Method == "POST" && q.Has("uploads"):
 		s.seq++
 		id := fmt.Sprint("upload-", s.seq)
 		s.uploads[id] = map[int][]byte{}
+		s.keys[id] = key
 		fmt.Fprintf(w, "<InitiateMultipartUploadResult><UploadId>%s</UploadId></InitiateMultipartUploadResult>", id)
 	case q.Has("uploadId"):
 		s.upload(w, r.Method, key, q.Get("uploadId"), q.Get("partNumber"), data)
@@ -204,6 +208,29 @@ func (s *Server) list(w http.ResponseWriter, prefix, after string) {
 	for _, k := range keys {
 		o := s.objects[k]
 		r.Contents = append(r.Contents, content{k, o.changed.UTC().Format("2006-01-02T15:04:05.000Z"), len(o.data)})
+	}
+	_ = xml.NewEncoder(w).Encode(r)
+}
+
+func (s *Server) listUploads(w http.ResponseWriter, prefix, after string) {
+	type upload struct{ Key, UploadId string }
+	var r struct {
+		XMLName            xml.Name `xml:"ListMultipartUploadsResult"`
+		IsTruncated        bool
+		NextKeyMarker      string
+		NextUploadIdMarker string
+		Upload             []upload
+	}
+	for id := range s.uploads {
+		if strings.HasPrefix(s.keys[id], prefix) && id > after {
+			r.Upload = append(r.Upload, upload{s.keys[id], id})
+		}
+	}
+	slices.SortFunc(r.Upload, func(a, b upload) int { return strings.Compare(a.UploadId, b.UploadId) })
+	if len(r.Upload) > s.PageSize {
+		r.Upload = r.Upload[:s.PageSize]
+		last := r.Upload[len(r.Upload)-1]
+		r.IsTruncated, r.NextKeyMarker, r.NextUploadIdMarker = true, last.Key, last.UploadId
 	}
 	_ = xml.NewEncoder(w).Encode(r)
 }

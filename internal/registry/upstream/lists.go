@@ -1,0 +1,151 @@
+package upstream
+
+import (
+	"context"
+	"encoding/json"
+	"io"
+	"net/http"
+	"net/url"
+	"slices"
+	"strings"
+
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"gantry/internal/errs"
+	"gantry/internal/registry/repo"
+)
+
+// Mirror returns what a repository of another registry, whose name is ns as
+// clients know it, is called here. False if this server is no mirror of that.
+func (c *Cache) Mirror(ns, name string) (string, bool) {
+	if len(c.clients) == 0 { // what it has was pushed here for its clients
+		return name, true
+	}
+	var all *client
+	for _, cl := range c.clients {
+		if slices.ContainsFunc(cl.Hosts, func(h string) bool { return strings.EqualFold(h, ns) }) || len(cl.Hosts) == 0 && strings.EqualFold(cl.base.Host, ns) {
+			return strings.TrimPrefix(cl.Prefix+"/"+name, "/"), true
+		}
+		if cl.Prefix == "" && len(cl.Hosts) == 0 {
+			all = cl
+		}
+	}
+	return name, all != nil
+}
+
+// Limits of lists of other registries: pages, bytes of one, and entries.
+const (
+	maxPages     = 1000
+	maxPageBytes = 4 << 20
+	maxListed    = 1000000
+)
+
+// Tags returns the tags that a repository has at its registry, sorted. stale: the
+// registry can't be asked, and these are those that have been copied.
+func (c *Cache) Tags(ctx context.Context, name string) (list []string, stale bool, err error) {
+	cl, there := c.find(name)
+	list = []string{}
+	err = cl.pages(ctx, there, "tags/list?n=1000", func(data []byte) error {
+		var page struct {
+			Tags []string `json:"tags"`
+		}
+		if err := json.Unmarshal(data, &page); err != nil {
+			return err
+		}
+		for _, t := range page.Tags {
+			if repo.IsTag(t) && len(list) < maxListed {
+				list = append(list, t)
+			}
+		}
+		return nil
+	})
+	switch {
+	case err == nil:
+		slices.Sort(list)
+		return slices.Compact(list), false, nil
+	case errs.Is(err, errs.NotFound):
+		return nil, false, errs.With(errs.NotFound, &repo.Fault{Code: repo.NameUnknown, Text: "repository name not known to registry", Detail: map[string]string{"name": name}})
+	case !errs.Is(err, errs.Unavailable):
+		return nil, false, err
+	}
+	if list, e := c.store.Tags(ctx, name); e == nil {
+		return list, true, nil
+	}
+	return nil, false, unknown(err, name, "")
+}
+
+// Referrers returns what refers to a manifest at its registry, or what is known
+// of it here if that can't be asked, or lists none.
+func (c *Cache) Referrers(ctx context.Context, name string, d digest.Digest) (list []ocispec.Descriptor, stale bool, err error) {
+	cl, there := c.find(name)
+	err = cl.pages(ctx, there, "referrers/"+d.String(), func(data []byte) error {
+		var page ocispec.Index
+		if err := json.Unmarshal(data, &page); err != nil {
+			return err
+		}
+		for _, r := range page.Manifests {
+			if r.Digest.Validate() == nil && len(list) < maxListed {
+				list = append(list, r)
+			}
+		}
+		return nil
+	})
+	stale = errs.Is(err, errs.Unavailable)
+	if err != nil && !stale && !errs.Is(err, errs.NotFound) {
+		return nil, false, err
+	}
+	known, err := c.store.Referrers(ctx, name, d)
+	if err != nil {
+		return nil, false, err
+	}
+	list = append(list, known...)
+	slices.SortStableFunc(list, func(a, b ocispec.Descriptor) int { return strings.Compare(string(a.Digest), string(b.Digest)) })
+	return slices.CompactFunc(list, func(a, b ocispec.Descriptor) bool { return a.Digest == b.Digest }), stale, nil
+}
+
+// pages reads a list by pages, as far as links lead on at the same registry.
+// errs.Unavailable if an answer makes no sense.
+func (c *client) pages(ctx context.Context, repository, rest string, read func([]byte) error) error {
+	path, _, _ := strings.Cut(rest, "?")
+	for range maxPages {
+		resp, err := c.do(ctx, http.MethodGet, repository, rest, http.Header{"Accept": {"application/json, " + ocispec.MediaTypeImageIndex}})
+		if err != nil {
+			return err
+		}
+		data, err := io.ReadAll(io.LimitReader(resp.Body, maxPageBytes+1))
+		resp.Body.Close()
+		if err == nil && len(data) > maxPageBytes {
+			err = io.ErrShortBuffer
+		}
+		if err == nil {
+			err = read(data)
+		}
+		if err != nil {
+			return errs.New(errs.Unavailable, "upstream %s: a list of %s: %w", c.base.Host, repository, err)
+		}
+		query := nextPage(resp.Header.Get("Link"))
+		if query == "" || path+"?"+query == rest {
+			return nil
+		}
+		rest = path + "?" + query
+	}
+	return nil
+}
+
+// nextPage returns the query of the next page: its path is the list's, whatever
+// the link says.
+// Format: RFC 8288.
+func nextPage(link string) string {
+	for one := range strings.SplitSeq(link, ",") {
+		target, params, ok := strings.Cut(one, ";")
+		target = strings.TrimSpace(target)
+		if !ok || !strings.Contains(strings.ReplaceAll(params, " ", ""), `rel="next"`) || !strings.HasPrefix(target, "<") || !strings.HasSuffix(target, ">") {
+			continue
+		}
+		if u, err := url.Parse(target[1 : len(target)-1]); err == nil {
+			return u.RawQuery
+		}
+	}
+	return ""
+}
