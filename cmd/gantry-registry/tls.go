@@ -8,6 +8,8 @@ import (
 	"net"
 	"os"
 	"sync"
+
+	"golang.org/x/sys/unix"
 )
 
 // listen opens the address, with TLS if there is a certificate. certs is nil
@@ -68,8 +70,9 @@ func (c *certificates) look() (stamp string) {
 		if f == "" {
 			continue
 		}
-		if fi, err := os.Stat(f); err == nil {
-			stamp += fmt.Sprint(fi.ModTime().UnixNano(), fi.Size(), " ")
+		var st unix.Stat_t
+		if unix.Stat(f, &st) == nil {
+			stamp += fmt.Sprint(st.Dev, st.Ino, st.Size, st.Mtim, st.Ctim, " ")
 		}
 	}
 	return stamp

@@ -73,6 +73,20 @@ func (s *Server) Uploads() int {
 	return len(s.uploads)
 }
 
+// Begin begins an upload in parts that nobody goes on with.
+func (s *Server) Begin(key string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.begin(key)
+}
+
+func (s *Server) begin(key string) string {
+	s.seq++
+	id := fmt.Sprint("upload-", s.seq)
+	s.uploads[id], s.keys[id] = map[int][]byte{}, key
+	return id
+}
+
 func refuse(w http.ResponseWriter, status int, code string) {
 	w.WriteHeader(status)
 	fmt.Fprintf(w, "<Error><Code>%s</Code><Message>no</Message></Error>", code)
@@ -108,11 +122,7 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
 	case key == "" && r.Method == "GET":
 		s.list(w, q.Get("prefix"), q.Get("continuation-token"))
 	case r.Method == "POST" && q.Has("uploads"):
-		s.seq++
-		id := fmt.Sprint("upload-", s.seq)
-		s.uploads[id] = map[int][]byte{}
-		s.keys[id] = key
-		fmt.Fprintf(w, "<InitiateMultipartUploadResult><UploadId>%s</UploadId></InitiateMultipartUploadResult>", id)
+		fmt.Fprintf(w, "<InitiateMultipartUploadResult><UploadId>%s</UploadId></InitiateMultipartUploadResult>", s.begin(key))
 	case q.Has("uploadId"):
 		s.upload(w, r.Method, key, q.Get("uploadId"), q.Get("partNumber"), data)
 	case r.Method == "PUT":
