@@ -49,7 +49,7 @@ func TestNetworkOfAPlugin(t *testing.T) {
 		}
 	}
 	two := b.attach(t, AttachRequest{Name: "two", Mode: "far", Endpoints: map[string]*wire.EndpointSettings{"far": {MacAddress: []byte{2, 0, 0, 0, 0, 9}}}})
-	if !answers(nil, e.IPv4) || !answers(within(t, two), e.IPv4) {
+	if !reached(nil, e.IPv4) || !reached(within(t, two), e.IPv4) {
 		t.Error("the container is not reached")
 	}
 	if mac, _ := linkMAC(within(t, two), "plug0"); mac != "02:00:00:00:00:09" {
@@ -60,7 +60,7 @@ func TestNetworkOfAPlugin(t *testing.T) {
 		t.Errorf("ProgramExternalConnectivity: %v", bound)
 	}
 	b.reopen(t) // the plugin has lived on, and so has the network
-	if !answers(nil, e.IPv4) {
+	if !reached(nil, e.IPv4) {
 		t.Error("the container is not reached after a restart")
 	}
 	b.detach(t, one.ID)
@@ -89,7 +89,7 @@ func TestNetworkOfAPluginLive(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if e := s.Endpoints[1]; e.IPv4.String() != "10.77.0.2/24" || !answers(nil, e.IPv4) {
+	if e := s.Endpoints[1]; e.IPv4.String() != "10.77.0.2/24" || !reached(nil, e.IPv4) {
 		t.Errorf("endpoint %+v", e)
 	}
 	if _, err := (Members{b.Networks}).Disconnect(ctx, r, "far"); err != nil {
@@ -136,7 +136,7 @@ func TestAddressesOfAPlugin(t *testing.T) {
 		t.Errorf("an address twice: %v", err)
 	}
 	serve(t, within(t, one), 80, "hello")
-	if !answers(within(t, two), one.Endpoints[0].IPv4) {
+	if !reached(within(t, two), one.Endpoints[0].IPv4) {
 		t.Error("containers do not reach each other")
 	}
 	b.reopen(t)

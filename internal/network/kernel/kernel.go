@@ -17,6 +17,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netlink/nl"
@@ -26,7 +27,9 @@ import (
 // A Host is the network namespace that the daemon lives in.
 type Host struct {
 	conn
-	fd int // for ioctl(2)
+	fd    int       // for ioctl(2)
+	spare chan conn // sockets for what takes long, in the same namespace
+	going sync.WaitGroup
 }
 
 // Open returns the namespace of the calling thread.
@@ -40,11 +43,25 @@ func Open() (*Host, error) {
 		c.close()
 		return nil, fmt.Errorf("open route netlink: %w", err)
 	}
-	return &Host{c, fd}, nil
+	h := &Host{conn: c, fd: fd, spare: make(chan conn, removals)}
+	for range removals {
+		if c, err = dial(); err != nil {
+			h.Close()
+			return nil, fmt.Errorf("open route netlink: %w", err)
+		}
+		h.spare <- c
+	}
+	return h, nil
 }
 
-// Close gives the socket back. What was made stays.
+// Close gives the sockets back, when nothing is on its way out any more. What was
+// made stays.
 func (h *Host) Close() {
+	h.going.Wait()
+	close(h.spare)
+	for c := range h.spare {
+		c.close()
+	}
 	h.close()
 	unix.Close(h.fd)
 }
@@ -286,16 +303,6 @@ func (h *Host) Addresses(link string) ([]netip.Prefix, error) {
 		}
 	}
 	return out, nil
-}
-
-// RemoveLink removes the link, and with a veth its other end. One that does not
-// exist is no error.
-func (h *Host) RemoveLink(link string) error {
-	_, err := h.do(unix.RTM_DELLINK, 0, nl.NewIfInfomsg(unix.AF_UNSPEC), name(link))
-	if err != nil && !errors.Is(err, unix.ENODEV) {
-		return fmt.Errorf("remove link %s: %w", link, err)
-	}
-	return nil
 }
 
 // Index returns the number of a link, or an error that is unix.ENODEV.

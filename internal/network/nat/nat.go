@@ -170,6 +170,7 @@ type Ruleset struct {
 	Family nftables.TableFamily
 	Table  string
 	Maps   []portMap
+	Links  []linkMap
 	Chains []chain
 }
 
@@ -189,25 +190,38 @@ type chain struct {
 type rule []part
 
 // Render draws the table. It is a pure function: equal values give equal rules.
+//
+// What every packet passes is short, and as long with many bridges as with one:
+// two comparisons of addresses, and whether its connection is known.
 func Render(c Config) Ruleset {
 	c.Networks = slices.SortedFunc(slices.Values(c.Networks), func(a, b Network) int { return strings.Compare(a.Bridge, b.Bridge) })
-	r := Ruleset{Family: nftables.TableFamilyINet, Table: c.Table}
-	for _, l := range layouts {
-		r.Maps = append(r.Maps, portMap{layout: l})
-	}
-	for _, p := range spans(c.Ports) {
-		i := slices.Index(layouts, layoutOf(p))
-		r.Maps[i].spans = append(r.Maps[i].spans, p)
-	}
-	publish, out := []rule{}, []rule{{daddr(loopback6), verdictReturn}, {daddr(linkLocal6), verdictReturn}, {localDestination, jump("publish")}}
-	for _, l := range layouts {
-		if !l.opens {
-			publish = append(publish, rule{dnat(l)})
+	r := Ruleset{Family: nftables.TableFamilyINet, Table: c.Table, Maps: portMaps(c.Ports)}
+	bridges, inward, hairpin := linkMap{name: "bridges"}, linkMap{name: "inward"}, linkMap{name: "hairpin"}
+	var into, back []chain
+	out, inside := []rule{}, []rule{}
+	for _, n := range c.Networks {
+		in, at := chain{name: "to-" + n.Bridge, rules: inwardRules(n)}, chain{name: "back-" + n.Bridge, rules: hairpinRules(n)}
+		bridges.add(n.Bridge)
+		inward.add(n.Bridge, in.name)
+		hairpin.add(n.Bridge, at.name)
+		into, back = append(into, in), append(back, at)
+		out = append(out, outward(n)...)
+		if n.Internal {
+			inside = append(inside, rule{iifname(n.Bridge), notOifname(n.Bridge), verdictDrop}, rule{oifname(n.Bridge), notIifname(n.Bridge), verdictDrop})
 		}
 	}
+	var spoofed, post []rule
+	forwarded := []rule{{established, verdictAccept}}
+	if len(c.Networks) > 0 {
+		r.Links = []linkMap{bridges, inward, hairpin}
+		spoofed = []rule{{daddr(loopback), jump("spoofing")}, {saddr(loopback), jump("spoofing")}}
+		post = append([]rule{{oifGo(hairpin)}}, out...)
+		forwarded = append(append(forwarded, inside...), rule{oifGo(inward)})
+	}
+	forwarded = append(append(forwarded, closed(c.Closed)...), closed(c.Closed6, daddr(everything6))...)
 	r.Chains = []chain{
-		{name: "publish", rules: publish},
-		{name: "spoofed", hook: rawPrerouting},
+		{name: "publish", rules: publishRules()},
+		{name: "spoofed", hook: rawPrerouting, rules: spoofed},
 		{name: "prerouting", hook: dstnat, rules: []rule{
 			// A packet for 127.0.0.1 that comes from a wire is a forgery. Left
 			// alone it is dropped as such by the routing that follows;
@@ -216,31 +230,42 @@ func Render(c Config) Ruleset {
 			{daddr(linkLocal6), verdictReturn},
 			{localDestination, jump("publish")},
 		}},
-		{name: "output", hook: output, rules: out},
-		{name: "postrouting", hook: srcnat},
-		{name: "forward", hook: forward},
+		{name: "output", hook: output, rules: []rule{{daddr(loopback6), verdictReturn}, {daddr(linkLocal6), verdictReturn}, {localDestination, jump("publish")}}},
+		{name: "postrouting", hook: srcnat, rules: post},
+		{name: "forward", hook: forward, rules: forwarded},
 	}
-	spoofed, post, fwd := &r.Chains[1], &r.Chains[4], &r.Chains[5]
-	for _, n := range c.Networks {
+	if len(c.Networks) > 0 {
 		// Bridges route loopback addresses, for the answers to this host's own
 		// connections; a container must not use that to reach or to play
 		// the host's loopback.
-		spoofed.rules = append(spoofed.rules, rule{iifname(n.Bridge), daddr(loopback), verdictDrop}, rule{iifname(n.Bridge), saddr(loopback), verdictDrop})
-		post.rules = append(post.rules, postrouting(n)...)
-		if n.Internal {
-			fwd.rules = append(fwd.rules, rule{iifname(n.Bridge), notOifname(n.Bridge), verdictDrop}, rule{oifname(n.Bridge), notIifname(n.Bridge), verdictDrop})
+		r.Chains = append(r.Chains, chain{name: "spoofing", rules: []rule{{iifIn(bridges), verdictDrop}}})
+	}
+	r.Chains = append(append(r.Chains, into...), back...)
+	return r
+}
+
+// portMaps are all maps of ports, with what is in them.
+func portMaps(ports []Port) []portMap {
+	var out []portMap
+	for _, l := range layouts {
+		out = append(out, portMap{layout: l})
+	}
+	for _, p := range spans(ports) {
+		i := slices.Index(layouts, layoutOf(p))
+		out[i].spans = append(out[i].spans, p)
+	}
+	return out
+}
+
+// publishRules look a packet for this host up in the maps of ports.
+func publishRules() []rule {
+	var out []rule
+	for _, l := range layouts {
+		if !l.opens {
+			out = append(out, rule{dnat(l)})
 		}
 	}
-	fwd.rules = append(fwd.rules, rule{established, verdictAccept})
-	var into []chain
-	for _, n := range c.Networks {
-		in := chain{name: "to-" + n.Bridge, rules: inward(n)}
-		into = append(into, in)
-		fwd.rules = append(fwd.rules, rule{oifname(n.Bridge), jump(in.name)})
-	}
-	fwd.rules = append(append(fwd.rules, closed(c.Closed)...), closed(c.Closed6, daddr(everything6))...)
-	r.Chains = append(r.Chains, into...)
-	return r
+	return out
 }
 
 var everything6 = netip.MustParsePrefix("::/0")
@@ -257,8 +282,8 @@ func closed(links []string, match ...part) []rule {
 	return out
 }
 
-// inward are the rules for packets that go to the containers of a network.
-func inward(n Network) []rule {
+// inwardRules are those for packets that go to the containers of a network.
+func inwardRules(n Network) []rule {
 	among := verdictAccept
 	if n.Isolated {
 		among = verdictDrop
@@ -298,16 +323,27 @@ func (n Network) families() []family {
 	return out
 }
 
-func postrouting(n Network) []rule {
+// outward are the rules by which what leaves a network gets the host's address.
+func outward(n Network) []rule {
 	var rules []rule
 	for _, f := range n.families() {
 		if n.Masquerade && !n.Internal && f.mode != Routed {
 			rules = append(rules, rule{notOifname(n.Bridge), saddr(f.subnet), masquerade})
 		}
+	}
+	return rules
+}
+
+// hairpinRules are those for packets that go to a network, of this host's
+// loopback or of the network itself by a published port: their answers must come
+// back this way.
+func hairpinRules(n Network) []rule {
+	var rules []rule
+	for _, f := range n.families() {
 		if f.subnet.Addr().Is4() {
-			rules = append(rules, rule{oifname(n.Bridge), saddr(f.loopback), masquerade})
+			rules = append(rules, rule{saddr(f.loopback), masquerade})
 		}
-		rules = append(rules, rule{oifname(n.Bridge), saddr(f.subnet), translated, masquerade})
+		rules = append(rules, rule{saddr(f.subnet), translated, masquerade})
 	}
 	return rules
 }
@@ -322,6 +358,9 @@ func (r Ruleset) String() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "table %s %s {\n", familyName(r.Family), r.Table)
 	for _, m := range r.Maps {
+		m.print(&b)
+	}
+	for _, m := range r.Links {
 		m.print(&b)
 	}
 	for _, c := range r.Chains {

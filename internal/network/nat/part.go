@@ -92,9 +92,7 @@ func notOifname(s string) part {
 }
 
 func ifname(text string, key expr.MetaKey, op expr.CmpOp, s string) part {
-	data := make([]byte, unix.IFNAMSIZ)
-	copy(data, s)
-	return part{text, []expr.Any{&expr.Meta{Key: key, Register: reg}, &expr.Cmp{Op: op, Register: reg, Data: data}}}
+	return part{text, []expr.Any{&expr.Meta{Key: key, Register: reg}, &expr.Cmp{Op: op, Register: reg, Data: linkName(s)}}}
 }
 
 // family selects packets of one version of IP.

@@ -116,6 +116,13 @@ func fill(c *nftables.Conn, t *nftables.Table, rs Ruleset) error {
 		}
 		c.AddChain(made[i])
 	}
+	for i, m := range rs.Links { // their elements name chains
+		set := m.set(t)
+		set.ID = uint32(len(rs.Maps) + i + 1)
+		if err := c.AddSet(set, m.elements()); err != nil {
+			return err
+		}
+	}
 	for i, ch := range rs.Chains {
 		for _, ru := range ch.rules {
 			nr := &nftables.Rule{Table: t, Chain: made[i]}

@@ -1,0 +1,76 @@
+package kernel
+
+import (
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/vishvananda/netlink/nl"
+	"golang.org/x/sys/unix"
+)
+
+// removals is how many links are on their way out of the kernel at once. It
+// takes most of the way one after another, and each holds up a thread.
+const removals = 4
+
+// RemoveLink removes the link, and with a veth its other end. One that does not
+// exist is no error.
+//
+// It returns when the link is not there for anybody any more: its name is free,
+// no route leads to it. By then the kernel has done with it but for waiting until
+// no processor can still look at it (twice a grace period of RCU, some tens of
+// milliseconds), which whoever asked has no use of. Whatever is made next has to
+// wait for the part of that which matters, inside the kernel. Close waits for
+// all of it.
+func (h *Host) RemoveLink(link string) error {
+	i, err := h.number(link)
+	if errors.Is(err, unix.ENODEV) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("remove link %s: %w", link, err)
+	}
+	c := <-h.spare
+	done := make(chan error, 1)
+	h.going.Go(func() {
+		done <- c.remove(i)
+		h.spare <- c
+	})
+	for wait := 100 * time.Microsecond; ; wait = min(2*wait, 4*time.Millisecond) {
+		select {
+		case err := <-done:
+			if err != nil {
+				return fmt.Errorf("remove link %s: %w", link, err)
+			}
+			return nil
+		case <-time.After(wait):
+		}
+		if now, err := h.number(link); errors.Is(err, unix.ENODEV) || err == nil && now != i {
+			return nil
+		}
+	}
+}
+
+// remove removes the link with this number, to the end. It is by number since by
+// then another link could have the name.
+func (c conn) remove(index uint32) error {
+	msg := nl.NewIfInfomsg(unix.AF_UNSPEC)
+	msg.Index = int32(index)
+	if _, err := c.do(unix.RTM_DELLINK, 0, msg); err != nil && !errors.Is(err, unix.ENODEV) {
+		return err
+	}
+	return nil
+}
+
+// number returns that of a link, or unix.ENODEV. Other than index it never waits
+// for a change that the kernel is busy with (netdevice(7), SIOCGIFINDEX).
+func (h *Host) number(link string) (uint32, error) {
+	r, err := unix.NewIfreq(link)
+	if err != nil { // no link can have such a name
+		return 0, unix.ENODEV
+	}
+	if err := unix.IoctlIfreq(h.fd, unix.SIOCGIFINDEX, r); err != nil {
+		return 0, err
+	}
+	return r.Uint32(), nil
+}
