@@ -28,26 +28,46 @@ const (
 // authentication. It ends with the test.
 func StartDebian(t testing.TB) string {
 	t.Helper()
+	dir := t.TempDir()
+	users := filepath.Join(dir, "htpasswd")
+	if err := os.WriteFile(users, []byte(htpasswd), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	host, _ := RunDebian(t, dir, fmt.Sprintf("storage: {filesystem: {rootdirectory: %s/data}, delete: {enabled: true}}\nauth: {htpasswd: {realm: test, path: %s}}\n", dir, users))
+	return host
+}
+
+// StartDebianMirror starts Debian's registry as a copy of the one at an address
+// (http://host) and returns its host. It ends with the test.
+func StartDebianMirror(t testing.TB, of string) string {
+	t.Helper()
+	dir := t.TempDir()
+	host, _ := RunDebian(t, dir, fmt.Sprintf("storage: {filesystem: {rootdirectory: %s/data}}\nproxy: {remoteurl: %q}\n", dir, of))
+	return host
+}
+
+// RunDebian starts Debian's registry with a configuration of its YAML, but for
+// its address and log, and returns its host and process. It ends with the test.
+func RunDebian(t testing.TB, dir, more string) (string, *os.Process) {
+	t.Helper()
 	if _, err := os.Stat(debianRegistry); err != nil {
 		if os.Getenv("CI") != "" {
 			t.Fatal(err)
 		}
 		t.Skip("no docker-registry: run `make deps`")
 	}
-	dir := t.TempDir()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
 	host := l.Addr().String()
 	l.Close()
-	conf := fmt.Sprintf("version: 0.1\nlog: {level: error}\nstorage: {filesystem: {rootdirectory: %s/data}, delete: {enabled: true}}\nhttp: {addr: %q}\nauth: {htpasswd: {realm: test, path: %s/htpasswd}}\n", dir, host, dir)
-	for name, text := range map[string]string{"conf.yml": conf, "htpasswd": htpasswd} {
-		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
-			t.Fatal(err)
-		}
+	conf := filepath.Join(dir, "conf.yml")
+	text := fmt.Sprintf("version: 0.1\nlog: {level: error, accesslog: {disabled: true}}\nhttp: {addr: %q}\n", host) + more
+	if err := os.WriteFile(conf, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
 	}
-	cmd := exec.Command(debianRegistry, "serve", filepath.Join(dir, "conf.yml"))
+	cmd := exec.Command(debianRegistry, "serve", conf)
 	cmd.Stderr = os.Stderr
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
@@ -56,11 +76,11 @@ func StartDebian(t testing.TB) string {
 		_ = cmd.Process.Kill()
 		_ = cmd.Wait()
 	})
-	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(20 * time.Millisecond) {
+	for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(20 * time.Millisecond) {
 		resp, err := http.Get("http://" + host + "/v2/")
 		if err == nil {
 			resp.Body.Close()
-			return host
+			return host, cmd.Process
 		}
 		if time.Now().After(deadline) {
 			t.Fatal("docker-registry does not answer:", err)
