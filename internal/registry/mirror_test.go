@@ -94,6 +94,12 @@ func TestMirrorOfSeveral(t *testing.T) {
 	own := s.want(200, "", "GET", "/v2/team/app/manifests/v1", "").Get("Docker-Content-Digest")
 	check("its own", "", own, "of this one")
 	check("its own by its name", "?ns="+host(t, s.url), own, "of this one")
+	// Clients that put the prefix before the name themselves say whom they mean, too.
+	for _, ns := range []string{ns1, "?ns=unknown.test"} {
+		if r := s.want(200, "", "GET", "/v2/one/team/app/manifests/v1"+ns, ""); r.Get("Docker-Content-Digest") != d1 {
+			t.Errorf("%s: %v", ns, r.Header)
+		}
+	}
 	// Whom it does not know it does not speak for, though it has such a name.
 	s.want(404, "NAME_UNKNOWN", "GET", "/v2/team/app/manifests/v1?ns=evil.test", "")
 	s.want(405, "UNSUPPORTED", "POST", "/v2/team/app/blobs/uploads/"+ns1, "")

@@ -17,21 +17,32 @@ import (
 )
 
 // Mirror returns what a repository of another registry, whose name is ns as
-// clients know it, is called here. False if this server is no mirror of that.
+// clients know it, is called here: below the prefix of that registry, unless the
+// client has put it there itself, as its rules for mirrors say. False if this
+// server is no mirror of that registry.
 func (c *Cache) Mirror(ns, name string) (string, bool) {
 	if len(c.clients) == 0 { // what it has was pushed here for its clients
 		return name, true
 	}
-	var all *client
 	for _, cl := range c.clients {
-		if slices.ContainsFunc(cl.Hosts, func(h string) bool { return strings.EqualFold(h, ns) }) || len(cl.Hosts) == 0 && strings.EqualFold(cl.base.Host, ns) {
-			return strings.TrimPrefix(cl.Prefix+"/"+name, "/"), true
+		if !cl.called(ns) {
+			continue
 		}
-		if cl.Prefix == "" && len(cl.Hosts) == 0 {
-			all = cl
+		if cl.Prefix == "" || strings.HasPrefix(name, cl.Prefix+"/") {
+			return name, true
 		}
+		return cl.Prefix + "/" + name, true
 	}
-	return name, all != nil
+	cl, _ := c.find(name)
+	return name, cl != nil && (cl.Prefix != "" || len(cl.Hosts) == 0)
+}
+
+// called reports whether clients call a registry so.
+func (c *client) called(ns string) bool {
+	if len(c.Hosts) == 0 {
+		return strings.EqualFold(c.base.Host, ns)
+	}
+	return slices.ContainsFunc(c.Hosts, func(h string) bool { return strings.EqualFold(h, ns) })
 }
 
 // Limits of lists of other registries: pages, bytes of one, and entries.
