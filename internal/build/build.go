@@ -86,11 +86,21 @@ func New(o Options) (*Builder, error) {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
-	if err := sweepMounts(filepath.Join(o.RunDir, "build")); err != nil {
+	dir := TempDir(o.RunDir)
+	if err := sweepMounts(dir); err != nil {
+		return nil, err
+	}
+	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, err
 	}
 	return &Builder{o: o}, nil
 }
+
+// TempDir is the directory for temporary files that the process is to have which
+// runs a Builder: BuildKit mounts things, and puts secrets, where the environment
+// says that temporary files go, and only what is in a place of ours can be taken
+// away after a crash.
+func TempDir(runDir string) string { return filepath.Join(runDir, "build") }
 
 // engine is an open BuildKit.
 type engine struct {
@@ -149,5 +159,5 @@ func (b *Builder) Close() error {
 	b.cancel()
 	e := b.engine
 	e.server.Stop()
-	return errors.Join(e.pipe.Close(), e.ctl.Close(), sweepMounts(filepath.Join(b.o.RunDir, "build")))
+	return errors.Join(e.pipe.Close(), e.ctl.Close(), sweepMounts(TempDir(b.o.RunDir)))
 }

@@ -48,16 +48,11 @@ const hostGateway = "org.mobyproject.buildkit.worker.moby.host-gateway-ip"
 
 // openEngine opens BuildKit. ctx lives as long as it.
 func openEngine(ctx context.Context, o Options) (*engine, error) {
-	dir, run, conf := filepath.Join(o.Root, "build"), filepath.Join(o.RunDir, "build"), o.Config()
+	dir, run, conf := filepath.Join(o.Root, "build"), TempDir(o.RunDir), o.Config()
 	for _, d := range []string{dir, run} {
 		if err := os.MkdirAll(d, 0o700); err != nil {
 			return nil, err
 		}
-	}
-	// BuildKit mounts, and puts secrets, where temporary files go: that must be
-	// a place of ours, which the next start can clean.
-	if err := os.Setenv("TMPDIR", run); err != nil {
-		return nil, err
 	}
 	if o.Content.Layout().Driver == content.EROFS {
 		return nil, errs.New(errs.Unsupported, "the storage driver erofs has no writable layers to build in; use overlayfs, btrfs or vfs")

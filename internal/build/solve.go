@@ -6,6 +6,7 @@ import (
 
 	"github.com/moby/buildkit/client"
 
+	"gantry/internal/build/execute"
 	"gantry/internal/errs"
 )
 
@@ -20,6 +21,9 @@ type Request struct {
 
 // A Result is what a build has come to.
 type Result = client.SolveResponse
+
+// A Network is what the steps of a build are on.
+type Network = execute.Network
 
 // A Status is news of a build under way.
 type Status = client.SolveStatus
@@ -82,4 +86,16 @@ func (r *running) Cancel(_ context.Context, id string) error {
 		cancel(context.Canceled)
 	}
 	return nil
+}
+
+// OnNetwork lets the steps of a build be on a network that BuildKit has no word
+// for: entry goes into the hosts of the build ("name=address"). It is good until
+// done is called.
+func (b *Builder) OnNetwork(ctx context.Context, n Network) (entry string, done func(), err error) {
+	e, err := b.open(ctx)
+	if err != nil {
+		return "", nil, err
+	}
+	entry, done = e.executor.Network(n)
+	return entry, done, nil
 }

@@ -12,6 +12,7 @@ import (
 	"syscall"
 	"time"
 
+	"gantry/internal/build"
 	"gantry/internal/config"
 	"gantry/internal/daemon/handover"
 	"gantry/internal/daemon/listen"
@@ -24,6 +25,11 @@ func Run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	c, cmd, err := load(args)
 	if err == nil && cmd != config.Serve {
 		return answer(c, cmd, stdout)
+	}
+	if err == nil {
+		// Set before anything else runs, and never again: what is started later
+		// sees one environment, whether something was built before or not.
+		err = os.Setenv("TMPDIR", build.TempDir(c.Run))
 	}
 	handed, taken := handover.Take()
 	if err = errors.Join(err, taken); err != nil {

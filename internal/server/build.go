@@ -117,6 +117,9 @@ func (r *request) builder(b *wire.BuildRequest) error {
 	default:
 		return errs.New(errs.Invalid, "invalid version %q", v)
 	}
+	if len(b.SecurityOpt) > 0 {
+		return errs.New(errs.Invalid, "The daemon on this platform does not support setting security options on build")
+	}
 	switch i := r.query.Get("isolation"); strings.ToLower(i) {
 	case "", "default":
 	default:

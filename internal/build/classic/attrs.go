@@ -1,6 +1,7 @@
 package classic
 
 import (
+	"context"
 	"fmt"
 	"strconv"
 	"strings"
@@ -74,20 +75,38 @@ func attrs(r *wire.BuildRequest) (map[string]string, error) {
 		limits[i] = fmt.Sprintf("%s=%d:%d", u.Name, u.Soft, u.Hard)
 	}
 	set("ulimit", strings.Join(limits, ","))
-	mode, err := network(r.Network)
+	mode, _, err := network(r)
 	set("force-network-mode", mode)
 	return a, err
 }
 
-// network is the mode of the networks that steps get.
-func network(name string) (string, error) {
-	switch name {
+// network is the mode of the networks that steps get, and the name of one that
+// the frontend has no word for.
+func network(r *wire.BuildRequest) (mode, named string, err error) {
+	switch r.Network {
 	case "", "default", "bridge":
-		return "", nil
+		return "", "", nil
 	case "host", "none":
-		return name, nil
+		return r.Network, "", nil
 	}
-	return "", errs.New(errs.Invalid, "network mode %q not supported by buildkit", name)
+	if r.BuildKit { // which has these alone
+		return "", "", errs.New(errs.Invalid, "network mode %q not supported by buildkit", r.Network)
+	}
+	return "", r.Network, nil
+}
+
+// onNetwork puts the steps on a network of the daemon, until done is called.
+func (j *job) onNetwork(ctx context.Context) (done func(), err error) {
+	_, name, err := network(j.r)
+	if err != nil || name == "" {
+		return func() {}, err
+	}
+	entry, done, err := j.b.Network(ctx, name)
+	if err != nil {
+		return nil, err
+	}
+	j.attrs["add-hosts"] = strings.TrimPrefix(j.attrs["add-hosts"]+","+entry, ",")
+	return done, nil
 }
 
 // addHosts turns "name:address" into "name=address", both in a list of commas.

@@ -45,6 +45,11 @@ type Options struct {
 	Limits layer.Limits
 	// Fetch opens what is at an http or https address.
 	Fetch func(ctx context.Context, url string) (io.ReadCloser, error)
+	// Network lets the steps of a build be on a network, a container's too, of
+	// the daemon: entry goes into their hosts, until done is called.
+	Network func(ctx context.Context, mode string) (entry string, done func(), err error)
+	// Triggers are the ONBUILD instructions of an image that is here.
+	Triggers func(ctx context.Context, id string) []string
 	// Experimental allows Squash.
 	Experimental bool
 	// Squash makes an image of one that has no name, with a single layer above
@@ -109,6 +114,11 @@ func (b *Builder) Build(ctx context.Context, r wire.BuildRequest, body io.Reader
 	if err != nil {
 		return err
 	}
+	left, err := j.onNetwork(ctx)
+	if err != nil {
+		return err
+	}
+	defer left()
 	return j.steps(ctx, s)
 }
 
@@ -202,6 +212,7 @@ func (j *job) steps(ctx context.Context, s *script) error {
 		say = func(text string) { quiet = append(quiet, text) }
 	}
 	t := newTranslator(s, j.b.known, say)
+	t.triggers = func(id string) []string { return j.b.Triggers(ctx, id) }
 	t.keep, t.fresh, t.salt = j.r.KeepContainers, j.r.NoCache, j.attrs["platform"]
 	if !nothing(s) {
 		t.advance()

@@ -333,7 +333,68 @@ func TestAttrs(t *testing.T) {
 	if _, ok := got["build-arg:N"]; ok {
 		t.Error("an argument without a value is passed on")
 	}
-	if _, err := attrs(&wire.BuildRequest{Network: "mine"}); err == nil || err.Error() != `network mode "mine" not supported by buildkit` {
+	if _, err := attrs(&wire.BuildRequest{Network: "mine", BuildKit: true}); err == nil || err.Error() != `network mode "mine" not supported by buildkit` {
 		t.Errorf("network: %v", err)
+	}
+}
+
+func TestStreamOfTriggers(t *testing.T) {
+	ids := map[string]string{"0123456789ab": "A"}
+	var out strings.Builder
+	tr := newTranslator(script1(t, "FROM base\nRUN own\nCMD x\n", dialect{}), newMemory(), func(s string) { out.WriteString(s) })
+	tr.triggers = func(id string) []string {
+		if !strings.HasPrefix(id, "sha256:0123456789ab") {
+			t.Errorf("asked for %s", id)
+		}
+		return []string{"ENV A=1", "RUN first"}
+	}
+	g := &graph{t: tr}
+	from, trigger, own := "[1/3] FROM docker.io/library/base@sha256:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef", "[2/3] ONBUILD RUN first", "[3/3] RUN own"
+	// All of a graph comes at once, the last first.
+	var all []*client.Vertex
+	for _, name := range []string{own, trigger, from} {
+		all = append(all, &client.Vertex{Digest: digest.FromString(name), Name: name})
+	}
+	tr.status(&client.SolveStatus{Vertexes: all})
+	g.vertex(from, true, true, "")
+	g.vertex(trigger, false, false, "")
+	g.log(trigger, 1, "triggered\n")
+	g.vertex(trigger, false, true, "")
+	g.vertex(own, false, false, "")
+	g.log(own, 1, "mine\n")
+	g.vertex(own, false, true, "")
+	tr.finish("sha256:fedcba9876543210")
+	want := `Step 1/3 : FROM base
+# Executing 2 build triggers
+ ---> Running in B
+ ---> Removed intermediate container B
+ ---> Running in C
+triggered
+ ---> Removed intermediate container C
+ ---> D
+Step 2/3 : RUN own
+ ---> Running in E
+mine
+ ---> Removed intermediate container E
+ ---> F
+Step 3/3 : CMD x
+ ---> Running in G
+ ---> Removed intermediate container G
+ ---> H
+`
+	if got := names(out.String(), ids); got != want {
+		t.Errorf("got\n%s\nwant\n%s", got, want)
+	}
+	// Of a stage: known from the start.
+	s := script1(t, "FROM x AS a\nONBUILD RUN one\nFROM a\nRUN two\n", dialect{})
+	var list []string
+	for _, st := range s.steps {
+		list = append(list, st.text)
+	}
+	if got := strings.Join(list, "|"); got != "FROM x AS a|ONBUILD RUN one|FROM a|RUN one|RUN two" {
+		t.Errorf("steps: %s", got)
+	}
+	if s.steps[3].nth != 1 || !s.steps[3].trigger || s.steps[4].nth != 2 || s.steps[2].triggers != 1 {
+		t.Errorf("steps: %+v", s.steps)
 	}
 }

@@ -39,7 +39,12 @@ func (j *job) solve(ctx context.Context, status func(*client.SolveStatus)) (map[
 		}
 		defer wait()
 		defer s.Close()
-		sessionID = s.ID()
+		if j.r.BuildKit && sessionID != "" {
+			// Secrets and credentials are the client's to give, the context is here.
+			j.attrs["local-sessionid:"+contextDir], j.attrs["local-sessionid:"+dockerfileDir] = s.ID(), s.ID()
+		} else {
+			sessionID = s.ID()
+		}
 	}
 	req := j.request(sessionID)
 	told := make(chan error, 1)

@@ -39,6 +39,11 @@ type step struct {
 	image  string // of fromImage: the expanded name
 	argv   string // of RUN: what is executed, as errors show it
 	unused bool   // the target does not need its stage
+	// A step of FROM has triggers if the image has; they follow it, as steps
+	// that have no number.
+	triggers int
+	trigger  bool
+	last     bool // of the triggers
 }
 
 // A script is a Dockerfile as far as the target.
@@ -161,12 +166,11 @@ func (p *planner) stage(i int) {
 	p.out.labels = append(p.out.labels, label)
 	p.out.firsts = append(p.out.firsts, first)
 	layers := 0
+	if from.kind == fromStage {
+		layers = p.out.insert(len(p.out.steps)-1, onbuild(&p.stages[from.base]))
+	}
 	for _, c := range st.Commands {
-		s := step{text: text(c), kind: config, word: strings.ToUpper(c.Name()), stage: i}
-		if makesLayer(c) {
-			layers++
-			s.kind, s.nth = layered, layers
-		}
+		s := newStep(c, i, &layers)
 		switch c := c.(type) {
 		case *instructions.ShellCommand:
 			p.shells[i] = c.Shell
@@ -175,6 +179,16 @@ func (p *planner) stage(i int) {
 		}
 		p.out.steps = append(p.out.steps, s)
 	}
+}
+
+// newStep is the step of an instruction; layers counts those that make one.
+func newStep(c instructions.Command, stage int, layers *int) step {
+	s := step{text: text(c), kind: config, word: strings.ToUpper(c.Name()), stage: stage}
+	if makesLayer(c) {
+		*layers++
+		s.kind, s.nth = layered, *layers
+	}
+	return s
 }
 
 // argv is what RUN executes.

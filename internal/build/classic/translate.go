@@ -5,6 +5,7 @@ import (
 	"encoding/hex"
 	"fmt"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -35,6 +36,9 @@ type translator struct {
 	ids    []string // by stage: the id after its last told step
 	done   []bool   // by stage: all of it came from the cache so far
 	moved  bool     // the container of the cursor's step has been told
+	// triggers are those of an image, by its id; nil: it is not known of any.
+	triggers func(id string) []string
+	asked    map[int]bool // the steps whose image has been asked for them
 }
 
 // state is what is known of a step.
@@ -55,7 +59,7 @@ type line struct {
 func newTranslator(s *script, known *memory, say func(string)) *translator {
 	return &translator{
 		script: s, say: say, known: known, states: make([]state, len(s.steps)), seen: map[digest.Digest]int{},
-		ids: make([]string, len(s.labels)), done: make([]bool, len(s.labels)),
+		ids: make([]string, len(s.labels)), done: make([]bool, len(s.labels)), asked: map[int]bool{},
 	}
 }
 
@@ -102,7 +106,7 @@ func (t *translator) pick(stage, nth int, word string, trigger bool) int {
 		if s.word == "FROM" && word == "FROM" {
 			return i
 		}
-		if s.kind != layered || s.word != word || trigger {
+		if s.kind != layered || s.word != word || s.trigger != trigger {
 			continue
 		}
 		if s.nth == nth {
@@ -115,21 +119,34 @@ func (t *translator) pick(stage, nth int, word string, trigger bool) int {
 	return spare
 }
 
+// order puts images before what is done with them.
+func order(v *client.Vertex) int {
+	if strings.Contains(v.Name, "] FROM ") {
+		return 0
+	}
+	return 1
+}
+
 // status takes news.
 func (t *translator) status(s *client.SolveStatus) {
-	for _, v := range s.Vertexes {
+	// What comes with an image changes the numbers of what follows, and is told
+	// of after it.
+	vertexes := slices.Clone(s.Vertexes)
+	slices.SortStableFunc(vertexes, func(a, b *client.Vertex) int { return order(a) - order(b) })
+	for _, v := range vertexes {
 		i, ok := t.seen[v.Digest]
 		if !ok {
-			i = t.find(v.Name)
+			if i = t.find(v.Name); i < 0 {
+				continue
+			}
 			t.seen[v.Digest] = i
-		}
-		if i < 0 {
-			continue
 		}
 		st := &t.states[i]
 		st.vertex = v.Digest.String()
 		if _, d, ok := strings.Cut(v.Name, "@sha256:"); ok && t.steps[i].kind == fromImage {
 			st.digest = d
+			t.grow(i)
+			st = &t.states[i]
 		}
 		st.started = st.started || v.Started != nil
 		st.finished = v.Completed != nil
@@ -183,8 +200,11 @@ func (t *translator) enter() {
 	s, st := &t.steps[t.cursor], &t.states[t.cursor]
 	if !t.inside {
 		t.inside, t.moved = true, false
-		t.say(fmt.Sprintf("Step %d/%d : %s", t.cursor+1, len(t.steps), s.text))
-		t.say("\n")
+		if !s.trigger {
+			n, of := t.number(t.cursor)
+			t.say(fmt.Sprintf("Step %d/%d : %s", n, of, s.text))
+			t.say("\n")
+		}
 	}
 	if s.word == "RUN" && !t.moved && !s.unused && st.started && !st.cached {
 		t.moved = true
@@ -227,7 +247,14 @@ func (t *translator) leave(id string) {
 		id = t.settle(s, st, parent, id)
 	}
 	t.ids[s.stage] = id
-	t.say(" ---> " + short(id) + "\n")
+	switch {
+	case s.triggers == 1:
+		t.say("# Executing 1 build trigger\n")
+	case s.triggers > 1:
+		t.say(fmt.Sprintf("# Executing %d build triggers\n", s.triggers))
+	case !s.trigger || s.last:
+		t.say(" ---> " + short(id) + "\n")
+	}
 }
 
 // settle tells whether a step was in the cache, and returns its id.

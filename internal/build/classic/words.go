@@ -23,7 +23,7 @@ func (f *Failure) Error() string { return f.Message }
 func (f *Failure) Unwrap() error { return f.cause }
 
 var (
-	exitCode = regexp.MustCompile(`did not complete successfully: exit code: (\d+)`)
+	exitCode = regexp.MustCompile(`did not complete successfully: exit code: (\d+)(: out of memory)?`)
 	missing  = regexp.MustCompile(`(?s)failed to (?:calculate checksum|compute cache key).*"/?([^"]*)": not found$`)
 	inFront  = regexp.MustCompile(`^(?:failed to solve: |rpc error: code = \w+ desc = |failed to solve with frontend [^:]*: |dockerfile parse error on line \d+: failed )`)
 	resolve  = regexp.MustCompile(`(?s)^.*?(failed to resolve reference ".*)$`)
@@ -41,7 +41,7 @@ func failure(err error, at *step) *Failure {
 	f := &Failure{Message: text, cause: err}
 	if m := exitCode.FindStringSubmatch(text); m != nil && at != nil && at.word == "RUN" {
 		f.Code, _ = strconv.Atoi(m[1])
-		f.Message = fmt.Sprintf("The command '%s' returned a non-zero code: %s", at.argv, m[1])
+		f.Message = fmt.Sprintf("The command '%s' returned a non-zero code: %s%s", at.argv, m[1], m[2])
 		return f
 	}
 	if m := missing.FindStringSubmatch(text); m != nil && at != nil && (at.word == "COPY" || at.word == "ADD") {

@@ -51,6 +51,8 @@ type Executor struct {
 	mu    sync.Mutex
 	steps map[string]*step // by the name that BuildKit gave them
 	ids   map[string]bool  // of the containers that there are
+
+	tickets tickets
 }
 
 // New returns an executor. There is nothing to close: what it runs ends with the
@@ -116,7 +118,11 @@ func (e *Executor) run(ctx context.Context, s *step, root executor.Mount, mounts
 			files.root = t
 		}
 	}
-	if s.in, err = input(own, p, files, d); err != nil {
+	on, err := e.tickets.network(p.Meta)
+	if err != nil {
+		return err
+	}
+	if s.in, err = input(own, p, files, on, d); err != nil {
 		return err
 	}
 	e.own(own)
@@ -160,7 +166,7 @@ func (e *Executor) run(ctx context.Context, s *step, root executor.Mount, mounts
 	}
 	var cause error
 	if exit.OOMKilled && exit.Code != 0 {
-		cause = syscall.ENOMEM
+		cause = fmt.Errorf("exit code: %d: out of memory", exit.Code)
 	}
 	return exitError(ctx, p.Meta, exit.Code, cause)
 }

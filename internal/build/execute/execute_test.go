@@ -60,7 +60,7 @@ func TestInput(t *testing.T) {
 		ExtraHosts: []executor.HostIP{{Host: "h", IP: net.IPv4(10, 0, 0, 1)}}, Ulimit: []*pb.Ulimit{{Name: "nofile", Soft: 5, Hard: 6}},
 		LinuxResources: &pb.LinuxResources{Memory: 64 << 20},
 	}}
-	in, err := input(id, p, f, plan.Defaults{Kernel: plan.CompleteKernel(2, plan.CgroupV2)})
+	in, err := input(id, p, f, onNetwork(t, p), plan.Defaults{Kernel: plan.CompleteKernel(2, plan.CgroupV2)})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -78,10 +78,10 @@ func TestInput(t *testing.T) {
 		t.Errorf("a step is not confined: %+v", s)
 	}
 	p.Meta.SecurityMode, p.Meta.NetMode = pb.SecurityMode_INSECURE, pb.NetMode_HOST
-	if in, err := input(id, p, f, plan.Defaults{}); err != nil || !in.Plan.Security.Privileged || in.Plan.Namespaces.Network.Mode != plan.Host {
+	if in, err := input(id, p, f, onNetwork(t, p), plan.Defaults{}); err != nil || !in.Plan.Security.Privileged || in.Plan.Namespaces.Network.Mode != plan.Host {
 		t.Errorf("insecure: %+v, %v", in.Plan, err)
 	}
-	if _, err := input(id, executor.ProcessInfo{}, f, plan.Defaults{}); err == nil {
+	if _, err := input(id, executor.ProcessInfo{}, f, Network{Mode: "bridge"}, plan.Defaults{}); err == nil {
 		t.Error("a step without a command")
 	}
 }
@@ -123,3 +123,34 @@ func TestSplit(t *testing.T) {
 type nopCloser struct{ *strings.Builder }
 
 func (nopCloser) Close() error { return nil }
+
+// onNetwork is the network of a step without a ticket.
+func onNetwork(t *testing.T, p executor.ProcessInfo) Network {
+	t.Helper()
+	n, err := new(tickets).network(p.Meta)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return n
+}
+
+func TestNetworkTickets(t *testing.T) {
+	e := New(Options{})
+	entry, done := e.Network(Network{Mode: "mine"})
+	name, addr, _ := strings.Cut(entry, "=")
+	m := executor.Meta{ExtraHosts: []executor.HostIP{{Host: "x", IP: net.ParseIP("1.2.3.4")}, {Host: name, IP: net.ParseIP(addr)}}}
+	for mode, want := range map[pb.NetMode]string{pb.NetMode_UNSET: "mine", pb.NetMode_HOST: "host", pb.NetMode_NONE: "none"} {
+		m.NetMode = mode
+		if n, err := e.tickets.network(m); err != nil || n.Mode != want {
+			t.Errorf("%v: %v, %v", mode, n, err)
+		}
+	}
+	req, err := request(executor.ProcessInfo{Meta: executor.Meta{Args: []string{"x"}, ExtraHosts: m.ExtraHosts}}, Network{Mode: "mine"})
+	if err != nil || strings.Join(req.HostConfig.ExtraHosts, " ") != "x:1.2.3.4" || req.HostConfig.NetworkMode != "mine" {
+		t.Errorf("%+v, %v", req.HostConfig, err)
+	}
+	done()
+	if _, err := e.tickets.network(m); err == nil {
+		t.Error("a ticket was good after its build")
+	}
+}

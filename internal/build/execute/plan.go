@@ -26,8 +26,8 @@ import (
 const sandboxName = "buildkitsandbox"
 
 // input decides what to launch for a process. Pure.
-func input(containerID string, p executor.ProcessInfo, f *files, d plan.Defaults) (launch.Input, error) {
-	req, err := request(p)
+func input(containerID string, p executor.ProcessInfo, f *files, on Network, d plan.Defaults) (launch.Input, error) {
+	req, err := request(p, on)
 	if err != nil {
 		return launch.Input{}, err
 	}
@@ -40,7 +40,7 @@ func input(containerID string, p executor.ProcessInfo, f *files, d plan.Defaults
 		return cmp.Compare(strings.Count(a.Target, "/"), strings.Count(b.Target, "/"))
 	})
 	pl.ReadOnly = pl.ReadOnly || f.readOnly
-	in := launch.Input{ID: containerID, Name: "build-" + containerID[:12], Plan: pl, Lower: f.root.Lower, Trees: f.trees}
+	in := launch.Input{ID: containerID, Name: "build-" + containerID[:12], Plan: pl, Lower: f.root.Lower, Trees: f.trees, Joins: on.Joins}
 	if f.root.Upper != "" {
 		in.Root = &launch.Root{Upper: f.root.Upper, Work: f.root.Work}
 	}
@@ -49,24 +49,20 @@ func input(containerID string, p executor.ProcessInfo, f *files, d plan.Defaults
 
 // request says in the words of the API what container a process gets. What is
 // not said here is as for every container.
-func request(p executor.ProcessInfo) (wire.CreateRequest, error) {
+func request(p executor.ProcessInfo, on Network) (wire.CreateRequest, error) {
 	m := p.Meta
 	hc := &wire.HostConfig{
-		NetworkMode: "bridge", ReadonlyRootfs: m.ReadonlyRootFS, Privileged: m.SecurityMode == pb.SecurityMode_INSECURE,
+		NetworkMode: wire.NetworkMode(on.Mode), ReadonlyRootfs: m.ReadonlyRootFS, Privileged: m.SecurityMode == pb.SecurityMode_INSECURE,
 		LogConfig: wire.LogConfig{Type: plan.LogNone},
-	}
-	switch m.NetMode {
-	case pb.NetMode_HOST:
-		hc.NetworkMode = "host"
-	case pb.NetMode_NONE:
-		hc.NetworkMode = "none"
 	}
 	if hc.Privileged {
 		hc.UsernsMode = "host" // what it is granted is the host's
 	}
 	hc.CgroupParent = m.CgroupParent
 	for _, h := range m.ExtraHosts {
-		hc.ExtraHosts = append(hc.ExtraHosts, h.Host+":"+hostIP(h.IP))
+		if h.Host != networkHost {
+			hc.ExtraHosts = append(hc.ExtraHosts, h.Host+":"+hostIP(h.IP))
+		}
 	}
 	for _, u := range m.Ulimit {
 		hc.Ulimits = append(hc.Ulimits, &units.Ulimit{Name: u.Name, Soft: u.Soft, Hard: u.Hard})
@@ -77,7 +73,9 @@ func request(p executor.ProcessInfo) (wire.CreateRequest, error) {
 		hc.CpusetCpus, hc.CpusetMems = r.CpusetCpus, r.CpusetMems
 	}
 	hostname := m.Hostname
-	if hostname == "" && m.NetMode != pb.NetMode_HOST {
+	if hc.NetworkMode.IsContainer() {
+		hostname = "" // that container's
+	} else if hostname == "" && !hc.NetworkMode.IsHost() {
 		hostname = sandboxName
 	}
 	if len(m.Args) == 0 {
