@@ -22,7 +22,7 @@ func (d *Daemon) classicBuilder(p parts, r registryAPI) *classic.Builder {
 			got, err := image.Builds{Images: p.images.Images}.Squash(ctx, id, base, names)
 			return got.String(), err
 		},
-		Network: d.buildNetwork,
+		Network: func(ctx context.Context, mode string) (string, func(), error) { return buildNetwork(ctx, d, mode) },
 		Triggers: func(ctx context.Context, id string) []string {
 			i, err := p.images.Images.Resolve(ctx, id, nil)
 			if err != nil {
@@ -38,7 +38,7 @@ func (d *Daemon) classicBuilder(p parts, r registryAPI) *classic.Builder {
 
 // buildNetwork lets the steps of a build be on one of the daemon's networks, or
 // a container's.
-func (d *Daemon) buildNetwork(ctx context.Context, mode string) (string, func(), error) {
+func buildNetwork(ctx context.Context, d *Daemon, mode string) (string, func(), error) {
 	n := build.Network{Mode: mode}
 	if of, ok := strings.CutPrefix(mode, "container:"); ok {
 		c, err := d.engine.Inspect(ctx, of, container.InspectOptions{})
