@@ -8,6 +8,7 @@ import (
 
 	"gantry/internal/network/kernel"
 	"gantry/internal/network/ledger"
+	"gantry/internal/network/nat"
 )
 
 // Kinds of resource.
@@ -179,6 +180,9 @@ func (n *Networks) Warnings(context.Context) ([]string, error) {
 	chains, err := n.stage.bridge.DropsForwarding()
 	for _, c := range chains {
 		out = append(out, fmt.Sprintf("packet filter chain %s drops forwarded packets by default: containers are not reachable from elsewhere, nor reach it, unless it accepts their bridges", c))
+	}
+	if nat.LegacyDropsForwarding() {
+		out = append(out, "iptables-legacy drops forwarded packets by default (chain FORWARD): containers are not reachable from elsewhere, nor reach it, unless it accepts their bridges: iptables-legacy -I FORWARD -o BRIDGE -j ACCEPT, and -i BRIDGE; or iptables-legacy -P FORWARD ACCEPT")
 	}
 	return out, err
 }

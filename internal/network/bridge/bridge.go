@@ -136,7 +136,7 @@ func (d *Driver) Join(ctx context.Context, ns *kernel.Namespace, e driver.Endpoi
 		return errs.New(errs.Conflict, "network %s is not up", e.Network)
 	}
 	v := kernel.Veth{Host: e.HostLink, Bridge: n.index, BridgeName: n.Link, Inside: e.Interface, MAC: e.MAC, MTU: n.MTU, Isolated: n.Isolated, Sysctls: e.Sysctls}
-	v.Addr, v.Gateway = e.Addresses(), e.Gateways()
+	v.Addr, v.Gateway = e.Dress(), e.Gateways()
 	err = d.host.Connect(ctx, ns, v)
 	if errors.Is(err, unix.ENODEV) {
 		// Someone has removed the bridge under our feet: make it again.

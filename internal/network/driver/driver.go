@@ -67,7 +67,10 @@ type Endpoint struct {
 	// unspecified for a route to the link itself.
 	Gateway  netip.Addr
 	Gateway6 netip.Addr
-	Ports    []nat.Port
+	// LinkLocal are addresses that the user gives besides, with the length of
+	// their subnets. Nobody else's use of them is known.
+	LinkLocal []netip.Prefix `json:",omitempty"`
+	Ports     []nat.Port
 	// The rest is for drivers that are other programs: the user's options, the
 	// ports, and what the link is called while it is on the host.
 	Options map[string]string `json:",omitempty"`
@@ -83,6 +86,9 @@ type Endpoint struct {
 func (e Endpoint) Addresses() []netip.Prefix {
 	return slices.DeleteFunc([]netip.Prefix{e.Addr, e.Addr6}, func(p netip.Prefix) bool { return !p.IsValid() })
 }
+
+// Dress are all addresses of the interface.
+func (e Endpoint) Dress() []netip.Prefix { return append(e.Addresses(), e.LinkLocal...) }
 
 // Gateways returns the default routes that the endpoint has.
 func (e Endpoint) Gateways() []netip.Addr {

@@ -39,6 +39,9 @@ func (b *state) decideLink(s *Entry, w wish) (err error) {
 	if err := nameInterface(s, rec, w.settings, &e, &l); err != nil {
 		return err
 	}
+	if l.LinkLocal, err = linkLocal(w.settings); err != nil {
+		return err
+	}
 	w.net.users++
 	defer func() {
 		if err != nil {
@@ -76,6 +79,26 @@ func (b *state) decideLink(s *Entry, w wish) (err error) {
 	s.Endpoints, s.Links = append(s.Endpoints, e), append(s.Links, l)
 	s.Naming = s.Naming.on(rec.ID, w.settings)
 	return nil
+}
+
+// linkLocal are the addresses that a user gives besides those of the network, as
+// --link-local-ip does, with the length that such subnets have. Pure.
+func linkLocal(set *wire.EndpointSettings) ([]netip.Prefix, error) {
+	if set.IPAMConfig == nil {
+		return nil, nil
+	}
+	var out []netip.Prefix
+	for _, a := range set.IPAMConfig.LinkLocalIPs {
+		if !a.IsValid() || a.IsUnspecified() || a.IsMulticast() || a.IsLoopback() {
+			return nil, errs.New(errs.Invalid, "invalid endpoint settings:\ninvalid link-local IP address: %s", a)
+		}
+		bits := 16 // RFC 3927 2.1
+		if a = a.Unmap(); a.Is6() {
+			bits = 64 // RFC 4291 2.5.6
+		}
+		out = append(out, netip.PrefixFrom(a.WithZone(""), bits))
+	}
+	return out, nil
 }
 
 // router is the default gateway that containers of the network have: another

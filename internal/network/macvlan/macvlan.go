@@ -110,7 +110,7 @@ func (d *Driver) Join(ctx context.Context, ns *kernel.Namespace, e driver.Endpoi
 	mode, flag, _ := strings.Cut(n.Kind, "/")
 	return d.host.Sublink(ctx, ns, kernel.Sublink{
 		Kind: d.kind, Mode: mode, Flag: flag, Parent: n.Link, Inside: e.Interface, MAC: e.MAC, MTU: n.MTU,
-		Addr: e.Addresses(), Gateway: e.Gateways(), Sysctls: e.Sysctls,
+		Addr: e.Dress(), Gateway: e.Gateways(), Sysctls: e.Sysctls,
 	})
 }
 

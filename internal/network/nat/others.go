@@ -2,7 +2,6 @@ package nat
 
 import (
 	"fmt"
-	"os"
 	"slices"
 	"strings"
 
@@ -42,13 +41,6 @@ func (r *Rules) Drops() ([]Chain, error) {
 		out = append(out, d)
 	}
 	return out, nil
-}
-
-// Legacy reports whether this host has filters of iptables-legacy, which nf_tables
-// does not show.
-func Legacy() bool {
-	b, err := os.ReadFile("/proc/self/net/ip_tables_names")
-	return err == nil && strings.Contains(string(b), "filter")
 }
 
 // LetThrough makes a chain of another program accept what goes to and comes
