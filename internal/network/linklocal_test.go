@@ -94,3 +94,25 @@ func TestReversePathFilters(t *testing.T) {
 	}
 	b.detach(t, s.ID)
 }
+
+// TestBareBridge: with inhibit_ipv4 the gateway's address is left to another
+// machine on the bridge, and containers go by it.
+func TestBareBridge(t *testing.T) {
+	b := open(t, nil)
+	if _, err := b.Create(ctx, wire.NetworkCreate{Name: "n1", IPAM: subnet("10.60.0.0/24"), Options: map[string]string{
+		"com.docker.network.bridge.inhibit_ipv4": "true", "com.docker.network.bridge.name": "bare0"}}); err != nil {
+		t.Fatal(err)
+	}
+	s := b.attach(t, AttachRequest{Name: "one", Mode: "n1"})
+	if got, err := b.stage.host.Addresses("bare0"); err != nil || len(got) != 0 {
+		t.Errorf("the bridge has %v, %v", got, err)
+	}
+	if got := routes(t, namespace(t, s)); !strings.Contains(got, "default via 10.60.0.1") {
+		t.Errorf("the container's routes are %s", got)
+	}
+	b.detach(t, s.ID)
+	b.Settle()
+	if err := b.Remove(ctx, "n1"); err != nil {
+		t.Error(err)
+	}
+}

@@ -148,7 +148,7 @@ func TestConnectionRate(t *testing.T) {
 	serve(t, namespace(t, s), 80, "x")
 	rate := func(client *kernel.Namespace) float64 {
 		t.Helper()
-		const clients, each = 4, 300
+		const clients, each = 4, 75
 		failed := make([]error, clients)
 		var all sync.WaitGroup
 		begin := time.Now()
@@ -175,14 +175,21 @@ func TestConnectionRate(t *testing.T) {
 		}
 		return clients * each / time.Since(begin).Seconds()
 	}
+	// Many short rounds, each first in turn: what else the machine does hits both.
 	var ratios []float64
-	for range 11 {
-		ours := rate(lan)
-		ratios = append(ratios, ours/rate(p.spaces["lan"]))
+	for i := range 61 {
+		var ours, other float64
+		if i%2 == 0 {
+			ours, other = rate(lan), rate(p.spaces["lan"])
+		} else {
+			other, ours = rate(p.spaces["lan"]), rate(lan)
+		}
+		ratios = append(ratios, ours/other)
 	}
 	slices.Sort(ratios)
-	t.Logf("our rate by docker.io's: %.2f", ratios)
-	if m := ratios[len(ratios)/2]; m < 0.95 {
+	m := ratios[len(ratios)/2]
+	t.Logf("our rate by docker.io's: median %.3f, half of the rounds from %.2f to %.2f", m, ratios[len(ratios)/4], ratios[len(ratios)*3/4])
+	if m < 0.95 {
 		t.Errorf("the rate of connections is %.2f of docker.io's", m)
 	}
 	b.detach(t, s.ID)

@@ -107,8 +107,12 @@ func (d *Driver) Ensure(ctx context.Context, n driver.Network, adopted []driver.
 	}
 	b := kernel.Bridge{Name: n.Link, MTU: n.MTU, Foreign: n.Foreign}
 	for _, gw := range []netip.Prefix{netip.PrefixFrom(n.Gateway6, n.Subnet6.Bits()), netip.PrefixFrom(n.Gateway, n.Subnet.Bits())} {
-		if gw.IsValid() {
-			b.MAC, b.Addr = ipam.MAC(gw.Addr()), append(b.Addr, gw)
+		if !gw.IsValid() {
+			continue
+		}
+		b.MAC = ipam.MAC(gw.Addr())
+		if !n.Bare || gw.Addr().Is6() {
+			b.Addr = append(b.Addr, gw)
 		}
 	}
 	index, err := d.host.EnsureBridge(b)

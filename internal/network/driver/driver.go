@@ -32,7 +32,10 @@ type Network struct {
 	Internal bool
 	Isolated bool // containers do not reach each other
 	NAT      bool // containers reach elsewhere under the host's address
-	Foreign  bool // the link is the administrator's: used, never made nor removed
+	// Bare bridges have no IPv4 address of the network: some other machine on
+	// them is the gateway.
+	Bare    bool
+	Foreign bool // the link is the administrator's: used, never made nor removed
 	// Options are the user's; drivers that are other programs get them as they are.
 	Options map[string]string
 	// Parentless networks stand on a link that leads nowhere.

@@ -63,7 +63,7 @@ func (r *Record) Plan() driver.Network {
 		Mode4: driver.GatewayMode(r.Options[optMode4]), Mode6: driver.GatewayMode(r.Options[optMode6]),
 		Trusted: split(r.Options[optTrusted], ":"), Kind: r.kind(),
 		Parentless: (r.Driver == driverMacvlan || r.Driver == driverIPvlan) && r.Options[optParent] == "",
-		Options:    r.Options,
+		Options:    r.Options, Bare: isTrue(r.Options[optInhibit]),
 	}
 	if v, err := strconv.Atoi(r.Options[optMTU]); err == nil {
 		p.MTU = v
@@ -106,6 +106,8 @@ func (r *Record) subnet(family int) (wire.IPAMConfig, bool) {
 
 // Linked reports whether containers have a link of their own in the network.
 func (r *Record) Linked() bool { return r.Driver != "host" && r.Driver != "null" }
+
+func isTrue(s string) bool { b, err := strconv.ParseBool(s); return err == nil && b }
 
 func isFalse(s string) bool { b, err := strconv.ParseBool(s); return err == nil && !b }
 
