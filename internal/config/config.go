@@ -113,6 +113,7 @@ type Config struct {
 	HTTPProxy          string
 	HTTPSProxy         string
 	NoProxy            string
+	LazyPull           bool                // images in eStargz form run before they are here
 	Registries         map[string]Registry // by the beginning of image names
 	MaxDownloads       int                 // connections that fetch layers at once
 	MaxUploads         int                 // layers that a push sends at once

@@ -129,6 +129,7 @@ func imageOptions() []Option {
 		{Flag: "max-concurrent-downloads", Key: "max-concurrent-downloads", Usage: "Downloads at once", field: number(func(c *Config) *int { return &c.MaxDownloads })},
 		{Flag: "max-concurrent-uploads", Key: "max-concurrent-uploads", Usage: "Uploads at once", field: number(func(c *Config) *int { return &c.MaxUploads })},
 		{Flag: "max-download-attempts", Key: "max-download-attempts", Usage: "Attempts of each download", field: number(func(c *Config) *int { return &c.DownloadAttempts })},
+		{Flag: "lazy-pull", Key: "lazy-pull", Usage: "Containers of images in eStargz form start before all of the image is here", field: toggle(func(c *Config) *bool { return &c.LazyPull })},
 		{Key: "registries", field: registries()},
 		{Flag: "storage-driver", Short: "s", Key: "storage-driver", Usage: "Storage driver (overlayfs|vfs|btrfs|erofs)", field: parsed("string", storageDriver)},
 		{Flag: "storage-opt", Key: "storage-opts", Usage: "Storage driver options", Status: Refused, Reason: "the storage driver has no options", field: ignored("list")},

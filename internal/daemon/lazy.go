@@ -1,6 +1,7 @@
 package daemon
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -69,14 +70,14 @@ func ShowLazy(ctx context.Context, args []string, stdin io.Reader, stdout io.Wri
 		return err
 	}
 	defer blobs.Close()
-	return lazy.Serve(ctx, args[0], lazySource{blobs}, stdout)
+	return lazy.Serve(ctx, args[0], lazySource{blobs}, cmp.Or(in.Config.Downloads, 3), stdout)
 }
 
 // lazySource reads blobs from registries.
 type lazySource struct{ blobs *remote.Blobs }
 
-func (s lazySource) ReadBlob(ctx context.Context, l lazy.Layer, p []byte, off int64) error {
-	return s.blobs.ReadAt(ctx, ocispec.Descriptor{MediaType: ocispec.MediaTypeImageLayerGzip, Digest: l.Digest, Size: l.Size}, p, off)
+func (s lazySource) OpenBlob(ctx context.Context, l lazy.Layer, off, n int64) (io.ReadCloser, error) {
+	return s.blobs.Open(ctx, ocispec.Descriptor{MediaType: ocispec.MediaTypeImageLayerGzip, Digest: l.Digest, Size: l.Size}, off, n)
 }
 
 // lazyMemo is what is remembered of an image that is shown.
@@ -87,31 +88,46 @@ type lazyPulls struct {
 	images *imageStore
 	client *remote.Client
 	config func() remote.Config
+	always func() bool // not only who asks for it gets it
 	log    *slog.Logger
 	ctx    context.Context // of the daemon
 	work   sync.WaitGroup
 }
 
+// A lazyPull is one that shows its image first.
+type lazyPull struct {
+	remote.PullOptions
+	asked bool // for this one; why not is told
+}
+
 // pull shows an image; false if it is pulled faster, or at all, as a whole.
-func (l *lazyPulls) pull(ctx context.Context, o remote.PullOptions, tell func(wire.Progress)) (bool, error) {
+func (l *lazyPulls) pull(ctx context.Context, o lazyPull, tell func(wire.Progress)) (bool, error) {
 	say := func(format string, args ...any) { tell(wire.Progress{Status: fmt.Sprintf(format, args...)}) }
+	whole := func(why string) {
+		if o.asked {
+			say("Pulling as a whole: %s", why)
+		}
+	}
 	o.Name = reference.TagNameOnly(o.Name)
 	held, release, err := l.images.content.Hold(ctx)
 	if err != nil {
 		return false, err
 	}
 	defer release()
-	p, err := l.client.Plan(held, o)
+	p, err := l.client.Plan(held, o.PullOptions)
 	if err != nil {
 		return false, err
 	}
 	if why := l.eager(ctx, p); why != "" {
 		if why != "present" {
-			say("Pulling as a whole: %s", why)
+			whole(why)
 		}
 		return false, nil
 	}
 	job := lazy.Job{Name: o.Name.String(), Target: p.Target.Digest}
+	if !o.asked {
+		job.Eager = lazy.EagerTime
+	}
 	if d, ok := o.Name.(reference.Digested); ok {
 		job.Name = reference.TrimNamed(o.Name).String() + "@" + d.Digest().String()
 	}
@@ -125,7 +141,7 @@ func (l *lazyPulls) pull(ctx context.Context, o remote.PullOptions, tell func(wi
 		return false, err
 	}
 	if err := l.start(ctx, job, o.Auth); err != nil {
-		say("Pulling as a whole: %s", err)
+		whole(err.Error())
 		return false, l.images.content.Unpin(context.WithoutCancel(ctx), lazyPrefix+job.Target.Encoded())
 	}
 	say("Digest: %s", p.Target.Digest)
@@ -156,7 +172,7 @@ func (l *lazyPulls) eager(ctx context.Context, p *remote.Plan) string {
 			total += d.Size
 		}
 	}
-	if total < lazy.Eager {
+	if total < lazy.EagerSize {
 		return "that is faster"
 	}
 	return ""

@@ -36,7 +36,11 @@ func (d *Daemon) registries(images *imageStore) registryAPI {
 		Config: func() remote.Config { return remoteConfig(d.config.Load()) },
 		Agent:  agent(),
 	})
-	return registryAPI{client, &lazyPulls{images: images, client: client, log: d.log, config: func() remote.Config { return remoteConfig(d.config.Load()) }}}
+	return registryAPI{client, &lazyPulls{
+		images: images, client: client, log: d.log,
+		config: func() remote.Config { return remoteConfig(d.config.Load()) },
+		always: func() bool { return d.config.Load().LazyPull },
+	}}
 }
 
 // agent is what registries are told of us.
@@ -82,8 +86,8 @@ func (r registryAPI) Pull(ctx context.Context, o server.ImagePull, tell func(wir
 		return err
 	}
 	po := remote.PullOptions{Name: name, All: reference.IsNameOnly(name), Platform: p, Auth: credentials(o.Auth)}
-	if o.Lazy && !po.All {
-		if done, err := r.lazy.pull(ctx, po, tell); done || err != nil {
+	if (o.Lazy || r.lazy.always()) && !po.All {
+		if done, err := r.lazy.pull(ctx, lazyPull{po, o.Lazy}, tell); done || err != nil {
 			return err
 		}
 	}

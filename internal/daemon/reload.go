@@ -53,6 +53,7 @@ func reloaded(running, fresh *config.Config) *config.Config {
 	c.ShutdownTimeout, c.StopTimeout, c.LiveRestore = fresh.ShutdownTimeout, fresh.StopTimeout, fresh.LiveRestore
 	c.ShmSize, c.IPCMode, c.CgroupnsMode = fresh.ShmSize, fresh.IPCMode, fresh.CgroupnsMode
 	c.Features, c.RegistryMirrors, c.InsecureRegistries = fresh.Features, fresh.RegistryMirrors, fresh.InsecureRegistries
+	c.LazyPull = fresh.LazyPull
 	c.Registries, c.MaxDownloads, c.MaxUploads, c.DownloadAttempts = fresh.Registries, fresh.MaxDownloads, fresh.MaxUploads, fresh.DownloadAttempts
 	c.Runtimes, c.DefaultRuntime = fresh.Runtimes, fresh.DefaultRuntime
 	c.Ulimits, c.LogOpts = fresh.Ulimits, fresh.LogOpts

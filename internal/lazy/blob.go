@@ -4,23 +4,23 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"io"
 	"os"
 	"sync"
-	"sync/atomic"
 	"time"
 )
 
 // How blobs are fetched by parts.
 const (
-	block      = 256 << 10 // smallest part
-	fillRun    = 4 << 20   // what the background asks for at once
-	demandRun  = 4 << 20   // what a read asks for at once at most
-	demandTime = 60 * time.Second
-	attempts   = 5
+	block     = 256 << 10 // what is here, or is not
+	fillRun   = 4 << 20   // what the background asks for at once
+	demandRun = 4 << 20   // what a read asks for at once at most
+	stallTime = 60 * time.Second
+	attempts  = 5
 )
 
-// buffers are what parts arrive in.
-var buffers = sync.Pool{New: func() any { return new([demandRun]byte) }}
+// buffers are what blocks arrive in.
+var buffers = sync.Pool{New: func() any { return new([block]byte) }}
 
 // States of a block.
 const (
@@ -35,7 +35,7 @@ type blob struct {
 	source Source
 	layer  Layer
 	file   *os.File
-	wanted *atomic.Int32 // reads of containers that wait, of all blobs
+	way    *traffic // of all blobs
 
 	mu     sync.Mutex
 	change sync.Cond
@@ -43,7 +43,7 @@ type blob struct {
 	left   int    // blocks that are not here
 }
 
-func newBlob(ctx context.Context, s Source, l Layer, path string, wanted *atomic.Int32) (*blob, error) {
+func newBlob(ctx context.Context, s Source, l Layer, path string, way *traffic) (*blob, error) {
 	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_TRUNC, 0o600)
 	if err != nil {
 		return nil, err
@@ -53,7 +53,7 @@ func newBlob(ctx context.Context, s Source, l Layer, path string, wanted *atomic
 		return nil, err
 	}
 	n := int((l.Size + block - 1) / block)
-	b := &blob{ctx: ctx, source: s, layer: l, file: f, wanted: wanted, state: make([]byte, n), left: n}
+	b := &blob{ctx: ctx, source: s, layer: l, file: f, way: way, state: make([]byte, n), left: n}
 	b.change.L = &b.mu
 	return b, nil
 }
@@ -83,9 +83,9 @@ func (b *blob) need(off, n int64) error {
 		}
 		end := b.claim(i, min(last, i+demandRun/block))
 		b.mu.Unlock()
-		b.wanted.Add(1)
+		b.way.want()
 		err := b.fetch(i, end)
-		b.wanted.Add(-1)
+		b.way.served()
 		if err != nil {
 			return err
 		}
@@ -113,15 +113,12 @@ func (b *blob) claim(i, limit int) (end int) {
 
 // fetch brings claimed blocks.
 func (b *blob) fetch(first, end int) (err error) {
-	off := int64(first) * block
-	room := buffers.Get().(*[demandRun]byte)
-	defer buffers.Put(room)
-	buf := room[:min(int64(end)*block, b.layer.Size)-off]
 	wait := 200 * time.Millisecond
 	for try := 1; ; try++ {
-		ctx, cancel := context.WithTimeout(b.ctx, demandTime)
-		err = b.source.ReadBlob(ctx, b.layer, buf, off)
-		cancel()
+		at := first
+		if first, err = b.receive(at, end); first > at {
+			try = 0 // it gets on
+		}
 		if err == nil || try == attempts || b.ctx.Err() != nil {
 			break
 		}
@@ -129,24 +126,56 @@ func (b *blob) fetch(first, end int) (err error) {
 		case <-time.After(wait):
 		case <-b.ctx.Done():
 		}
-		wait *= 2
+		wait = min(2*wait, 5*time.Second)
 	}
 	if err == nil {
-		_, err = b.file.WriteAt(buf, off)
+		return nil
 	}
+	b.mark(first, end, missing)
+	return fmt.Errorf("%s at %d: %w", b.layer.Digest, int64(first)*block, err)
+}
+
+// receive brings claimed blocks one after the other, and returns the first that is
+// not here.
+func (b *blob) receive(first, end int) (int, error) {
+	ctx, cancel := context.WithCancel(b.ctx)
+	defer cancel()
+	stall := time.AfterFunc(stallTime, cancel)
+	defer stall.Stop()
+	off, last := int64(first)*block, min(int64(end)*block, b.layer.Size)
+	r, err := b.source.OpenBlob(ctx, b.layer, off, last-off)
+	if err != nil {
+		return first, err
+	}
+	defer r.Close()
+	room := buffers.Get().(*[block]byte)
+	defer buffers.Put(room)
+	for ; first < end; first++ {
+		part := room[:min(block, last-off)]
+		if _, err := io.ReadFull(r, part); err != nil {
+			return first, err
+		}
+		if _, err := b.file.WriteAt(part, off); err != nil {
+			return first, err
+		}
+		off += int64(len(part))
+		b.mark(first, first+1, here)
+		b.way.bytes.Add(int64(len(part)))
+		stall.Reset(stallTime)
+	}
+	return first, nil
+}
+
+// mark tells those who wait what has become of blocks that were coming.
+func (b *blob) mark(first, end int, state byte) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	for i := first; i < end; i++ {
-		if b.state[i] = missing; err == nil {
-			b.state[i] = here
+		if b.state[i] = state; state == here {
 			b.left--
 		}
 	}
 	b.change.Broadcast()
-	if err != nil {
-		return fmt.Errorf("%s at %d: %w", b.layer.Digest, off, err)
-	}
-	return nil
 }
 
 // forget has blocks fetched again that turned out to be wrong.
@@ -162,31 +191,16 @@ func (b *blob) forget(off, n int64) {
 	}
 }
 
-// fill fetches what is missing of the first n bytes, while nobody else waits.
-func (b *blob) fill(n int64) error {
-	_, last := b.span(0, n)
-	for i := 0; i < last; {
-		for b.wanted.Load() > 0 {
-			select {
-			case <-time.After(5 * time.Millisecond):
-			case <-b.ctx.Done():
-				return context.Cause(b.ctx)
-			}
-		}
-		b.mu.Lock()
-		if b.state[i] != missing {
-			b.mu.Unlock()
-			i++
-			continue
-		}
-		end := b.claim(i, min(last, i+fillRun/block))
-		b.mu.Unlock()
-		if err := b.fetch(i, end); err != nil {
-			return err
-		}
-		i = end
+// take claims the first missing blocks of n bytes from off on, for the background.
+// There are none if it returns the same twice.
+func (b *blob) take(off, n int64) (first, end int) {
+	first, last := b.span(off, n)
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for first < last && b.state[first] != missing {
+		first++
 	}
-	return nil
+	return first, b.claim(first, min(last, first+fillRun/block))
 }
 
 // settle waits until nothing is on its way. The error is the end of the process.

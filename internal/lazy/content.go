@@ -166,6 +166,7 @@ func (c *contents) unpack(name string, e *estargz.TOCEntry) ([]byte, error) {
 		return nil, errs.New(errs.Invalid, "%s has a chunk of %d bytes", name, e.ChunkSize)
 	}
 	size := e.NextOffset() - e.Offset
+	c.blob.way.follow(c.blob, e.Offset+size)
 	if err := c.blob.need(e.Offset, size); err != nil {
 		return nil, err
 	}

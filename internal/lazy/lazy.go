@@ -24,6 +24,8 @@ package lazy
 import (
 	"context"
 	"encoding/json"
+	"io"
+	"time"
 
 	"github.com/opencontainers/go-digest"
 )
@@ -44,15 +46,32 @@ type Job struct {
 	Name   string          // full, with tag or digest
 	Target digest.Digest   // of what the name means
 	Layers []Layer         // lowest first
+	Eager  time.Duration   // what can be here as a whole in that time is not shown
 	Memo   json.RawMessage // what the daemon wants to remember besides
 }
 
 // A Source reads parts of layers' blobs, from wherever they are.
 type Source interface {
-	// ReadBlob fills p with the blob's bytes from off on. They need not be right.
-	ReadBlob(ctx context.Context, l Layer, p []byte, off int64) error
+	// OpenBlob returns n bytes of the blob from off on. They need not be right.
+	OpenBlob(ctx context.Context, l Layer, off, n int64) (io.ReadCloser, error)
 }
 
-// Eager is what is fetched as a whole faster than by parts: below so many bytes an
-// image is not worth it.
-const Eager = 16 << 20
+// What is fetched as a whole faster than by parts.
+const (
+	// EagerSize is that of images that are not worth it, in bytes of blobs.
+	EagerSize = 16 << 20
+	// EagerTime is that in which images are better waited for.
+	EagerTime = time.Second
+
+	eagerSpeed = 150 << 20 // bytes of blobs that are unpacked in a second
+	sampleSize = 8 << 20   // what is fetched to know how fast the registry is,
+	sampleTime = 250 * time.Millisecond
+)
+
+// eagerEnd estimates how long it takes until all bytes are here and unpacked, if so
+// many came in a time. Pure.
+func eagerEnd(total, sample int64, took time.Duration) time.Duration {
+	fetch := took.Seconds() * float64(max(total-sample, 0)) / float64(max(sample, 1))
+	all := fetch + float64(total)/eagerSpeed
+	return time.Duration(min(all, 1e6) * float64(time.Second))
+}

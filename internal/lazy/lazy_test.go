@@ -10,8 +10,8 @@ import (
 	"path/filepath"
 	"slices"
 	"sync"
-	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/containerd/stargz-snapshotter/estargz"
 	"github.com/opencontainers/go-digest"
@@ -26,31 +26,34 @@ type memory struct {
 	mu    sync.Mutex
 	asked []int64 // offsets
 	fail  int     // how many times it fails first
+	cut   int     // how many times it ends in the middle first
 	spoil int     // how many times it sends zeros first
 }
 
-func (m *memory) ReadBlob(_ context.Context, _ Layer, p []byte, off int64) error {
+func (m *memory) OpenBlob(_ context.Context, _ Layer, off, n int64) (io.ReadCloser, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.asked = append(m.asked, off)
 	if m.fail > 0 {
 		m.fail--
-		return errors.New("not now")
+		return nil, errors.New("not now")
 	}
-	if copy(p, m.data[off:]) != len(p) {
-		return io.ErrUnexpectedEOF
+	p := slices.Clone(m.data[off : off+n])
+	if m.cut > 0 {
+		m.cut--
+		p = p[:n/2]
 	}
 	if m.spoil > 0 {
 		m.spoil--
 		clear(p)
 	}
-	return nil
+	return io.NopCloser(bytes.NewReader(p)), nil
 }
 
 func testBlob(t *testing.T, m *memory, l Layer) *blob {
 	t.Helper()
 	l.Size = int64(len(m.data))
-	b, err := newBlob(t.Context(), m, l, filepath.Join(t.TempDir(), "blob"), &atomic.Int32{})
+	b, err := newBlob(t.Context(), m, l, filepath.Join(t.TempDir(), "blob"), newTraffic(3))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -67,8 +70,9 @@ func noise(n int) []byte {
 // TestBlob reads parts from many sides while the rest is filled: every block is
 // fetched once.
 func TestBlob(t *testing.T) {
-	m := &memory{data: noise(10*block + 77), fail: 1}
+	m := &memory{data: noise(10*block + 77), fail: 1, cut: 1}
 	b := testBlob(t, m, Layer{})
+	f := &filler{way: b.way, blobs: []*blob{b}, urgent: []int64{block}}
 	var wg sync.WaitGroup
 	for i := range 8 {
 		wg.Go(func() {
@@ -80,16 +84,16 @@ func TestBlob(t *testing.T) {
 		})
 	}
 	wg.Go(func() {
-		if err := b.fill(b.layer.Size); err != nil {
+		if err := f.run(t.Context()); err != nil {
 			t.Error(err)
 		}
 	})
 	wg.Wait()
-	if err := b.fill(b.layer.Size); err != nil || !b.complete() {
+	if err := f.run(t.Context()); err != nil || !b.complete() {
 		t.Errorf("not complete: %v", err)
 	}
 	slices.Sort(m.asked)
-	if len(m.asked) > 12 {
+	if len(m.asked) > 13 {
 		t.Errorf("asked for %d parts: %v", len(m.asked), m.asked)
 	}
 	p := make([]byte, 100)
@@ -198,5 +202,69 @@ func TestWrongBytes(t *testing.T) {
 	m.spoil = 0
 	if _, err := openContents(testBlob(t, m, l), &cache{}); !errs.Is(err, errs.Invalid) {
 		t.Errorf("another table of contents: %v", err)
+	}
+}
+
+// TestNext is of what the background fetches first.
+func TestNext(t *testing.T) {
+	low := testBlob(t, &memory{data: noise(4 * fillRun)}, Layer{})
+	high := testBlob(t, &memory{data: noise(3 * fillRun)}, Layer{})
+	high.way = low.way
+	f := &filler{way: low.way, blobs: []*blob{low, high}, urgent: []int64{0, block}}
+	want := func(b *blob, first, end int) {
+		t.Helper()
+		if gb, gf, ge := f.next(); gb != b || gf != first || ge != end {
+			t.Errorf("next: %d to %d of the higher layer: %v", gf, ge, gb == high)
+		}
+	}
+	const run = fillRun / block
+	want(high, 0, 1)
+	want(low, 0, run)
+	f.way.follow(low, 2*fillRun+1)
+	want(low, 2*run, 3*run)
+	want(low, 3*run, 4*run)
+	want(low, run, 2*run)
+	want(high, 1, 1+run)
+	want(high, 1+run, 1+2*run)
+	want(high, 1+2*run, 3*run)
+	want(nil, 0, 0)
+}
+
+// TestTurns is of containers that wait: the background gives way.
+func TestTurns(t *testing.T) {
+	way := newTraffic(2)
+	way.want()
+	if err := way.turn(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	ended, end := context.WithCancel(t.Context())
+	end()
+	if err := way.turn(ended); !errors.Is(err, context.Canceled) {
+		t.Errorf("a third connection: %v", err)
+	}
+	got := make(chan error)
+	go func() { got <- way.turn(t.Context()) }()
+	way.served()
+	if err := <-got; err != nil {
+		t.Error(err)
+	}
+}
+
+// TestEagerEnd is of the estimate by which an image is fetched as a whole.
+func TestEagerEnd(t *testing.T) {
+	for _, c := range []struct {
+		total, sample int64
+		took, want    time.Duration
+	}{
+		{150 << 20, 150 << 20, time.Second, time.Second},
+		{300 << 20, 100 << 20, time.Second, 4 * time.Second},
+		{0, 0, 0, 0},
+		{150 << 20, 0, time.Second, 1e6 * time.Second},
+		{150 << 30, 150 << 30, time.Second, 1024 * time.Second},
+	} {
+		got := eagerEnd(c.total, c.sample, c.took)
+		if (got - c.want).Abs() > time.Millisecond {
+			t.Errorf("%d of %d in %s: %s, want %s", c.sample, c.total, c.took, got, c.want)
+		}
 	}
 }

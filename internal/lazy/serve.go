@@ -10,7 +10,6 @@ import (
 	"path/filepath"
 	"strconv"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -31,9 +30,10 @@ func layerDir(dir string, i int) string { return filepath.Join(dir, strconv.Itoa
 func blobPath(dir string, i int) string { return filepath.Join(dir, strconv.Itoa(i)+".blob") }
 
 // Serve is the process of a job, whose directory exists: it shows its layers, says
-// so on ready, and fetches all of them. It returns when the layers are unmounted
-// and nobody uses them. The end of ctx ends the fetching.
-func Serve(ctx context.Context, dir string, s Source, ready io.WriteCloser) error {
+// so on ready, and fetches all of them over so many connections. It returns when the
+// layers are unmounted and nobody uses them; or errs.Unavailable if the image can be
+// here as a whole in the time that the job says. The end of ctx ends the fetching.
+func Serve(ctx context.Context, dir string, s Source, connections int, ready io.WriteCloser) error {
 	lock, err := take(dir)
 	if err != nil {
 		return err
@@ -43,9 +43,20 @@ func Serve(ctx context.Context, dir string, s Source, ready io.WriteCloser) erro
 	if err != nil {
 		return err
 	}
-	blobs, tables, err := open(ctx, dir, job, s)
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	f, tables, err := open(ctx, dir, job, s, newTraffic(connections))
 	if err != nil {
 		return err
+	}
+	done := make(chan error, 1)
+	go func() { done <- fill(ctx, dir, f) }()
+	if job.Eager > 0 {
+		if all := f.sample(ctx, job.Eager); all < job.Eager {
+			cancel()
+			<-done
+			return errs.New(errs.Unavailable, "that is faster (%s)", all.Round(10*time.Millisecond))
+		}
 	}
 	var shown sync.WaitGroup
 	for i, c := range tables {
@@ -68,10 +79,6 @@ func Serve(ctx context.Context, dir string, s Source, ready io.WriteCloser) erro
 	if err := ready.Close(); err != nil {
 		return err
 	}
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	done := make(chan error, 1)
-	go func() { done <- fill(ctx, dir, blobs, tables) }()
 	shown.Wait()
 	cancel()
 	return <-done
@@ -100,29 +107,61 @@ func readJob(dir string) (Job, error) {
 }
 
 // open reads the tables of contents of all layers, beside each other.
-func open(ctx context.Context, dir string, job Job, s Source) ([]*blob, []*contents, error) {
+func open(ctx context.Context, dir string, job Job, s Source, way *traffic) (*filler, []*contents, error) {
 	blobs, tables := make([]*blob, len(job.Layers)), make([]*contents, len(job.Layers))
-	all := make([]error, len(job.Layers))
-	wanted, shared := &atomic.Int32{}, &cache{}
+	all, urgent := make([]error, len(job.Layers)), make([]int64, len(job.Layers))
+	shared := &cache{}
 	var wg sync.WaitGroup
 	for i, l := range job.Layers {
 		wg.Go(func() {
-			if blobs[i], all[i] = newBlob(ctx, s, l, blobPath(dir, i), wanted); all[i] == nil {
-				tables[i], all[i] = openContents(blobs[i], shared)
+			if blobs[i], all[i] = newBlob(ctx, s, l, blobPath(dir, i), way); all[i] != nil {
+				return
+			}
+			if tables[i], all[i] = openContents(blobs[i], shared); all[i] == nil {
+				urgent[i] = tables[i].urgent()
 			}
 		})
 	}
 	wg.Wait()
-	return blobs, tables, errors.Join(all...)
+	return &filler{way: way, blobs: blobs, urgent: urgent}, tables, errors.Join(all...)
 }
 
-// fill fetches all layers, first what their maker says is needed first, and leaves
-// word of it. What fails is tried again after a while.
-func fill(ctx context.Context, dir string, blobs []*blob, tables []*contents) error {
+// sample estimates, by the first that comes, when all would be here and unpacked. It
+// ends as soon as it is certain that it is later than enough.
+func (f *filler) sample(ctx context.Context, enough time.Duration) time.Duration {
+	total := int64(0)
+	for _, b := range f.blobs {
+		total += b.layer.Size
+	}
+	if d := eagerEnd(total, total, 0); d >= enough {
+		return d
+	}
+	t := time.NewTicker(5 * time.Millisecond)
+	defer t.Stop()
+	began, before := time.Now(), f.way.bytes.Load()
+	for {
+		n, took := f.way.bytes.Load()-before, time.Since(began)
+		if n >= min(sampleSize, total-before) || took >= sampleTime {
+			return eagerEnd(total, n, took)
+		}
+		select {
+		case <-t.C:
+		case <-ctx.Done():
+			return enough
+		}
+	}
+}
+
+// fill fetches all layers and leaves word of it. What fails is tried again after a
+// while.
+func fill(ctx context.Context, dir string, f *filler) error {
 	for pause := time.Second; ; pause = min(2*pause, time.Minute) {
-		err := fillAll(blobs, tables)
+		err := f.run(ctx)
 		if err == nil {
 			return os.WriteFile(filepath.Join(dir, filledName), nil, 0o600)
+		}
+		if ctx.Err() != nil {
+			return nil
 		}
 		fmt.Fprintln(os.Stderr, err)
 		select {
@@ -131,41 +170,4 @@ func fill(ctx context.Context, dir string, blobs []*blob, tables []*contents) er
 			return nil
 		}
 	}
-}
-
-// fillers is how many parts the background fetches at once, of different layers.
-const fillers = 3
-
-func fillAll(blobs []*blob, tables []*contents) error {
-	err := beside(len(blobs), func(i int) error { return blobs[i].fill(tables[i].urgent()) })
-	if err != nil {
-		return err
-	}
-	return beside(len(blobs), func(i int) error {
-		for !blobs[i].complete() { // somebody else's part may have failed, or been wrong
-			if err := blobs[i].fill(blobs[i].layer.Size); err != nil {
-				return err
-			}
-			if err := blobs[i].settle(); err != nil {
-				return err
-			}
-		}
-		return nil
-	})
-}
-
-// beside calls f for 0 to n-1, some at a time, lowest first.
-func beside(n int, f func(i int) error) error {
-	all := make([]error, n)
-	slots := make(chan struct{}, fillers)
-	var wg sync.WaitGroup
-	for i := range n {
-		slots <- struct{}{}
-		wg.Go(func() {
-			defer func() { <-slots }()
-			all[i] = f(i)
-		})
-	}
-	wg.Wait()
-	return errors.Join(all...)
 }

@@ -2,6 +2,7 @@ package remote
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 
@@ -91,23 +92,34 @@ func (c *Client) Blobs(name reference.Named, a apiwire.RegistryAuth) (*Blobs, er
 // Close ends the connections.
 func (b *Blobs) Close() { b.s.close() }
 
-// ReadAt fills p with the bytes of a blob from off on, from the first endpoint that
-// has them. They are not checked.
-func (b *Blobs) ReadAt(ctx context.Context, d ocispec.Descriptor, p []byte, off int64) (err error) {
-	for host := range b.s.wires {
-		if err = b.readFrom(ctx, host, d, p, off); err == nil || ctx.Err() != nil {
-			return err
+// Open returns n bytes of a blob from off on, of the first endpoint that has them.
+// They are not checked. An endpoint that ends before is not asked again if there is
+// another one.
+func (b *Blobs) Open(ctx context.Context, d ocispec.Descriptor, off, n int64) (r io.ReadCloser, err error) {
+	for host, w := range b.s.wires {
+		if w.bad.Load() && host < len(b.s.wires)-1 {
+			continue
+		}
+		if r, _, err = b.s.openAt(ctx, host, d, off, off+n-1); err == nil {
+			return &kept{r, w}, nil
+		}
+		if ctx.Err() != nil {
+			return nil, context.Cause(ctx)
 		}
 	}
-	return translate(err)
+	return nil, translate(err)
 }
 
-func (b *Blobs) readFrom(ctx context.Context, host int, d ocispec.Descriptor, p []byte, off int64) error {
-	r, _, err := b.s.openAt(ctx, host, d, off, off+int64(len(p))-1)
-	if err != nil {
-		return err
+// kept is an answer whose endpoint is remembered if it does not come to its end.
+type kept struct {
+	io.ReadCloser
+	w *wire
+}
+
+func (k *kept) Read(p []byte) (int, error) {
+	n, err := k.ReadCloser.Read(p)
+	if err != nil && !errors.Is(err, io.EOF) {
+		k.w.bad.Store(true)
 	}
-	defer r.Close()
-	_, err = io.ReadFull(r, p)
-	return err
+	return n, err
 }

@@ -125,6 +125,37 @@ func TestLazyPull(t *testing.T) {
 	}
 }
 
+// TestLazyRunOfStockClients is of a daemon whose clients need not know: what comes
+// slowly starts before it is here, what is not in eStargz form is pulled as ever.
+func TestLazyRunOfStockClients(t *testing.T) {
+	d := testkit.StartDaemon(t, "--lazy-pull")
+	r := registry.New(t, registry.Options{})
+	g := newGate(t)
+	_, sum := lazyImage(t, r)
+	lower, err := testkit.BusyboxRootfs()
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.Put("plain", "1", registry.Image{Layers: [][]byte{lower}})
+	if out := docker(t, d, "run", "--rm", r.Host+"/plain:1", "echo", "here"); !strings.Contains(out, "here") {
+		t.Errorf("docker run of another form: %s", out)
+	}
+	r.Set(registry.Faults{Before: g.before, Rate: 4 << 20})
+	ref := r.Host + "/big:1"
+	if out := docker(t, d, "run", "--rm", ref, "cat", "/data/last"); !strings.HasSuffix(strings.TrimSpace(out), "last") {
+		t.Errorf("docker run: %s", out)
+	}
+	if lazyMounts(t, d) == 0 {
+		t.Error("docker run has waited for all of it")
+	}
+	r.Set(registry.Faults{})
+	g.let()
+	testkit.Eventually(t, "the image is complete", func() bool { return d.OK(t, "images", "-q", ref) != "" && lazyMounts(t, d) == 0 })
+	if got := d.OK(t, "run", "--rm", ref, "sha256sum", "/data/big"); !strings.HasPrefix(got, sum) {
+		t.Errorf("of the complete image: %s", got)
+	}
+}
+
 // TestLazyPullAsAWhole is of images that are not worth it, or can't be.
 func TestLazyPullAsAWhole(t *testing.T) {
 	d := testkit.StartDaemon(t)
