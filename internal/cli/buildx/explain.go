@@ -34,6 +34,7 @@ type notebook struct {
 	job   job
 	store why.Store
 	key   []string
+	last  chan *why.Record // of the build before, read while this one runs
 
 	mu    sync.Mutex
 	order []string
@@ -50,6 +51,8 @@ func newNotebook(j job) *notebook {
 	if fi, serr := os.Stat(j.req.Context); err == nil && cerr == nil && serr == nil && fi.IsDir() && j.req.Call.Name == "" {
 		n.store = why.Store{Dir: filepath.Join(cache, "gantry", "builds")}
 		n.key = []string{dir, j.req.Dockerfile, j.req.Target, j.name, strings.Join(j.req.Platforms, ",")}
+		n.last = make(chan *why.Record, 1)
+		go func() { n.last <- n.store.Load(n.key) }()
 	}
 	return n
 }
@@ -129,7 +132,7 @@ func (n *notebook) finish(w io.Writer, mode progressui.DisplayMode, ok bool) {
 	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	before := n.store.Load(n.key)
+	before := <-n.last
 	now := n.record()
 	if before != nil {
 		why.Carry(before.Files, now.Files)
@@ -141,7 +144,7 @@ func (n *notebook) finish(w io.Writer, mode progressui.DisplayMode, ok bool) {
 	if n.job.explain || loud && n.sent > largeContext {
 		largest(w, n.files, n.sent)
 	}
-	if ok {
+	if ok && (before == nil || !now.Same(*before)) {
 		// A record that can't be kept costs the next explanation, not the build.
 		_ = n.store.Save(n.key, now)
 	}

@@ -56,6 +56,16 @@ type Record struct {
 	Files map[string]File `json:"files"`
 }
 
+// Same reports whether two builds were made of the same; what of them was cached
+// does not count.
+func (r Record) Same(o Record) bool {
+	same := func(a, b Step) bool {
+		return a.Stage == b.Stage && a.Number == b.Number && a.Text == b.Text && slices.Equal(a.After, b.After)
+	}
+	return r.Source == o.Source && maps.Equal(r.Args, o.Args) && maps.Equal(r.Options, o.Options) && slices.EqualFunc(r.Steps, o.Steps, same) &&
+		(r.Files == nil) == (o.Files == nil) && maps.Equal(r.Files, o.Files)
+}
+
 // Steps picks the Dockerfile's steps out of what the daemon reported, in the
 // order of their names.
 func Steps(list []Vertex) []Step {

@@ -152,6 +152,21 @@ func TestRecordsAreKeptAndForgotten(t *testing.T) {
 	}
 }
 
+func TestSameRecords(t *testing.T) {
+	if !record("d3").Same(record()) {
+		t.Error("what was cached does not count")
+	}
+	for _, change := range []func(*Record){
+		func(r *Record) { r.Args["X"] = "2" }, func(r *Record) { r.Options = map[string]string{"a": "b"} }, func(r *Record) { r.Source = "" },
+		func(r *Record) { r.Steps = r.Steps[1:] }, func(r *Record) { r.Steps[1].Text = "x" }, func(r *Record) { r.Files = nil }, func(r *Record) { delete(r.Files, "other") },
+	} {
+		r := record()
+		if change(&r); r.Same(record()) || record().Same(r) {
+			t.Errorf("%+v", r)
+		}
+	}
+}
+
 func TestSumsAreCarried(t *testing.T) {
 	now := map[string]File{"a": {Size: 1, MTime: 2}, "b": {Size: 1, MTime: 3}}
 	Carry(map[string]File{"a": {Size: 1, MTime: 2, Sum: "s"}, "b": {Size: 1, MTime: 2, Sum: "t"}}, now)
