@@ -2,13 +2,18 @@ package build
 
 import (
 	"context"
+	"maps"
+	"slices"
 
 	"github.com/containerd/containerd/v2/core/leases"
 	"github.com/containerd/containerd/v2/core/mount"
 	"github.com/containerd/containerd/v2/core/snapshots"
 	"github.com/moby/buildkit/cache"
+	cacheconfig "github.com/moby/buildkit/cache/config"
 	"github.com/moby/buildkit/exporter"
+	"github.com/moby/buildkit/session"
 	"github.com/moby/buildkit/snapshot"
+	"github.com/moby/buildkit/util/compression"
 	"github.com/opencontainers/go-digest"
 
 	"gantry/internal/content"
@@ -92,22 +97,55 @@ const (
 
 type sourceKey struct{}
 
+// exported is what an export makes an image of, and whose session it is.
+type exported struct {
+	src     *exporter.Source
+	session string
+}
+
+// refs are the results that the images consist of, one a platform.
+func (e exported) refs() []cache.ImmutableRef {
+	var list []cache.ImmutableRef
+	for _, ref := range append([]cache.ImmutableRef{e.src.Ref}, slices.Collect(maps.Values(e.src.Refs))...) {
+		if ref != nil {
+			list = append(list, ref)
+		}
+	}
+	return list
+}
+
+// fetch brings the layers of an export that were found in a registry's cache and
+// not needed so far: an image is not named before it is whole.
+func fetch(ctx context.Context) error {
+	e, ok := ctx.Value(sourceKey{}).(exported)
+	if !ok {
+		return nil
+	}
+	for _, ref := range e.refs() {
+		list, err := ref.GetRemotes(ctx, false, cacheconfig.RefConfig{Compression: compression.New(compression.Default)}, false, session.NewGroup(e.session))
+		if err != nil {
+			return err
+		}
+		for _, r := range list {
+			if lazy, ok := r.Provider.(cache.Unlazier); ok {
+				if err := lazy.Unlazy(ctx); err != nil {
+					return err
+				}
+			}
+		}
+	}
+	return nil
+}
+
 // adopt makes the files of the steps that an export consists of the unpacked
 // layers of its images. What can't be one, since BuildKit keeps it in another
 // form, is unpacked by whoever needs it.
 func adopt(ctx context.Context, s *content.Store) {
-	src, ok := ctx.Value(sourceKey{}).(*exporter.Source)
+	e, ok := ctx.Value(sourceKey{}).(exported)
 	if !ok || s.Layout().Whole {
 		return
 	}
-	refs := []cache.ImmutableRef{src.Ref}
-	for _, r := range src.Refs {
-		refs = append(refs, r)
-	}
-	for _, ref := range refs {
-		if ref == nil {
-			continue
-		}
+	for _, ref := range e.refs() {
 		chain := ref.LayerChain()
 		adoptChain(ctx, s, chain)
 		_ = chain.Release(context.WithoutCancel(ctx)) // of our own references

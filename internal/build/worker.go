@@ -104,7 +104,7 @@ type imageExport struct{ exporter.ExporterInstance }
 
 // Export exports.
 func (e imageExport) Export(ctx context.Context, src *exporter.Source, info exporter.ExportBuildInfo) (map[string]string, exporter.FinalizeFunc, exporter.DescriptorReference, error) {
-	return e.ExporterInstance.Export(context.WithValue(ctx, sourceKey{}, src), src, info)
+	return e.ExporterInstance.Export(context.WithValue(ctx, sourceKey{}, exported{src, info.SessionID}), src, info)
 }
 
 // preferLocal is the way to resolve images where nobody has said another.
@@ -152,6 +152,9 @@ func (s imageStore) Create(ctx context.Context, i images.Image) (images.Image, e
 	name := i.Name
 	if strings.HasPrefix(name, danglingPrefix+"@") {
 		name = ""
+	}
+	if err := fetch(ctx); err != nil {
+		return i, err
 	}
 	adopt(ctx, s.stores)
 	return i, s.names.Built(ctx, name, i.Target)
