@@ -40,6 +40,7 @@ import (
 	"gantry/internal/content"
 	"gantry/internal/errs"
 	"gantry/internal/version"
+	"gantry/internal/wire"
 )
 
 // hostGateway is the label by which BuildKit's clients learn what host-gateway
@@ -87,8 +88,9 @@ func openEngine(ctx context.Context, o Options) (*engine, error) {
 	e.ctl, err = control.NewController(control.Opt{
 		SessionManager: sessions, WorkerController: all,
 		Frontends: map[string]frontend.Frontend{
-			"dockerfile.v0": forwarder.NewGatewayForwarder(all.Infos(), dockerfile.Build),
-			"gateway.v0":    gateways,
+			"dockerfile.v0":          forwarder.NewGatewayForwarder(all.Infos(), dockerfile.Build),
+			"gateway.v0":             gateways,
+			wire.CacheMountsFrontend: cacheMounts{worker: w, stores: o.Content, names: o.Names, differ: walking.NewWalkingDiff(w.ContentStore())},
 		},
 		CacheManager: solver.NewCacheManager(ctx, "local", keys, worker.NewCacheResultStorage(all)),
 		ResolveCacheExporterFuncs: map[string]remotecache.ResolveCacheExporterFunc{

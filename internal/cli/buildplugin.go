@@ -46,7 +46,7 @@ func builds(rest []string, getenv func(string) string) []string {
 		return append([]string{"buildx"}, rest...)
 	case len(rest) > 1 && (rest[0] == "image" || rest[0] == "builder") && rest[1] == "build" && !classic:
 		return append([]string{"buildx"}, rest[1:]...)
-	case len(rest) > 1 && rest[0] == "builder" && slices.Contains([]string{"bake", "du", "history", "inspect", "ls"}, rest[1]):
+	case len(rest) > 1 && rest[0] == "builder" && slices.Contains([]string{"bake", "cache", "du", "history", "inspect", "ls"}, rest[1]):
 		return append([]string{"buildx"}, rest[1:]...)
 	}
 	return nil

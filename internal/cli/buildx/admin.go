@@ -21,7 +21,7 @@ import (
 
 // adminCommands are what looks after the builder.
 func adminCommands(a *App) []*cobra.Command {
-	out := []*cobra.Command{duCommand(a), pruneCommand(a), lsCommand(a), inspectCommand(a), useCommand(a), historyCommand(a), imagetoolsCommand(a), versionCommand(a)}
+	out := []*cobra.Command{duCommand(a), pruneCommand(a), cacheCommand(a), lsCommand(a), inspectCommand(a), useCommand(a), historyCommand(a), imagetoolsCommand(a), versionCommand(a)}
 	for _, name := range []string{"create", "rm", "stop"} {
 		out = append(out, &cobra.Command{Use: name, Hidden: true, DisableFlagParsing: true, RunE: func(*cobra.Command, []string) error {
 			return fmt.Errorf("%s: builds run on the daemon, there are no other builders; gantry context create adds a daemon to build on", name)

@@ -9,6 +9,7 @@ package solve
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"maps"
 	"os"
@@ -153,8 +154,32 @@ func (b *builder) prepare(ctx context.Context, c *client.Client) error {
 	return nil
 }
 
+// checkCache refuses the types of cache that the daemon has not.
+func checkCache(flag, kind string) error {
+	switch kind {
+	case "registry", "local":
+		return nil
+	case "inline":
+		if flag == "--cache-to" {
+			return nil
+		}
+		return fmt.Errorf("%s: an image with an inline cache is read as type=registry,ref=IMAGE", flag)
+	}
+	return fmt.Errorf("%s: cache type %s is not supported by this builder: use registry, local or inline", flag, kind)
+}
+
 // caches sets where the cache comes from and goes to.
 func (b *builder) caches() error {
+	for _, e := range b.req.CacheFrom {
+		if err := checkCache("--cache-from", e.Type); err != nil {
+			return err
+		}
+	}
+	for _, e := range b.req.CacheTo {
+		if err := checkCache("--cache-to", e.Type); err != nil {
+			return err
+		}
+	}
 	for _, e := range b.req.CacheFrom {
 		b.so.CacheImports = append(b.so.CacheImports, client.CacheOptionsEntry{Type: e.Type, Attrs: maps.Clone(e.Attrs)})
 	}
