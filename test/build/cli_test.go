@@ -3,6 +3,7 @@ package build_test
 import (
 	"archive/tar"
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -27,6 +28,8 @@ type cliCase struct {
 	d   *testkit.Daemon
 	dir string
 	env []string
+
+	limit time.Duration // of one command; 0 for two minutes
 }
 
 // newCLI writes files to a directory of their own.
@@ -57,7 +60,7 @@ func (c *cliCase) read(name string) string {
 }
 
 func (c *cliCase) command(program string, args ...string) *exec.Cmd {
-	ctx, cancel := context.WithTimeout(c.t.Context(), 2*time.Minute)
+	ctx, cancel := context.WithTimeout(c.t.Context(), cmp.Or(c.limit, 2*time.Minute))
 	c.t.Cleanup(cancel)
 	cmd := exec.CommandContext(ctx, program, args...)
 	cmd.Dir = c.dir

@@ -1,0 +1,123 @@
+package build_test
+
+import (
+	"encoding/json"
+	"errors"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"gantry/internal/testkit"
+	"gantry/internal/testkit/registry"
+)
+
+// TestDockerPyBuilds runs testdata/images_build.py, which asserts for itself.
+func TestDockerPyBuilds(t *testing.T) {
+	python, err := exec.LookPath("python3")
+	if err != nil || exec.Command(python, "-c", "import docker").Run() != nil {
+		t.Skip("python3 with the docker module is not on this machine")
+	}
+	d := testkit.StartBusybox(t)
+	cmd := exec.Command(python, "testdata/images_build.py")
+	cmd.Env = append(os.Environ(), "DOCKER_HOST=unix://"+d.Socket, "TMPDIR="+t.TempDir())
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Errorf("%v\n%s", err, out)
+	}
+}
+
+// pluginCache is where docker's own plugin is kept when it is compiled.
+const pluginCache = "/var/cache/gantry-test/buildx"
+
+// plugin returns docker buildx, made of the module of that version.
+func plugin(t *testing.T, version string) string {
+	t.Helper()
+	if os.Getenv("GANTRY_BUILDX") == "" {
+		t.Skip("GANTRY_BUILDX=1 shows it; docker buildx is compiled first, which takes minutes")
+	}
+	dir := filepath.Join(pluginCache, version)
+	path := filepath.Join(dir, "buildx")
+	if _, err := os.Stat(path); err == nil {
+		return path
+	}
+	must(t, os.MkdirAll(dir, 0o755))
+	cmd := exec.Command("go", "install", "github.com/docker/buildx/cmd/buildx@"+version)
+	cmd.Env = append(os.Environ(), "GOBIN="+dir, "CGO_ENABLED=0", "GOFLAGS=")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("buildx: %v: %s", err, out)
+	}
+	return path
+}
+
+// TestDockerBuildx drives the daemon with the stock docker and its stock plugin.
+func TestDockerBuildx(t *testing.T) {
+	buildx := plugin(t, "v0.37.2")
+	docker, err := exec.LookPath("docker")
+	must(t, err)
+	d := testkit.StartBusybox(t)
+	c := newCLI(t, d, map[string]string{
+		"Dockerfile":      "FROM busybox AS base\nARG WORD=none\nCOPY f /f\nRUN --mount=type=cache,target=/c echo $WORD >/word\nFROM scratch AS files\nCOPY --from=base /word /\nFROM base\nCMD [\"cat\", \"/word\"]\n",
+		"f":               "file\n",
+		"compose.yaml":    "services:\n  web:\n    image: composed:1\n    build:\n      context: .\n      args: {WORD: composed}\n",
+		"docker-bake.hcl": "group \"default\" { targets = [\"one\", \"two\"] }\ntarget \"one\" {\n  tags = [\"baked:1\"]\n  args = { WORD = \"one\" }\n}\ntarget \"two\" {\n  inherits = [\"one\"]\n  target = \"files\"\n  output = [\"baked\"]\n}\n",
+	})
+	plugins := filepath.Join(c.dir, ".docker", "cli-plugins")
+	must(t, errors.Join(os.MkdirAll(plugins, 0o755), os.Symlink(buildx, filepath.Join(plugins, "docker-buildx"))))
+	stock := func(args ...string) string {
+		t.Helper()
+		out, err := c.command(docker, args...).CombinedOutput()
+		if err != nil {
+			t.Errorf("docker %s: %v\n%s", strings.Join(args, " "), err, out)
+		}
+		return string(out)
+	}
+	word := func(image, want string) {
+		t.Helper()
+		if got := d.OK(t, "run", "--rm", image); got != want {
+			t.Errorf("%s says %q, not %q", image, got, want)
+		}
+	}
+	reg := registry.New(t, registry.Options{})
+	name := reg.Host + "/team/stock:1"
+	c.has(stock("build", "-t", "stock:1", "--build-arg", "WORD=built", "."), "naming to docker.io/library/stock:1")
+	word("stock:1", "built")
+	c.has(stock("build", "-t", "stock:1", "--build-arg", "WORD=built", "."), "CACHED")
+	stock("buildx", "build", "--load", "-t", "stock:2", "--build-arg", "WORD=loaded", "--metadata-file", "meta.json", "--iidfile", "iid", ".")
+	word("stock:2", "loaded")
+	if !json.Valid([]byte(c.read("meta.json"))) || !strings.HasPrefix(c.read("iid"), "sha256:") {
+		t.Error(c.read("meta.json"), c.read("iid"))
+	}
+	stock("buildx", "build", "--push", "-t", name, ".")
+	if _, _, ok := reg.Manifest("team/stock", "1"); !ok {
+		t.Error("nothing was pushed")
+	}
+	stock("buildx", "build", "--target", "files", "-o", "out", "--build-arg", "WORD=files", ".")
+	if c.read("out/word") != "files\n" {
+		t.Error(c.read("out/word"))
+	}
+	stock("buildx", "build", "--target", "files", "-o", "type=oci,dest=x.tar", ".")
+	c.has(c.tarNames(c.read("x.tar")), "oci-layout")
+	stock("buildx", "build", "--cache-to", "type=registry,ref="+reg.Host+"/team/cache,mode=max", ".")
+	stock("buildx", "build", "--cache-from", "type=registry,ref="+reg.Host+"/team/cache", ".")
+	stock("buildx", "build", "--check", ".")
+	stock("buildx", "bake", "--allow", "fs=*")
+	word("baked:1", "one")
+	if c.read("baked/word") != "one\n" {
+		t.Error(c.read("baked/word"))
+	}
+	stock("buildx", "bake", "-f", "compose.yaml")
+	word("composed:1", "composed")
+	c.has(stock("buildx", "ls"), "docker", "running")
+	c.has(stock("buildx", "inspect"), "Driver:", "docker", "linux/amd64")
+	c.has(stock("buildx", "du"), "Total:")
+	c.has(stock("buildx", "history", "ls"), "Completed")
+	c.has(stock("buildx", "history", "inspect"), "Completed")
+	c.has(stock("buildx", "history", "logs"), "RUN")
+	c.has(stock("buildx", "imagetools", "inspect", name), "sha256:")
+	out, err := c.command(docker, "build", "--build-arg", "WORD=x", "-f", "nosuch", ".").CombinedOutput()
+	if err == nil || !strings.Contains(string(out), "no such file") {
+		t.Errorf("%v: %s", err, out)
+	}
+	c.has(stock("buildx", "prune", "-f", "-a"), "Total:")
+}
