@@ -224,9 +224,14 @@ func (w *Owned) Recover(ctx context.Context) error {
 func (w *Owned) Close(ctx context.Context) error {
 	w.stop()
 	w.done.Wait()
-	if w.sure() != nil {
-		return nil
+	now, err := w.read(ctx)
+	if err != nil || now.Run != w.rec.Run {
+		return err
 	}
 	w.rec.Free = true
-	return w.note(ctx)
+	err = w.note(ctx)
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.until = time.Time{}
+	return err
 }
