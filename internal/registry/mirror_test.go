@@ -1,6 +1,7 @@
 package registry_test
 
 import (
+	"fmt"
 	"io"
 	"net/http"
 	"net/http/httptest"
@@ -130,6 +131,48 @@ func TestMirrorOfSeveral(t *testing.T) {
 	}
 	s.want(503, "UNAVAILABLE", "GET", "/v2/one/team/app/manifests/a", "")
 	s.want(503, "UNAVAILABLE", "GET", "/v2/two/none/tags/list", "")
+}
+
+// A registry that is copied can't fill the memory by lists, nor lead away or in
+// circles.
+func TestHostileLists(t *testing.T) {
+	var answer func(w http.ResponseWriter, r *http.Request)
+	var asked atomic.Int64
+	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		asked.Add(1)
+		answer(w, r)
+	}))
+	defer srv.Close()
+	thief := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		t.Errorf("somebody else was asked for %s", r.URL)
+	}))
+	defer thief.Close()
+	s := copying(t, upstream.Remote{Prefix: "p", URL: srv.URL})
+	big := `{"tags":["a` + strings.Repeat(" ", 1<<20) + `"]}`
+	answer = func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Link", fmt.Sprintf(`</v2/x/tags/list?last=%d>; rel="next"`, asked.Load()))
+		_, _ = io.WriteString(w, big)
+	}
+	s.want(503, "UNAVAILABLE", "GET", "/v2/p/x/tags/list", "")
+	if n := asked.Load(); n > 20 {
+		t.Errorf("%d pages of a megabyte were read", n)
+	}
+	answer = func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Query().Get("last") == "" {
+			w.Header().Set("Link", "<"+thief.URL+`/v2/x/tags/list?last=a>; rel="next"`)
+		} else {
+			w.Header().Set("Link", "<"+r.URL.String()+`>; rel="next"`)
+		}
+		_, _ = io.WriteString(w, `{"tags":["a","../b","<script>"]}`)
+	}
+	if r := s.want(200, "", "GET", "/v2/p/x/tags/list", ""); r.body != `{"name":"p/x","tags":["a"]}` {
+		t.Errorf("%s", r.body)
+	}
+	answer = func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, `[]`) }
+	s.want(503, "UNAVAILABLE", "GET", "/v2/p/x/tags/list", "")
+	if r := s.want(200, "", "GET", "/v2/p/x/referrers/"+digest.FromString("x").String(), ""); r.Get("Warning") == "" || !strings.Contains(r.body, `"manifests":[]`) {
+		t.Errorf("%s %v", r.body, r.Header)
+	}
 }
 
 // The pages show what is there, and what others have written as text.

@@ -3,6 +3,7 @@ package upstream
 import (
 	"context"
 	"encoding/json"
+	"fmt"
 	"io"
 	"net/http"
 	"net/url"
@@ -45,11 +46,10 @@ func (c *client) called(ns string) bool {
 	return slices.ContainsFunc(c.Hosts, func(h string) bool { return strings.EqualFold(h, ns) })
 }
 
-// Limits of lists of other registries: pages, bytes of one, and entries.
+// Limits of a list of another registry: pages, and bytes of all of them.
 const (
 	maxPages     = 1000
-	maxPageBytes = 4 << 20
-	maxListed    = 1000000
+	maxListBytes = 16 << 20
 )
 
 // Tags returns the tags that a repository has at its registry, sorted. stale: the
@@ -65,7 +65,7 @@ func (c *Cache) Tags(ctx context.Context, name string) (list []string, stale boo
 			return err
 		}
 		for _, t := range page.Tags {
-			if repo.IsTag(t) && len(list) < maxListed {
+			if repo.IsTag(t) {
 				list = append(list, t)
 			}
 		}
@@ -90,13 +90,14 @@ func (c *Cache) Tags(ctx context.Context, name string) (list []string, stale boo
 // of it here if that can't be asked, or lists none.
 func (c *Cache) Referrers(ctx context.Context, name string, d digest.Digest) (list []ocispec.Descriptor, stale bool, err error) {
 	cl, there := c.find(name)
+	list = []ocispec.Descriptor{}
 	err = cl.pages(ctx, there, "referrers/"+d.String(), func(data []byte) error {
 		var page ocispec.Index
 		if err := json.Unmarshal(data, &page); err != nil {
 			return err
 		}
 		for _, r := range page.Manifests {
-			if r.Digest.Validate() == nil && len(list) < maxListed {
+			if r.Digest.Validate() == nil {
 				list = append(list, r)
 			}
 		}
@@ -116,18 +117,19 @@ func (c *Cache) Referrers(ctx context.Context, name string, d digest.Digest) (li
 }
 
 // pages reads a list by pages, as far as links lead on at the same registry.
-// errs.Unavailable if an answer makes no sense.
+// errs.Unavailable if an answer makes no sense, or there is too much.
 func (c *client) pages(ctx context.Context, repository, rest string, read func([]byte) error) error {
 	path, _, _ := strings.Cut(rest, "?")
+	left := int64(maxListBytes)
 	for range maxPages {
 		resp, err := c.do(ctx, http.MethodGet, repository, rest, http.Header{"Accept": {"application/json, " + ocispec.MediaTypeImageIndex}})
 		if err != nil {
 			return err
 		}
-		data, err := io.ReadAll(io.LimitReader(resp.Body, maxPageBytes+1))
+		data, err := io.ReadAll(io.LimitReader(resp.Body, left+1))
 		resp.Body.Close()
-		if err == nil && len(data) > maxPageBytes {
-			err = io.ErrShortBuffer
+		if left -= int64(len(data)); err == nil && left < 0 {
+			err = fmt.Errorf("more than %d bytes", maxListBytes)
 		}
 		if err == nil {
 			err = read(data)
