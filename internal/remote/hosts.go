@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io/fs"
 	"net"
+	"net/http"
 	"net/netip"
 	"net/url"
 	"os"
@@ -31,6 +32,9 @@ type endpoint struct {
 	mirror   bool   // nothing is pushed there
 	insecure bool   // the certificate is not checked, and plain HTTP will do
 	tls      tlsFiles
+	// unverified is an endpoint whose certificate is not checked, but TLS it must be.
+	unverified bool
+	header     http.Header // sent with every request to it
 	// authHosts may see credentials besides the endpoint itself.
 	authHosts []string
 }
@@ -93,7 +97,11 @@ func endpoints(name reference.Named, c Config) ([]endpoint, error) {
 	if own.Cert != "" {
 		e.tls.pairs = append(e.tls.pairs, [2]string{own.Cert, own.Key})
 	}
-	return append(list, e), nil
+	more, e, err := tabled(e, at, c)
+	if err != nil {
+		return nil, err
+	}
+	return append(append(list, more...), e), nil
 }
 
 // Check returns what is wrong with a configuration: errs.Invalid names the part.
@@ -155,7 +163,7 @@ func rewrite(repo string, rules map[string]string) (string, error) {
 	return repo, nil
 }
 
-func sortedKeys(m map[string]string) []string {
+func sortedKeys[V any](m map[string]V) []string {
 	keys := make([]string, 0, len(m))
 	for k := range m {
 		keys = append(keys, k)

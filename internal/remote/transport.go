@@ -49,7 +49,7 @@ type wire struct {
 }
 
 func newWire(e endpoint, name string, c Config, agent string) (*wire, error) {
-	conf, err := e.tls.config(e.insecure)
+	conf, err := e.tls.config(e.insecure || e.unverified)
 	if err != nil {
 		return nil, err
 	}
@@ -71,7 +71,7 @@ func newWire(e endpoint, name string, c Config, agent string) (*wire, error) {
 		WriteBufferSize:        64 << 10,
 	}
 	w.strict, w.lenience = w.base, c.Insecure
-	if e.insecure {
+	if e.insecure || e.unverified {
 		w.strict = w.base.Clone()
 		w.strict.TLSClientConfig.InsecureSkipVerify = false
 	}
@@ -142,6 +142,11 @@ func (w *wire) RoundTrip(r *http.Request) (*http.Response, error) {
 		r.Header.Set("User-Agent", w.agent)
 	}
 	here := strings.EqualFold(r.URL.Host, w.host)
+	if here {
+		for name, list := range w.header {
+			r.Header[name] = list
+		}
+	}
 	if here && w.repo != w.name {
 		w.rename(r.URL)
 	}
