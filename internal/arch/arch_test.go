@@ -17,7 +17,7 @@ var layers = [][]string{
 	{"errs", "durable", "keyed", "id", "version"},
 	{"wire", "event", "plan", "filter", "job"},
 	{"store", "content", "layer", "image", "remote", "lazy", "ocispec", "cgroup", "seccomp", "ociruntime", "rootpath", "archive", "tree", "overlay", "userns", "quota", "cdi", "logs", "shim", "network", "volume", "probe", "plugin"},
-	{"launch", "container", "build", "disk"},
+	{"launch", "container", "build", "disk", "extension"},
 	{"doctor", "server", "client", "cli", "compose", "config", "registry"},
 	{"daemon"},
 	{"testkit", "arch"},

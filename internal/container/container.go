@@ -163,8 +163,11 @@ type Options struct {
 	Committer Committer
 	// Defaults is asked at each create, so that a reloaded configuration holds.
 	Defaults func() plan.Defaults
-	Root     string // data root, absolute
-	RunDir   string // run root, absolute
+	// Others returns the IDs of containers that the launcher has and somebody else
+	// runs; nil for none.
+	Others func() []string
+	Root   string // data root, absolute
+	RunDir string // run root, absolute
 	// DetachKeys is the key sequence that ends an attach, such as
 	// "ctrl-p,ctrl-q", which an empty string means.
 	DetachKeys string

@@ -235,6 +235,10 @@ func (c recovery) sweep(ctx context.Context) error {
 			up = append(up, a.id)
 		}
 	}
+	if c.o.Others != nil {
+		others := c.o.Others()
+		known, up = append(known, others...), append(up, others...)
+	}
 	if err := c.o.Launcher.Sweep(ctx, known, up); err != nil {
 		c.log.Warn("left-overs stay", "error", err)
 	}

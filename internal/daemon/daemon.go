@@ -33,6 +33,7 @@ import (
 	"gantry/internal/durable"
 	"gantry/internal/errs"
 	"gantry/internal/event"
+	"gantry/internal/extension"
 	"gantry/internal/launch"
 	"gantry/internal/logs/ship"
 	"gantry/internal/network"
@@ -57,9 +58,11 @@ type Daemon struct {
 	engine  *container.Engine
 	server  *server.Server
 	builder *build.Builder
-	doors   doors
-	locks   map[string]*durable.Lock
-	handed  *handover.State // what the program before left; nil if there was none
+	// extensions are the plugins that are installed as images.
+	extensions *extension.Manager
+	doors      doors
+	locks      map[string]*durable.Lock
+	handed     *handover.State // what the program before left; nil if there was none
 	// next gives the program that shall take over; upgrading says that one is
 	// about to.
 	next      chan string
@@ -199,12 +202,15 @@ func (d *Daemon) openEngine(ctx context.Context, c *config.Config, p parts) erro
 	if err := d.openBuilder(p, launcher, usual); err != nil {
 		return err
 	}
+	if err := d.openExtensions(ctx, c, p, launcher, usual); err != nil {
+		return err
+	}
 	ships := ship.New(ctx, d.log)
 	d.later("logs", func(context.Context) error { ships.Close(); return nil })
 	d.engine, err = container.Open(ctx, container.Options{
 		Store: p.db, Images: p.images, Volumes: p.volumes, Networks: network.Members{Networks: p.networks}, Launcher: launcher, Events: d.bus, Prober: probe.Prober{}, Logs: ships, Committer: p.images,
-		Defaults: usual,
-		Root:     c.Root, RunDir: c.Run, Log: d.log, Probed: meter{d}.probed, LogLost: meter{d}.logLost,
+		Defaults: usual, Others: d.extensions.Containers,
+		Root: c.Root, RunDir: c.Run, Log: d.log, Probed: meter{d}.probed, LogLost: meter{d}.logLost,
 	})
 	if err != nil {
 		return err
@@ -222,7 +228,7 @@ func (d *Daemon) openEngine(ctx context.Context, c *config.Config, p parts) erro
 	p.images.uses = d.engine.Uses
 	d.about, d.id = sys, id
 	d.measure(sys)
-	return d.openServer(ctx, c, p, sys, newDoctor(c, launcher, d.engine, d.builder.Steps, p.networks, p.volumes, layerSource(p.images.content)))
+	return d.openServer(ctx, c, p, sys, newDoctor(c, launcher, d.engine, d.unlisted, p.networks, p.volumes, layerSource(p.images.content)))
 }
 
 // openServer makes the server; it listens nowhere yet.
@@ -238,7 +244,7 @@ func (d *Daemon) openServer(ctx context.Context, c *config.Config, p parts, sys 
 	}
 	d.server = server.New(ctx, server.Options{
 		Lifecycle: d.engine, States: d.engine, Views: d.engine, Streams: d.engine, Execs: d.engine, Files: d.engine, Changes: d.engine, Checkpoints: d.engine.Checkpoints,
-		Images: imageAPI{p.images}, Archives: imageArchives{p.images, registry}, Registry: registry, Tools: imageTools{p.images, registry}, Networks: p.networks, Members: d.engine.Members, Volumes: volumeAPI{p.volumes}, Transfers: volume.Transfers{Volumes: p.volumes},
+		Images: imageAPI{p.images}, Archives: imageArchives{p.images, registry}, Registry: registry, Tools: imageTools{p.images, registry}, Networks: p.networks, Members: d.engine.Members, Volumes: volumeAPI{p.volumes}, Plugins: d.extensions, Transfers: volume.Transfers{Volumes: p.volumes},
 		System: sys, Events: d.bus, Doctor: examiner{doc}, Why: explainer{d.engine, p.networks},
 		Disk: du, Jobs: jobs, Pins: p.images, Builder: d.builder, Builds: d.classicBuilder(p, registry),
 		Product: "Docker/" + version.Engine + " (linux)", Driver: p.images.content.Layout().Driver,

@@ -22,6 +22,7 @@ import (
 
 	"gantry/internal/container"
 	"gantry/internal/content"
+	"gantry/internal/extension"
 	"gantry/internal/image"
 	"gantry/internal/lazy"
 	"gantry/internal/plan"
@@ -318,7 +319,7 @@ func (s *imageStore) Pinned(ctx context.Context) ([]string, error) {
 	list, err := s.Images.Pinned(ctx)
 	var out []string
 	for _, owner := range list {
-		if !strings.HasPrefix(owner, lazyPrefix) {
+		if !strings.HasPrefix(owner, lazyPrefix) && !extension.IsPin(owner) {
 			out = append(out, owner)
 		}
 	}

@@ -22,6 +22,7 @@ func (d *Daemon) stopContainers(ctx context.Context, signal string) {
 	d.log.Info("ending; containers are stopped", "signal", signal)
 	end, cancel := context.WithTimeout(ctx, shutdownTime(c))
 	defer cancel()
+	defer d.extensions.Halt() // containers may need them until they have ended
 	for _, wave := range d.engine.StopOrder() {
 		var wg sync.WaitGroup
 		for _, name := range wave {

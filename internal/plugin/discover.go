@@ -24,6 +24,13 @@ type Endpoint struct {
 	// Version tells a socket from the one that was there before it.
 	Version string
 	TLS     TLS
+	// Implements is what it does, separated by commas, for one that need not be
+	// asked.
+	Implements string
+	// Root is the directory of the host that it takes for /, empty if that is
+	// the host's own; what lies below Propagated for it is below PropagatedTo on
+	// the host.
+	Root, Propagated, PropagatedTo string
 }
 
 // TLS is how a plugin on TCP is spoken to, as the file NAME.json has it.

@@ -2,7 +2,7 @@
 // protocol, and calls them: JSON over HTTP on a unix or TCP socket.
 //
 // The drivers of volumes and networks call it through interfaces of their own
-// with plain types; its child managed runs plugins that are installed as images
+// with plain types; package extension runs plugins that are installed as images
 // and adds their sockets here. It writes nothing, reads the discovery directories,
 // and knows neither volumes nor networks. A plugin that hangs holds up its callers
 // until their context ends, and nobody else.
@@ -15,6 +15,7 @@ import (
 	"errors"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -45,6 +46,7 @@ type Plugins struct {
 	mu      sync.Mutex
 	active  map[string]*active
 	managed map[string]Endpoint
+	off     map[string]bool
 }
 
 // active is a plugin that has said what it implements.
@@ -56,7 +58,7 @@ type active struct {
 
 // New returns the plugins of the directories. Nothing is read before it is asked.
 func New(o Options) *Plugins {
-	return &Plugins{o: o, active: map[string]*active{}, managed: map[string]Endpoint{}}
+	return &Plugins{o: o, active: map[string]*active{}, managed: map[string]Endpoint{}, off: map[string]bool{}}
 }
 
 // Add makes a plugin known that no directory names; it wins over one that a
@@ -66,6 +68,7 @@ func (p *Plugins) Add(name string, e Endpoint) {
 	defer p.mu.Unlock()
 	p.managed[name] = e
 	delete(p.active, name)
+	delete(p.off, name)
 }
 
 // Drop takes back what Add did.
@@ -74,6 +77,30 @@ func (p *Plugins) Drop(name string) {
 	defer p.mu.Unlock()
 	delete(p.managed, name)
 	delete(p.active, name)
+	delete(p.off, name)
+}
+
+// Off is Drop for a plugin that is there and was disabled.
+func (p *Plugins) Off(name string) {
+	p.Drop(name)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.off[name] = true
+}
+
+// canonical returns the name that Add or Off was told: with the tag "latest" if
+// nobody said one.
+func (p *Plugins) canonical(name string) string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if _, ok := p.managed[name]; ok || p.off[name] {
+		return name
+	}
+	tagged := name + ":latest"
+	if _, ok := p.managed[tagged]; ok || p.off[tagged] {
+		return tagged
+	}
+	return name
 }
 
 // activateTime bounds how long a plugin may take to say what it is.
@@ -125,8 +152,13 @@ func (p *Plugins) Known(what string) []string {
 			out = append(out, name)
 		}
 	}
+	for name, e := range p.managed {
+		if slices.Contains(strings.Split(e.Implements, ","), what) {
+			out = append(out, name)
+		}
+	}
 	slices.Sort(out)
-	return out
+	return slices.Compact(out)
 }
 
 // Call calls a method ("VolumeDriver.Create") of the plugin called name with the
@@ -145,7 +177,7 @@ func (p *Plugins) Call(ctx context.Context, name, method string, in, out any) er
 		if err == nil || !errors.Is(err, errUnreached) {
 			return err
 		}
-		p.forget(name, a)
+		p.forget(p.canonical(name), a)
 		if time.Now().Add(pause).After(wait) {
 			return errs.New(errs.Unavailable, "plugin %q: %w", name, err)
 		}
@@ -172,9 +204,14 @@ func (p *Plugins) forget(name string, a *active) {
 // activate returns a plugin that is ready, asking it what it is if its socket
 // is not the one that was asked before.
 func (p *Plugins) activate(ctx context.Context, name string) (*active, error) {
+	name = p.canonical(name)
 	p.mu.Lock()
 	e, ok := p.managed[name]
+	off := p.off[name]
 	p.mu.Unlock()
+	if off {
+		return nil, errs.New(errs.Conflict, "plugin %s found but disabled", name)
+	}
 	if !ok {
 		var err error
 		if e, err = p.find(name); err != nil {
@@ -194,8 +231,10 @@ func (p *Plugins) activate(ctx context.Context, name string) (*active, error) {
 		if err != nil {
 			return nil, errs.New(errs.Invalid, "plugin %q: %w", name, err)
 		}
-		var said struct{ Implements []string }
-		if err := c.call(ctx, "Plugin.Activate", nil, &said); err != nil {
+		said := struct{ Implements []string }{strings.Split(e.Implements, ",")}
+		if e.Implements != "" {
+			// its configuration says it
+		} else if err := c.call(ctx, "Plugin.Activate", nil, &said); err != nil {
 			c.close()
 			return nil, errs.New(errs.Unavailable, "plugin %q: %w", name, err)
 		}

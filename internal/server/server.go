@@ -53,6 +53,7 @@ type Options struct {
 	Networks  Networks
 	Members   Members
 	Volumes   Volumes
+	Plugins   Plugins
 	System    System
 	Events    *event.Bus
 	Doctor    Doctor
@@ -124,6 +125,7 @@ func (s *Server) route(visible func(wire.Event) bool) {
 		remote.routes(),
 		(&networks{o.Networks, o.Members}).routes(),
 		(&volumes{o.Volumes}).routes(),
+		(&plugins{o.Plugins}).routes(),
 		(&transfers{o.Transfers}).routes(),
 		(&system{o.System, o.Doctor}).routes(),
 		upgradeRoutes(o.Upgrades),

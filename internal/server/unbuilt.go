@@ -2,12 +2,8 @@ package server
 
 import (
 	"net/http"
-	"strconv"
-	"strings"
 
 	"gantry/internal/errs"
-	"gantry/internal/filter"
-	"gantry/internal/wire"
 )
 
 // unbuilt are the operations of the API that this version does not have. Each
@@ -21,15 +17,6 @@ func unbuilt() []route {
 	}
 	list := []route{
 		missing("GET", "/swarm/unlockkey", "swarm"),
-		{method: "GET", pattern: "/plugins", serve: noPlugins},
-		missing("GET", "/plugins/privileges", "plugin install"),
-		{method: "GET", pattern: "/plugins/{name}/json", serve: noPlugin},
-		{method: "DELETE", pattern: "/plugins/{name}", serve: noPlugin},
-		missing("POST", "/plugins/pull", "plugins"),
-		missing("POST", "/plugins/create", "plugins"),
-	}
-	for _, p := range []string{"enable", "disable", "upgrade", "push", "set"} {
-		list = append(list, route{method: "POST", pattern: "/plugins/{name}/" + p, serve: noPlugin})
 	}
 	for _, r := range cluster {
 		list = append(list, route{method: r[0], pattern: r[1], serve: noCluster})
@@ -57,27 +44,4 @@ func noCluster(_ http.ResponseWriter, r *request) error {
 		return errs.New(errs.Unavailable, "This node is not part of a swarm")
 	}
 	return errs.New(errs.Unavailable, "This node is not a swarm manager. Use \"docker swarm init\" or \"docker swarm join\" to connect this node to swarm and try again.")
-}
-
-// noPlugins: there are none, and clients list them.
-func noPlugins(w http.ResponseWriter, r *request) error {
-	if _, err := r.filters(filter.Plugins); err != nil {
-		return err
-	}
-	return ok(w, []wire.ErrorResponse{})
-}
-
-// noPlugin is the answer to whatever is asked of a plugin that was installed as an
-// image: there are none.
-func noPlugin(_ http.ResponseWriter, r *request) error {
-	name := r.name
-	switch {
-	case strings.HasSuffix(r.URL.Path, "/enable"):
-		if _, err := strconv.Atoi(r.query.Get("timeout")); err != nil {
-			return errs.New(errs.Invalid, "%w", err)
-		}
-	case strings.HasSuffix(r.URL.Path, "/upgrade") && !strings.Contains(name, ":"):
-		name += ":latest"
-	}
-	return errs.New(errs.NotFound, "plugin %q not found", name)
 }

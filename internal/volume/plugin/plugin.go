@@ -26,6 +26,8 @@ type Caller interface {
 	Offering(ctx context.Context, what string, wait time.Duration) []string
 	// Call calls a method with the JSON of in, and reads its answer into out.
 	Call(ctx context.Context, name, method string, in, out any) error
+	// HostPath returns what a path that the plugin says is on the host.
+	HostPath(name, path string) (string, error)
 }
 
 // How long calls may take.
@@ -78,7 +80,7 @@ func (d Driver) Mount(ctx context.Context, name, caller string) (string, error) 
 		return "", err
 	}
 	if out.Mountpoint != "" {
-		return out.Mountpoint, nil
+		return d.Caller.HostPath(d.Name, out.Mountpoint)
 	}
 	return d.Path(ctx, name)
 }
@@ -92,7 +94,7 @@ func (d Driver) Path(ctx context.Context, name string) (string, error) {
 	if out.Mountpoint == "" {
 		return "", errs.New(errs.Unavailable, "volume driver %s names no directory for volume %s", d.Name, name)
 	}
-	return out.Mountpoint, nil
+	return d.Caller.HostPath(d.Name, out.Mountpoint)
 }
 
 // Unmount says that a caller has done with a volume.
@@ -109,6 +111,7 @@ func (d Driver) Get(ctx context.Context, name string) (Volume, error) {
 	if out.Volume == nil || out.Volume.Name == "" {
 		return Volume{}, errs.New(errs.NotFound, "get %s: no such volume", name)
 	}
+	d.place(out.Volume)
 	return *out.Volume, nil
 }
 
@@ -116,7 +119,23 @@ func (d Driver) Get(ctx context.Context, name string) (Volume, error) {
 func (d Driver) List(ctx context.Context) ([]Volume, error) {
 	var out struct{ Volumes []Volume }
 	err := d.call(ctx, Look, "List", request{}, &out)
+	for i := range out.Volumes {
+		d.place(&out.Volumes[i])
+	}
 	return out.Volumes, err
+}
+
+// place turns the directory of a volume into that of the host; one that is not
+// there is not mounted.
+func (d Driver) place(v *Volume) {
+	if v.Mountpoint == "" {
+		return
+	}
+	at, err := d.Caller.HostPath(d.Name, v.Mountpoint)
+	if err != nil {
+		at = ""
+	}
+	v.Mountpoint = at
 }
 
 // Scope says whether the plugin's volumes are of this machine ("local", also if
