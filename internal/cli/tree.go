@@ -33,13 +33,13 @@ type group struct{ name, short string }
 func groups() []group {
 	return []group{
 		{"checkpoint", "Manage checkpoints"}, {"builder", "Manage builds"}, {"container", "Manage containers"}, {"context", "Manage contexts"}, {"image", "Manage images"}, {"jobs", "Manage background jobs"}, {"manifest", "Manage Docker image manifests and manifest lists"},
-		{"network", "Manage networks"}, {"system", "Manage the daemon and its disk space"}, {"volume", "Manage volumes"},
+		{"network", "Manage networks"}, {"plugin", "Manage plugins"}, {"system", "Manage the daemon and its disk space"}, {"volume", "Manage volumes"},
 	}
 }
 
 // entries lists all commands, those that people use most first.
 func entries() []entry {
-	return slices.Concat(containerEntries(), imageEntries(), otherEntries())
+	return slices.Concat(containerEntries(), imageEntries(), otherEntries(), pluginEntries())
 }
 
 func containerEntries() []entry {

@@ -202,7 +202,7 @@ func (d *Daemon) openEngine(ctx context.Context, c *config.Config, p parts) erro
 	if err := d.openBuilder(p, launcher, usual); err != nil {
 		return err
 	}
-	if err := d.openExtensions(ctx, c, p, launcher, usual); err != nil {
+	if err := openExtensions(ctx, d, c, p, launcher, usual); err != nil {
 		return err
 	}
 	ships := ship.New(ctx, d.log)
@@ -228,7 +228,7 @@ func (d *Daemon) openEngine(ctx context.Context, c *config.Config, p parts) erro
 	p.images.uses = d.engine.Uses
 	d.about, d.id = sys, id
 	d.measure(sys)
-	return d.openServer(ctx, c, p, sys, newDoctor(c, launcher, d.engine, d.unlisted, p.networks, p.volumes, layerSource(p.images.content)))
+	return d.openServer(ctx, c, p, sys, newDoctor(c, launcher, d.engine, unlisted(d), p.networks, p.volumes, layerSource(p.images.content)))
 }
 
 // openServer makes the server; it listens nowhere yet.

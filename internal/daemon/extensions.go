@@ -10,11 +10,12 @@ import (
 	"gantry/internal/launch"
 	"gantry/internal/plan"
 	"gantry/internal/remote"
+	"gantry/internal/volume"
 )
 
 // openExtensions finds the plugins that are installed as images, and brings up
 // those that are enabled: containers that start after it may need them.
-func (d *Daemon) openExtensions(ctx context.Context, c *config.Config, p parts, l *launch.Launcher, defaults func() plan.Defaults) error {
+func openExtensions(ctx context.Context, d *Daemon, c *config.Config, p parts, l *launch.Launcher, defaults func() plan.Defaults) error {
 	m, err := extension.Open(ctx, extension.Options{
 		Store: p.db, Content: p.images.content, Launcher: l, Plugins: p.plugins, Events: d.bus, Root: c.Root, RunDir: c.Run, Defaults: defaults, Log: d.log,
 		Registry: remote.Options{Log: d.log, Agent: agent(), Config: func() remote.Config { return remoteConfig(d.config.Load()) }},
@@ -37,7 +38,7 @@ func pluginUsers(p parts) func(ctx context.Context, name string) (int, error) {
 		if short, ok := strings.CutSuffix(name, ":latest"); ok {
 			names = append(names, short)
 		}
-		n, err := p.volumes.Kept(names...)
+		n, err := volume.Kept(p.volumes, names...)
 		if err != nil {
 			return 0, err
 		}
@@ -51,8 +52,8 @@ func pluginUsers(p parts) func(ctx context.Context, name string) (int, error) {
 	}
 }
 
-// unlisted are the IDs of the containers that no record of the engine has: those
+// unlisted gives the IDs of the containers that no record of the engine has: those
 // of builds and of plugins.
-func (d *Daemon) unlisted() []string {
-	return append(d.builder.Steps(), d.extensions.Containers()...)
+func unlisted(d *Daemon) func() []string {
+	return func() []string { return append(d.builder.Steps(), d.extensions.Containers()...) }
 }

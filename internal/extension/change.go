@@ -15,7 +15,7 @@ type RemoveOptions struct {
 }
 
 // Remove removes a plugin and its files. errs.Conflict if it is enabled or used.
-func (m *Manager) Remove(ctx context.Context, ref string, o RemoveOptions) error {
+func (m Switches) Remove(ctx context.Context, ref string, o RemoveOptions) error {
 	it, done, err := m.begin(ref)
 	if err != nil {
 		return err
@@ -52,7 +52,7 @@ func (m *Manager) Remove(ctx context.Context, ref string, o RemoveOptions) error
 }
 
 // Set changes settings of a plugin that is disabled.
-func (m *Manager) Set(_ context.Context, ref string, args []string) error {
+func (m Switches) Set(_ context.Context, ref string, args []string) error {
 	it, done, err := m.begin(ref)
 	if err != nil {
 		return err
@@ -71,7 +71,7 @@ func (m *Manager) Set(_ context.Context, ref string, args []string) error {
 // Upgrade replaces a plugin that is disabled by what a registry has. Its ID and,
 // as far as they still exist, the settings that were changed stay; what it has
 // written into its root does not.
-func (m *Manager) Upgrade(ctx context.Context, ref string, o PullOptions) error {
+func (m Installs) Upgrade(ctx context.Context, ref string, o PullOptions) error {
 	name, err := familiar(ref)
 	if err != nil {
 		return err

@@ -73,8 +73,25 @@ type Options struct {
 	Log   *slog.Logger
 }
 
-// A Manager has the plugins of a daemon. It is safe for concurrent use.
+// A Manager has the plugins of a daemon. It is safe for concurrent use. Its methods
+// are those of its parts: Switches runs plugins and ends them, Installs brings them
+// here and elsewhere.
 type Manager struct {
+	*core
+	Switches
+	Installs
+}
+
+// The parts of a Manager; each is a view of the same core.
+type (
+	// Switches runs plugins, ends and removes them.
+	Switches struct{ *core }
+	// Installs creates, installs, upgrades and pushes plugins.
+	Installs struct{ *core }
+)
+
+// core is what the parts share.
+type core struct {
 	o        Options
 	registry *remote.Client
 	ctx      context.Context // ends with Close
@@ -124,7 +141,7 @@ func IsPin(owner string) bool { return strings.HasPrefix(owner, pinPrefix) }
 // Open finds the plugins, takes over those that run, and removes what a crash has
 // left half made. Start starts the others.
 func Open(ctx context.Context, o Options) (*Manager, error) {
-	m := &Manager{o: o, list: map[string]*item{}}
+	m := &core{o: o, list: map[string]*item{}}
 	m.ctx, m.cancel = context.WithCancel(context.WithoutCancel(ctx))
 	o.Registry.Content, o.Registry.Names = o.Content, names{m}
 	m.registry = remote.New(o.Registry)
@@ -142,11 +159,11 @@ func Open(ctx context.Context, o Options) (*Manager, error) {
 	if err != nil {
 		return nil, err
 	}
-	return m, m.sweep(ctx)
+	return &Manager{m, Switches{m}, Installs{m}}, m.sweep(ctx)
 }
 
 // sweep removes what no record has: the files of half an installation, and pins.
-func (m *Manager) sweep(ctx context.Context) error {
+func (m *core) sweep(ctx context.Context) error {
 	entries, err := os.ReadDir(m.dir(""))
 	if err != nil && !errors.Is(err, os.ErrNotExist) {
 		return err
@@ -173,17 +190,17 @@ func (m *Manager) sweep(ctx context.Context) error {
 }
 
 // dir is a plugin's directory.
-func (m *Manager) dir(id string) string { return filepath.Join(m.o.Root, "plugins", id) }
+func (m *core) dir(id string) string { return filepath.Join(m.o.Root, "plugins", id) }
 
 // Places in a plugin's directory, and in the run directory.
-func (m *Manager) rootfs(id string) string     { return filepath.Join(m.dir(id), "rootfs") }
-func (m *Manager) propagated(id string) string { return filepath.Join(m.dir(id), "propagated-mount") }
-func (m *Manager) sockets(key string) string {
+func (m *core) rootfs(id string) string     { return filepath.Join(m.dir(id), "rootfs") }
+func (m *core) propagated(id string) string { return filepath.Join(m.dir(id), "propagated-mount") }
+func (m *core) sockets(key string) string {
 	return filepath.Join(m.o.RunDir, "p", id.Short(key)) // short: paths of sockets are
 }
 
 // removeFiles removes a plugin's files, and what it has mounted for others.
-func (m *Manager) removeFiles(id string) error {
+func (m *core) removeFiles(id string) error {
 	unshare(m.propagated(id))
 	return errors.Join(os.RemoveAll(m.sockets(id)), os.RemoveAll(m.dir(id)))
 }
@@ -198,7 +215,7 @@ func unshare(dir string) {
 }
 
 // Containers returns the IDs that the processes of plugins have as containers.
-func (m *Manager) Containers() []string {
+func (m *core) Containers() []string {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	var out []string
@@ -212,14 +229,14 @@ func (m *Manager) Containers() []string {
 func (r *record) view() wire.Plugin {
 	p := wire.Plugin{ID: r.ID, Name: r.Name, Enabled: r.Enabled, PluginReference: r.Reference, Config: r.Config, Settings: r.Settings}
 	s := &p.Settings
-	s.Mounts, s.Env = slices.Concat([]wire.PluginMount{}, s.Mounts), slices.Concat([]string{}, s.Env)
-	s.Args, s.Devices = slices.Concat([]string{}, s.Args), slices.Concat([]wire.PluginDevice{}, s.Devices)
+	s.Mounts, s.Env = append([]wire.PluginMount{}, s.Mounts...), append([]string{}, s.Env...)
+	s.Args, s.Devices = append([]string{}, s.Args...), append([]wire.PluginDevice{}, s.Devices...)
 	return p
 }
 
 // List returns the plugins in order of their names. Filters: enabled and
 // capability, such as "volumedriver".
-func (m *Manager) List(_ context.Context, f filter.Args) ([]wire.Plugin, error) {
+func (m *core) List(_ context.Context, f filter.Args) ([]wire.Plugin, error) {
 	var enabled, disabled bool
 	for _, v := range f.Values("enabled") {
 		switch v {
@@ -249,7 +266,7 @@ func (m *Manager) List(_ context.Context, f filter.Args) ([]wire.Plugin, error) 
 }
 
 // Inspect returns the plugin that ref names.
-func (m *Manager) Inspect(_ context.Context, ref string) (wire.Plugin, error) {
+func (m *core) Inspect(_ context.Context, ref string) (wire.Plugin, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	it, err := m.find(ref)
@@ -263,7 +280,7 @@ func notFound(ref string) error { return errs.New(errs.NotFound, "plugin %q not 
 
 // find looks a plugin up by its name, with or without the tag "latest", its ID or
 // the beginning of that. mu is held.
-func (m *Manager) find(ref string) (*item, error) {
+func (m *core) find(ref string) (*item, error) {
 	if it := m.list[ref]; it != nil {
 		return it, nil
 	}
@@ -287,7 +304,7 @@ func (m *Manager) find(ref string) (*item, error) {
 }
 
 // begin finds a plugin to change it. done must be called.
-func (m *Manager) begin(ref string) (it *item, done func(), err error) {
+func (m *core) begin(ref string) (it *item, done func(), err error) {
 	m.mu.Lock()
 	it, err = m.find(ref)
 	m.mu.Unlock()
@@ -305,7 +322,7 @@ func (m *Manager) begin(ref string) (it *item, done func(), err error) {
 }
 
 // save writes what a plugin has become, and shows it.
-func (m *Manager) save(it *item, rec record) error {
+func (m *core) save(it *item, rec record) error {
 	if err := m.o.Store.Update(func(tx *store.Tx) error { return bucket().Put(tx, rec.ID, rec) }); err != nil {
 		return err
 	}
@@ -316,7 +333,7 @@ func (m *Manager) save(it *item, rec record) error {
 }
 
 // publish tells that something happened to a plugin.
-func (m *Manager) publish(action, key, name string) {
+func (m *core) publish(action, key, name string) {
 	m.o.Events.Publish(wire.Event{
 		Type: "plugin", Action: wire.EventAction(action), Scope: "local",
 		Actor: wire.EventActor{ID: key, Attributes: map[string]string{"name": name}},

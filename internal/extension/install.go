@@ -81,7 +81,7 @@ type fetched struct {
 }
 
 // describe asks a registry what a plugin is. ctx is one of the store's Hold.
-func (m *Manager) describe(ctx context.Context, o remote.ArtifactOptions) (*remote.Artifact, wire.PluginConfig, error) {
+func (m Installs) describe(ctx context.Context, o remote.ArtifactOptions) (*remote.Artifact, wire.PluginConfig, error) {
 	a, err := m.registry.Describe(ctx, o)
 	if err != nil {
 		return nil, wire.PluginConfig{}, fmt.Errorf("error resolving plugin reference: %w", err)
@@ -99,7 +99,7 @@ func options(ref reference.Named, header string) remote.ArtifactOptions {
 
 // Privileges returns what the plugin that a registry has would get. What can't be
 // reached asks for nothing, as in Docker: its installation says why.
-func (m *Manager) Privileges(ctx context.Context, ref, header string) ([]wire.PluginPrivilege, error) {
+func (m Installs) Privileges(ctx context.Context, ref, header string) ([]wire.PluginPrivilege, error) {
 	name, err := named(ref)
 	if err != nil {
 		return nil, err
@@ -119,7 +119,7 @@ func (m *Manager) Privileges(ctx context.Context, ref, header string) ([]wire.Pl
 
 // fetch brings a plugin's blobs into the store, if it needs no more than what was
 // granted. held is a context of the store's Hold.
-func (m *Manager) fetch(held context.Context, ref reference.Named, o PullOptions) (fetched, error) {
+func (m Installs) fetch(held context.Context, ref reference.Named, o PullOptions) (fetched, error) {
 	ro := options(ref, o.Auth)
 	a, c, err := m.describe(held, ro)
 	if err != nil {
@@ -140,7 +140,7 @@ func (m *Manager) fetch(held context.Context, ref reference.Named, o PullOptions
 
 // Pull installs a plugin from a registry; it is not enabled. errs.Denied if it
 // needs what was not granted.
-func (m *Manager) Pull(ctx context.Context, o PullOptions) error {
+func (m Installs) Pull(ctx context.Context, o PullOptions) error {
 	ref, err := named(o.Remote)
 	if err != nil {
 		return err
@@ -174,7 +174,7 @@ func (m *Manager) Pull(ctx context.Context, o PullOptions) error {
 }
 
 // free returns an error if a plugin has the name.
-func (m *Manager) free(name string) error {
+func (m *core) free(name string) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	for _, it := range m.list {
@@ -186,7 +186,7 @@ func (m *Manager) free(name string) error {
 }
 
 // install makes a plugin of what is in the store.
-func (m *Manager) install(held context.Context, name, ref string, f fetched) (key string, err error) {
+func (m Installs) install(held context.Context, name, ref string, f fetched) (key string, err error) {
 	rec := record{
 		ID: id.New(), Name: name, Reference: ref, Config: f.config, Settings: firstSettings(f.config), Manifest: f.manifest, Blobs: f.blobs,
 	}
@@ -218,7 +218,7 @@ func (m *Manager) install(held context.Context, name, ref string, f fetched) (ke
 }
 
 // pin keeps the blobs of a plugin.
-func (m *Manager) pin(ctx context.Context, rec record) error {
+func (m Installs) pin(ctx context.Context, rec record) error {
 	var keep []digest.Digest
 	for _, b := range rec.Blobs {
 		keep = append(keep, digest.Digest(b))
@@ -227,7 +227,7 @@ func (m *Manager) pin(ctx context.Context, rec record) error {
 }
 
 // unpack makes the directory that is a plugin's root.
-func (m *Manager) unpack(ctx context.Context, dir string, f fetched) error {
+func (m Installs) unpack(ctx context.Context, dir string, f fetched) error {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return err
 	}
@@ -247,7 +247,7 @@ func (m *Manager) unpack(ctx context.Context, dir string, f fetched) error {
 }
 
 // Create makes a plugin of a tar with config.json and rootfs.
-func (m *Manager) Create(ctx context.Context, text string, r io.Reader) error {
+func (m Installs) Create(ctx context.Context, text string, r io.Reader) error {
 	ref, err := named(text)
 	if err != nil {
 		return errs.New(errs.Unknown, "failed to parse reference %s: %v", text, err)
@@ -275,7 +275,7 @@ func (m *Manager) Create(ctx context.Context, text string, r io.Reader) error {
 
 // build writes the blobs of a plugin that a client has made. ctx is one of the
 // store's Hold.
-func (m *Manager) build(ctx context.Context, r io.Reader) (fetched, error) {
+func (m Installs) build(ctx context.Context, r io.Reader) (fetched, error) {
 	var f fetched
 	pr, pw := io.Pipe()
 	zip := gzip.NewWriter(pw)
@@ -330,7 +330,7 @@ func (m *Manager) build(ctx context.Context, r io.Reader) (fetched, error) {
 }
 
 // Push sends a plugin to the registry of its name.
-func (m *Manager) Push(ctx context.Context, ref, header string, tell func(wire.Progress)) error {
+func (m Installs) Push(ctx context.Context, ref, header string, tell func(wire.Progress)) error {
 	it, done, err := m.begin(ref)
 	if err != nil {
 		return err
@@ -344,7 +344,7 @@ func (m *Manager) Push(ctx context.Context, ref, header string, tell func(wire.P
 }
 
 // names are the plugins as the client of registries wants them.
-type names struct{ m *Manager }
+type names struct{ m *core }
 
 // Receive is for images.
 func (names) Receive(context.Context, string, ocispec.Descriptor) (bool, error) {

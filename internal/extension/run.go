@@ -38,13 +38,13 @@ type runner struct {
 func (r *runner) end() { r.once.Do(func() { close(r.stop) }) }
 
 // places are the directories of a plugin.
-func (m *Manager) places(key string) places {
+func (m Switches) places(key string) places {
 	return places{rootfs: m.rootfs(key), propagated: m.propagated(key), sockets: m.sockets(key)}
 }
 
 // Start brings the plugins that are enabled up, beside each other, and returns
 // when each answers or has failed; what has failed is tried again behind it.
-func (m *Manager) Start(ctx context.Context) {
+func (m Switches) Start(ctx context.Context) {
 	var wg sync.WaitGroup
 	for _, key := range m.Containers() {
 		it := m.list[key]
@@ -62,7 +62,7 @@ func (m *Manager) Start(ctx context.Context) {
 }
 
 // resume takes a plugin's process over, or starts another.
-func (m *Manager) resume(ctx context.Context, it *item) {
+func (m Switches) resume(ctx context.Context, it *item) {
 	it.change.Lock()
 	defer it.change.Unlock()
 	rec, at := it.rec, m.places(it.rec.ID)
@@ -87,7 +87,7 @@ func (m *Manager) resume(ctx context.Context, it *item) {
 }
 
 // launch starts a plugin's process, after whatever is left of the one before.
-func (m *Manager) launch(ctx context.Context, rec record, at places) (*launch.Running, error) {
+func (m Switches) launch(ctx context.Context, rec record, at places) (*launch.Running, error) {
 	if err := m.o.Launcher.Teardown(ctx, rec.ID); err != nil {
 		return nil, err
 	}
@@ -109,7 +109,7 @@ func (m *Manager) launch(ctx context.Context, rec record, at places) (*launch.Ru
 }
 
 // prepare makes the directories that a plugin is given.
-func (m *Manager) prepare(rec record, at places) error {
+func (m Switches) prepare(rec record, at places) error {
 	if err := os.RemoveAll(at.sockets); err != nil { // of the process before
 		return err
 	}
@@ -141,7 +141,7 @@ func (m *Manager) prepare(rec record, at places) error {
 }
 
 // await waits until the plugin listens, and makes it known.
-func (m *Manager) await(ctx context.Context, rec record, at places, within time.Duration) error {
+func (m Switches) await(ctx context.Context, rec record, at places, within time.Duration) error {
 	e, ok := endpoint(rec, at)
 	if !ok {
 		return nil
@@ -186,7 +186,7 @@ func answers(ctx context.Context, path string) error {
 const maxWords = 1 << 10
 
 // lastWords is the end of what a plugin has written, for an error.
-func (m *Manager) lastWords(key string) string {
+func (m Switches) lastWords(key string) string {
 	f, err := os.Open(filepath.Join(m.o.Root, "containers", key, key+"-json.log"))
 	if err != nil {
 		return ""
@@ -206,7 +206,7 @@ func (m *Manager) lastWords(key string) string {
 
 // supervise has a goroutine own the plugin's process; running is nil if it has to
 // be started first. it.change is held.
-func (m *Manager) supervise(it *item, running *launch.Running) {
+func (m Switches) supervise(it *item, running *launch.Running) {
 	r := &runner{rec: it.rec, at: m.places(it.rec.ID), stop: make(chan struct{}), done: make(chan struct{})}
 	m.mu.Lock()
 	it.run = r
@@ -218,7 +218,7 @@ func (m *Manager) supervise(it *item, running *launch.Running) {
 }
 
 // own keeps a plugin running until it is to stop, or the manager closes.
-func (m *Manager) own(r *runner, running *launch.Running) {
+func (m Switches) own(r *runner, running *launch.Running) {
 	for pause := 100 * time.Millisecond; ; {
 		began := time.Now()
 		if running != nil {
@@ -250,7 +250,7 @@ func (m *Manager) own(r *runner, running *launch.Running) {
 }
 
 // announce makes a plugin known that may not listen yet: calls wait a while.
-func (m *Manager) announce(rec record, at places) {
+func (m Switches) announce(rec record, at places) {
 	if e, ok := endpoint(rec, at); ok {
 		m.o.Plugins.Add(rec.Name, e)
 	}
@@ -258,7 +258,7 @@ func (m *Manager) announce(rec record, at places) {
 
 // attend waits for the end of a process, and cleans up after it. False: it was to
 // end, or the manager closes and the process goes on.
-func (m *Manager) attend(r *runner, running *launch.Running) (again bool) {
+func (m Switches) attend(r *runner, running *launch.Running) (again bool) {
 	ctx := context.WithoutCancel(m.ctx)
 	ended := make(chan struct{})
 	go func() {
@@ -296,7 +296,7 @@ func (m *Manager) attend(r *runner, running *launch.Running) (again bool) {
 
 // Enable starts a plugin and returns when it listens, which may take so long; zero
 // for the usual time.
-func (m *Manager) Enable(ctx context.Context, ref string, within time.Duration) error {
+func (m Switches) Enable(ctx context.Context, ref string, within time.Duration) error {
 	it, done, err := m.begin(ref)
 	if err != nil {
 		return err
@@ -336,7 +336,7 @@ type DisableOptions struct {
 }
 
 // Disable ends a plugin. errs.Conflict if volumes or networks use it.
-func (m *Manager) Disable(ctx context.Context, ref string, o DisableOptions) error {
+func (m Switches) Disable(ctx context.Context, ref string, o DisableOptions) error {
 	it, done, err := m.begin(ref)
 	if err != nil {
 		return err
@@ -354,7 +354,7 @@ func (m *Manager) Disable(ctx context.Context, ref string, o DisableOptions) err
 }
 
 // unused returns an error if something uses a plugin.
-func (m *Manager) unused(ctx context.Context, name string) error {
+func (m Switches) unused(ctx context.Context, name string) error {
 	n, err := m.o.Users(ctx, name)
 	if err != nil {
 		return err
@@ -367,7 +367,7 @@ func (m *Manager) unused(ctx context.Context, name string) error {
 
 // disable ends a plugin's process, once it is on disk that it shall not run.
 // it.change is held.
-func (m *Manager) disable(_ context.Context, it *item) error {
+func (m Switches) disable(_ context.Context, it *item) error {
 	rec := it.rec
 	rec.Enabled = false
 	if err := m.save(it, rec); err != nil {
@@ -381,7 +381,7 @@ func (m *Manager) disable(_ context.Context, it *item) error {
 }
 
 // halt ends the process of a plugin, and waits for that.
-func (m *Manager) halt(it *item) {
+func (m Switches) halt(it *item) {
 	m.mu.Lock()
 	r := it.run
 	it.run = nil
@@ -394,7 +394,7 @@ func (m *Manager) halt(it *item) {
 
 // Halt ends the processes of all plugins; those that are enabled start again with
 // the next daemon.
-func (m *Manager) Halt() {
+func (m Switches) Halt() {
 	m.mu.Lock()
 	var all []*item
 	for _, it := range m.list {
@@ -412,7 +412,7 @@ func (m *Manager) Halt() {
 }
 
 // Close ends what the manager does. Processes that run go on.
-func (m *Manager) Close() {
+func (m Switches) Close() {
 	m.cancel()
 	m.mu.Lock()
 	var all []*runner

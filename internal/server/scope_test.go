@@ -39,11 +39,14 @@ var guarded = map[string][]string{
 	"Volumes":   {"Create", "Inspect", "List", "Prune", "Remove"},
 	// It decides itself.
 	"Authorizer": {"Answer", "On", "Request"},
-	"Transfers":  {"Clone", "Export", "Import"},
-	"System":     {"Info", "Version"},
-	"Doctor":     {"Examine", "Mend"},
-	"Why":        {"Why"}, // for those who administer: it tells of the host
-	"Upgrades":   {"State", "Upgrade"},
+	// To change them is of class admin, for those who name it; they hold no secrets
+	// of others.
+	"Plugins":   {"Create", "Disable", "Enable", "Inspect", "List", "Privileges", "Pull", "Push", "Remove", "Set", "Upgrade"},
+	"Transfers": {"Clone", "Export", "Import"},
+	"System":    {"Info", "Version"},
+	"Doctor":    {"Examine", "Mend"},
+	"Why":       {"Why"}, // for those who administer: it tells of the host
+	"Upgrades":  {"State", "Upgrade"},
 	// Calls that no policy can read: class opaque, for those who name them.
 	"Builder":  {"Cancel", "ServeGRPC", "ServeHTTP", "ServeSession"},
 	"Builds":   {"Build"},

@@ -76,6 +76,7 @@ var accepted = []acceptance{
 	{path: "status", section: "65-*", request: "/services/x/update", reason: "what a node that is no manager is asked is not looked at"},
 	{path: "status", section: "65-*", request: "/services/x/logs", reason: "what a node that is no manager is asked is not looked at"},
 	{path: "*", section: "63-*", request: "/c2/start", reason: "beyond Docker: says that the network does not exist, not that a cluster node is invalid"},
+	{path: "body.message", section: "66-*", request: "/plugins/pull", reason: "says besides which reference can't be resolved"},
 	{path: "*.SandboxKey", reason: "the file of the namespace has the whole id of its container as its name"},
 	{path: "*.Config.MacAddress", reason: "the address that was asked for is in the endpoint's settings"},
 }
