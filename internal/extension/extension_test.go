@@ -4,6 +4,7 @@ import (
 	"archive/tar"
 	"bytes"
 	"math/rand/v2"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -116,7 +117,7 @@ func TestRequestAndMounts(t *testing.T) {
 		{Type: "bind", Source: "/p", Target: "/data", Propagation: "rshared"}, {Type: "tmpfs", Target: "/t", Options: "size=1m"},
 		{Type: "bind", Source: "/s", Target: "/d/state", Propagation: "rshared", ReadOnly: true}, {Type: "bind", Source: "/s", Target: socketDir, Propagation: "rprivate"},
 	}
-	if err != nil || !slices.Equal(got, want) {
+	if err != nil || !reflect.DeepEqual(got, want) {
 		t.Errorf("%+v, %v", got, err)
 	}
 	r.Config, r.Settings = wire.PluginConfig{Entrypoint: []string{"/p"}}, wire.PluginSettings{Mounts: []wire.PluginMount{{Name: "x", Destination: "/x"}}}
