@@ -75,9 +75,7 @@ func checkConfig(c wire.PluginConfig) error {
 // firstSettings are those of a plugin that nobody has set any of. Pure.
 func firstSettings(c wire.PluginConfig) wire.PluginSettings {
 	s := wire.PluginSettings{Env: []string{}, Args: slices.Clone(c.Args.Value), Devices: slices.Clone(c.Linux.Devices)}
-	for _, m := range c.Mounts {
-		s.Mounts = append(s.Mounts, m)
-	}
+	s.Mounts = append(s.Mounts, c.Mounts...)
 	for _, e := range c.Env {
 		if e.Value != nil {
 			s.Env = append(s.Env, e.Name+"="+*e.Value)
