@@ -279,8 +279,8 @@ func forget(ports []nat.Port, reply netip.Addr) error {
 func (d *Driver) Remove(_ context.Context, n driver.Network) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if !n.Foreign {
-		if err := d.host.RemoveLink(n.Link); err != nil {
+	if !n.Foreign { // nobody is on it
+		if err := d.host.LetGo(n.Link); err != nil {
 			return err
 		}
 	}

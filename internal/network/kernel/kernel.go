@@ -30,6 +30,9 @@ type Host struct {
 	fd    int       // for ioctl(2)
 	spare chan conn // sockets for what takes long, in the same namespace
 	going sync.WaitGroup
+	// leaving are the links that may still be seen though they were removed: by
+	// name, *departure.
+	leaving sync.Map
 }
 
 // Open returns the namespace of the calling thread.
@@ -211,6 +214,7 @@ func (h *Host) EnsureBridge(b Bridge) (index int, err error) {
 	if b.MTU > 0 {
 		parts = append(parts, attr(unix.IFLA_MTU, nl.Uint32Attr(uint32(b.MTU))))
 	}
+	h.await(b.Name)
 	if !b.Foreign {
 		_, err = h.do(unix.RTM_NEWLINK, unix.NLM_F_CREATE|unix.NLM_F_EXCL, parts...)
 	}
@@ -285,6 +289,7 @@ func prefix(a netlink.Addr) netip.Prefix {
 // those that are only valid on the link left out. If there is no such link the
 // error is unix.ENODEV.
 func (h *Host) Addresses(link string) ([]netip.Prefix, error) {
+	h.await(link)
 	i, err := h.index(link)
 	if err != nil {
 		return nil, fmt.Errorf("list addresses of %s: %w", link, err)
@@ -306,7 +311,10 @@ func (h *Host) Addresses(link string) ([]netip.Prefix, error) {
 }
 
 // Index returns the number of a link, or an error that is unix.ENODEV.
-func (h *Host) Index(link string) (int, error) { return h.index(link) }
+func (h *Host) Index(link string) (int, error) {
+	h.await(link)
+	return h.index(link)
+}
 
 // Link is what Links tells of one.
 type Link struct {
@@ -337,14 +345,19 @@ func (h *Host) Links(prefixes ...string) ([]Link, error) {
 }
 
 // Routes returns the destinations of the host's IPv4 and IPv6 routes. Left out
-// are default routes and those through one of the links except.
+// are default routes and those through one of the links except, or through one that
+// is on its way out.
 func (h *Host) Routes(except ...string) ([]netip.Prefix, error) {
+	skip := map[int]bool{}
+	h.leaving.Range(func(_, d any) bool {
+		skip[d.(*departure).index] = true
+		return true
+	})
 	nlh := &netlink.Handle{}
 	all, err := dump(func() ([]netlink.Route, error) { return nlh.RouteList(nil, netlink.FAMILY_ALL) })
 	if err != nil {
 		return nil, fmt.Errorf("list routes: %w", err)
 	}
-	skip := map[int]bool{}
 	for _, e := range except {
 		if i, err := h.index(e); err == nil {
 			skip[i] = true

@@ -11,7 +11,7 @@ import (
 
 // removals is how many links are on their way out of the kernel at once. It
 // takes most of the way one after another, and each holds up a thread.
-const removals = 4
+const removals = 16
 
 // RemoveLink removes the link, and with a veth its other end. One that does not
 // exist is no error.
@@ -22,7 +22,19 @@ const removals = 4
 // milliseconds), which whoever asked has no use of. Whatever is made next has to
 // wait for the part of that which matters, inside the kernel. Close waits for
 // all of it.
-func (h *Host) RemoveLink(link string) error {
+func (h *Host) RemoveLink(link string) error { return h.takeOff(link, nil) }
+
+// patience is how long LetGo waits for a link to go.
+const patience = 10 * time.Millisecond
+
+// LetGo is RemoveLink for a link that leads to nobody: where the kernel is busy
+// with others it does not wait long. Whoever makes a link of this name here, or
+// asks for one or for routes, does not meet the old one.
+func (h *Host) LetGo(link string) error { return h.takeOff(link, time.After(patience)) }
+
+// takeOff begins the removal of a link and returns when it is gone, or, without
+// an error, when enough is over.
+func (h *Host) takeOff(link string, enough <-chan time.Time) error {
 	i, err := h.number(link)
 	if errors.Is(err, unix.ENODEV) {
 		return nil
@@ -31,9 +43,12 @@ func (h *Host) RemoveLink(link string) error {
 		return fmt.Errorf("remove link %s: %w", link, err)
 	}
 	c := <-h.spare
-	done := make(chan error, 1)
+	done, gone := make(chan error, 1), &departure{index: int(i), over: make(chan struct{})}
+	h.leaving.Store(link, gone)
 	h.going.Go(func() {
 		done <- c.remove(i)
+		h.leaving.CompareAndDelete(link, gone)
+		close(gone.over)
 		h.spare <- c
 	})
 	for wait := 100 * time.Microsecond; ; wait = min(2*wait, 4*time.Millisecond) {
@@ -43,11 +58,27 @@ func (h *Host) RemoveLink(link string) error {
 				return fmt.Errorf("remove link %s: %w", link, err)
 			}
 			return nil
+		case <-enough:
+			return nil
 		case <-time.After(wait):
 		}
 		if now, err := h.number(link); errors.Is(err, unix.ENODEV) || err == nil && now != i {
+			h.leaving.CompareAndDelete(link, gone)
 			return nil
 		}
+	}
+}
+
+// departure is a link on its way out that may still be seen.
+type departure struct {
+	index int
+	over  chan struct{} // closed when it has gone
+}
+
+// await returns when no link of this name is on its way out.
+func (h *Host) await(link string) {
+	if gone, ok := h.leaving.Load(link); ok {
+		<-gone.(*departure).over
 	}
 }
 

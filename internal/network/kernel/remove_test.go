@@ -53,6 +53,21 @@ func removeAndMake() error {
 			return fmt.Errorf("the link is there after its removal: %w", err)
 		}
 	}
+	for i := range 12 { // more than can go at once
+		if _, err := h.EnsureBridge(Bridge{Name: fmt.Sprint("gby", i), Addr: bridge.Addr}); err != nil {
+			return err
+		}
+	}
+	for i := range 12 {
+		if err := h.LetGo(fmt.Sprint("gby", i)); err != nil {
+			return err
+		}
+	}
+	for i := range 12 {
+		if _, err := h.Index(fmt.Sprint("gby", i)); !errors.Is(err, unix.ENODEV) {
+			return fmt.Errorf("a link that was let go is met: %w", err)
+		}
+	}
 	if err := errors.Join(h.RemoveLink("gbx"), h.RemoveLink("a name that is longer than any of a link")); err != nil {
 		return fmt.Errorf("links that are not there: %w", err)
 	}
