@@ -214,7 +214,7 @@ func (h *Host) EnsureBridge(b Bridge) (index int, err error) {
 	if b.MTU > 0 {
 		parts = append(parts, attr(unix.IFLA_MTU, nl.Uint32Attr(uint32(b.MTU))))
 	}
-	h.await(b.Name)
+	await(h, b.Name)
 	if !b.Foreign {
 		_, err = h.do(unix.RTM_NEWLINK, unix.NLM_F_CREATE|unix.NLM_F_EXCL, parts...)
 	}
@@ -289,7 +289,7 @@ func prefix(a netlink.Addr) netip.Prefix {
 // those that are only valid on the link left out. If there is no such link the
 // error is unix.ENODEV.
 func (h *Host) Addresses(link string) ([]netip.Prefix, error) {
-	h.await(link)
+	await(h, link)
 	i, err := h.index(link)
 	if err != nil {
 		return nil, fmt.Errorf("list addresses of %s: %w", link, err)
@@ -312,7 +312,7 @@ func (h *Host) Addresses(link string) ([]netip.Prefix, error) {
 
 // Index returns the number of a link, or an error that is unix.ENODEV.
 func (h *Host) Index(link string) (int, error) {
-	h.await(link)
+	await(h, link)
 	return h.index(link)
 }
 

@@ -22,7 +22,7 @@ const removals = 16
 // milliseconds), which whoever asked has no use of. Whatever is made next has to
 // wait for the part of that which matters, inside the kernel. Close waits for
 // all of it.
-func (h *Host) RemoveLink(link string) error { return h.takeOff(link, nil) }
+func (h *Host) RemoveLink(link string) error { return takeOff(h, link, nil) }
 
 // patience is how long LetGo waits for a link to go.
 const patience = 10 * time.Millisecond
@@ -30,12 +30,12 @@ const patience = 10 * time.Millisecond
 // LetGo is RemoveLink for a link that leads to nobody: where the kernel is busy
 // with others it does not wait long. Whoever makes a link of this name here, or
 // asks for one or for routes, does not meet the old one.
-func (h *Host) LetGo(link string) error { return h.takeOff(link, time.After(patience)) }
+func (h *Host) LetGo(link string) error { return takeOff(h, link, time.After(patience)) }
 
 // takeOff begins the removal of a link and returns when it is gone, or, without
 // an error, when enough is over.
-func (h *Host) takeOff(link string, enough <-chan time.Time) error {
-	i, err := h.number(link)
+func takeOff(h *Host, link string, enough <-chan time.Time) error {
+	i, err := number(h, link)
 	if errors.Is(err, unix.ENODEV) {
 		return nil
 	}
@@ -46,7 +46,7 @@ func (h *Host) takeOff(link string, enough <-chan time.Time) error {
 	done, gone := make(chan error, 1), &departure{index: int(i), over: make(chan struct{})}
 	h.leaving.Store(link, gone)
 	h.going.Go(func() {
-		done <- c.remove(i)
+		done <- remove(c, i)
 		h.leaving.CompareAndDelete(link, gone)
 		close(gone.over)
 		h.spare <- c
@@ -62,7 +62,7 @@ func (h *Host) takeOff(link string, enough <-chan time.Time) error {
 			return nil
 		case <-time.After(wait):
 		}
-		if now, err := h.number(link); errors.Is(err, unix.ENODEV) || err == nil && now != i {
+		if now, err := number(h, link); errors.Is(err, unix.ENODEV) || err == nil && now != i {
 			h.leaving.CompareAndDelete(link, gone)
 			return nil
 		}
@@ -76,7 +76,7 @@ type departure struct {
 }
 
 // await returns when no link of this name is on its way out.
-func (h *Host) await(link string) {
+func await(h *Host, link string) {
 	if gone, ok := h.leaving.Load(link); ok {
 		<-gone.(*departure).over
 	}
@@ -84,7 +84,7 @@ func (h *Host) await(link string) {
 
 // remove removes the link with this number, to the end. It is by number since by
 // then another link could have the name.
-func (c conn) remove(index uint32) error {
+func remove(c conn, index uint32) error {
 	msg := nl.NewIfInfomsg(unix.AF_UNSPEC)
 	msg.Index = int32(index)
 	if _, err := c.do(unix.RTM_DELLINK, 0, msg); err != nil && !errors.Is(err, unix.ENODEV) {
@@ -95,7 +95,7 @@ func (c conn) remove(index uint32) error {
 
 // number returns that of a link, or unix.ENODEV. Other than index it never waits
 // for a change that the kernel is busy with (netdevice(7), SIOCGIFINDEX).
-func (h *Host) number(link string) (uint32, error) {
+func number(h *Host, link string) (uint32, error) {
 	r, err := unix.NewIfreq(link)
 	if err != nil { // no link can have such a name
 		return 0, unix.ENODEV

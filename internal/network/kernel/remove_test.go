@@ -49,7 +49,7 @@ func removeAndMake() error {
 		if err := h.RemoveLink("gbx"); err != nil {
 			return err
 		}
-		if _, err := h.number("gbx"); !errors.Is(err, unix.ENODEV) {
+		if _, err := number(h, "gbx"); !errors.Is(err, unix.ENODEV) {
 			return fmt.Errorf("the link is there after its removal: %w", err)
 		}
 	}
