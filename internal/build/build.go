@@ -159,5 +159,8 @@ func (b *Builder) Close() error {
 	b.cancel()
 	e := b.engine
 	e.server.Stop()
-	return errors.Join(e.pipe.Close(), e.ctl.Close(), sweepMounts(TempDir(b.o.RunDir)))
+	if err := errors.Join(e.pipe.Close(), e.ctl.Close(), sweepMounts(TempDir(b.o.RunDir))); err != nil {
+		return err
+	}
+	return markClosed(filepath.Join(b.o.Root, "build"))
 }

@@ -10,7 +10,6 @@ import (
 	"github.com/containerd/containerd/v2/pkg/gc"
 	"github.com/containerd/containerd/v2/plugins/diff/walking"
 	"github.com/containerd/platforms"
-	"github.com/moby/buildkit/cache/metadata"
 	"github.com/moby/buildkit/cache/remotecache"
 	inlinecache "github.com/moby/buildkit/cache/remotecache/inline"
 	localcache "github.com/moby/buildkit/cache/remotecache/local"
@@ -134,7 +133,10 @@ func openWorker(ctx context.Context, dir, run string, o Options, conf Config, st
 	if err != nil {
 		return nil, err
 	}
-	books, err := metadata.NewStore(filepath.Join(dir, "metadata.db"))
+	if err := checkBooks(ctx, dir, o.Content); err != nil {
+		return nil, err
+	}
+	books, err := openBooks(dir)
 	if err != nil {
 		return nil, err
 	}

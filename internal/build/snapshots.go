@@ -17,6 +17,7 @@ import (
 	"github.com/opencontainers/go-digest"
 
 	"gantry/internal/content"
+	"gantry/internal/errs"
 )
 
 // BuildKit has names of its own for the unpacked layers of images, since it does
@@ -140,31 +141,37 @@ func fetch(ctx context.Context) error {
 // adopt makes the files of the steps that an export consists of the unpacked
 // layers of its images. What can't be one, since BuildKit keeps it in another
 // form, is unpacked by whoever needs it.
-func adopt(ctx context.Context, s *content.Store) {
+func adopt(ctx context.Context, s *content.Store) error {
 	e, ok := ctx.Value(sourceKey{}).(exported)
 	if !ok || s.Layout().Whole {
-		return
+		return nil
 	}
 	for _, ref := range e.refs() {
 		chain := ref.LayerChain()
-		adoptChain(ctx, s, chain)
+		made := madeOf(chain)
 		_ = chain.Release(context.WithoutCancel(ctx)) // of our own references
+		// One that has gone meanwhile is unpacked by whoever needs it.
+		if err := s.Adopt(ctx, made); err != nil && errs.KindOf(err) != errs.NotFound {
+			return err
+		}
 	}
+	return nil
 }
 
-func adoptChain(ctx context.Context, s *content.Store, layers cache.RefList) {
-	var parent digest.Digest
+// madeOf are the layers of a chain as the stores know them, as far as they have a
+// digest.
+func madeOf(layers cache.RefList) []content.Made {
+	var list []content.Made
 	for _, r := range layers {
 		chain, err := digest.Parse(r.GetString(chainKey))
 		if err != nil {
-			return
+			return list
 		}
 		name := r.GetString(snapshotKey)
-		if _, ok := snapshot.ParseLayerSnapshotID(name); !ok {
-			// It fails for what is there already, and for what lies over
-			// something else; then what lies over it fails too.
-			_ = s.Adopt(ctx, name, chain, parent)
+		if _, ok := snapshot.ParseLayerSnapshotID(name); ok {
+			name = "" // it has the name of its chain
 		}
-		parent = chain
+		list = append(list, content.Made{Name: name, Chain: chain})
 	}
+	return list
 }

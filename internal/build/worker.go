@@ -156,7 +156,9 @@ func (s imageStore) Create(ctx context.Context, i images.Image) (images.Image, e
 	if err := fetch(ctx); err != nil {
 		return i, err
 	}
-	adopt(ctx, s.stores)
+	if err := adopt(ctx, s.stores); err != nil {
+		return i, err
+	}
 	return i, s.names.Built(ctx, name, i.Target)
 }
 
@@ -205,6 +207,9 @@ func (a applier) Apply(ctx context.Context, d ocispec.Descriptor, mounts []mount
 		return ocispec.Descriptor{}, err
 	}
 	got, stats, err := layer.Unpack(ctx, dir, r, digest.Digest(d.Annotations[labels.LabelUncompressed]), o)
+	if err == nil {
+		err = content.Flush(dir) // before it gets the name of its layer
+	}
 	if err = errors.Join(err, r.Close()); err != nil {
 		return ocispec.Descriptor{}, fmt.Errorf("failed to extract layer %s: %w", d.Digest, err)
 	}

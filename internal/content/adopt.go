@@ -6,8 +6,6 @@ import (
 
 	"github.com/containerd/containerd/v2/core/snapshots"
 	"github.com/opencontainers/go-digest"
-
-	"gantry/internal/errs"
 )
 
 // chainLabel on a snapshot is the chain ID that it has been adopted as.
@@ -21,32 +19,54 @@ type Adopted struct {
 	names sync.Map // chain ID → name
 }
 
-// Adopt makes the committed snapshot of that name the unpacked layer of chain:
-// nothing is copied. It stays as long as any other while an image needs it
-// (Refer). parent is the chain of those below it. errs.Conflict if it lies over
-// something else, or if the chain is unpacked already.
-func (a *Adopted) Adopt(ctx context.Context, name string, chain, parent digest.Digest) error {
+// A Made is a layer that has been made in place: the name of its snapshot, empty
+// if it has been unpacked like others, and its chain.
+type Made struct {
+	Name  string
+	Chain digest.Digest
+}
+
+// Adopt makes committed snapshots the unpacked layers of their chains: nothing is
+// copied. They stay as long as any others while an image needs them (Refer).
+// layers are those of an image, lowest first. What lies over something else than
+// the layer before, or is unpacked already, is left alone. When it returns they
+// are on disk, flushed before they are recorded, all in one transaction.
+func (a *Adopted) Adopt(ctx context.Context, layers []Made) error {
 	s := a.s
 	ctx = Namespaced(ctx)
-	below := s.SnapshotOf(ctx, parent)
-	info, err := s.Snapshots().Stat(ctx, name)
-	if err != nil {
-		return kind(err)
+	var todo []Made
+	names := map[digest.Digest]string{}
+	below := ""
+	for _, l := range layers {
+		was := s.SnapshotOf(ctx, l.Chain)
+		info, err := s.Snapshots().Stat(ctx, l.Name)
+		fits := l.Name != "" && err == nil && info.Kind == snapshots.KindCommitted && info.Parent == below
+		if fits && was != l.Name && !s.unpacker.unpacked(ctx, l.Chain) && names[l.Chain] == "" {
+			todo, names[l.Chain], was = append(todo, l), l.Name, l.Name
+		}
+		below = was
 	}
-	if info.Kind != snapshots.KindCommitted || info.Parent != below {
-		return errs.New(errs.Conflict, "snapshot %s is no layer over %s", name, below)
-	}
-	if s.SnapshotOf(ctx, chain) == name {
+	if len(todo) == 0 {
 		return nil
 	}
-	if s.unpacker.unpacked(ctx, chain) {
-		return errs.New(errs.Conflict, "layer %s is unpacked", chain)
+	if err := Flush(s.driver.dir); err != nil {
+		return err
 	}
-	update := snapshots.Info{Name: name, Labels: map[string]string{chainLabel: chain.String()}}
-	if _, err := s.Snapshots().Update(ctx, update, "labels."+chainLabel); err != nil {
-		return kind(err)
+	err := s.Atomic(ctx, func(ctx context.Context) error {
+		for _, l := range todo {
+			update := snapshots.Info{Name: l.Name, Labels: map[string]string{chainLabel: l.Chain.String()}}
+			if _, err := s.Snapshots().Update(ctx, update, "labels."+chainLabel); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return err
 	}
-	a.names.Store(chain, name)
+	for _, l := range todo {
+		a.names.Store(l.Chain, l.Name)
+	}
 	return nil
 }
 

@@ -208,7 +208,7 @@ func (u *unpacker) fillOnce(ctx context.Context, l Layer, parent digest.Digest, 
 	if err != nil {
 		return f, err
 	}
-	return filled{key, dir, stats.Implied}, syncFS(dir)
+	return filled{key, dir, stats.Implied}, Flush(dir)
 }
 
 // unpackOne makes the directory of one layer: in a snapshot of its own, which
@@ -249,7 +249,7 @@ func (u *unpacker) place(ctx context.Context, f filled, chain, parent digest.Dig
 			if err := layer.Adopt(f.dir, f.implied, below); err != nil {
 				return err
 			}
-			if err := syncFS(f.dir); err != nil {
+			if err := Flush(f.dir); err != nil {
 				return err
 			}
 		}
@@ -274,8 +274,8 @@ func directory(mounts []mount.Mount) (string, error) {
 	return "", fmt.Errorf("snapshot that is neither a directory nor an overlay: %v", mounts)
 }
 
-// syncFS writes what is dirty in the file system of dir to disk.
-func syncFS(dir string) error {
+// Flush writes what is dirty in the file system of dir to disk.
+func Flush(dir string) error {
 	fd, err := unix.Open(dir, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return fmt.Errorf("sync %s: %w", dir, err)

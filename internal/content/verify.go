@@ -124,11 +124,11 @@ func (v *Verifier) replace(fresh, old string) error {
 	if v.s.driver.name == EROFS {
 		return errs.New(errs.Unsupported, "a layer of the erofs driver can't be replaced: remove the image and get it again")
 	}
-	if err := syncFS(fresh); err != nil {
+	if err := Flush(fresh); err != nil {
 		return err
 	}
 	if err := unix.Renameat2(unix.AT_FDCWD, fresh, unix.AT_FDCWD, old, unix.RENAME_EXCHANGE); err != nil {
 		return fmt.Errorf("replace layer %s: %w", old, err)
 	}
-	return syncFS(filepath.Dir(old))
+	return Flush(filepath.Dir(old))
 }
