@@ -10,7 +10,6 @@ import (
 
 	"github.com/containerd/containerd/v2/core/leases"
 	"github.com/moby/buildkit/cache/metadata"
-	bolt "go.etcd.io/bbolt"
 
 	"gantry/internal/content"
 	"gantry/internal/durable"
@@ -105,8 +104,5 @@ func openBooks(dir string) (*metadata.Store, error) {
 		return nil, err
 	}
 	// Within a change nobody else reads it.
-	return books, books.DB().Update(func(tx *bolt.Tx) error {
-		tx.DB().NoSync = true
-		return nil
-	})
+	return books, books.DB().Update(content.Unflushed)
 }
