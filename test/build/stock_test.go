@@ -112,7 +112,7 @@ func TestDockerBuildx(t *testing.T) {
 	c.has(stock("buildx", "inspect"), "Driver:", "docker", "linux/amd64")
 	c.has(stock("buildx", "du"), "Total:")
 	c.has(stock("buildx", "history", "ls"), "Completed")
-	c.has(stock("buildx", "history", "inspect"), "Completed")
+	c.has(stock("buildx", "history", "inspect"), "Build Steps:")
 	c.has(stock("buildx", "history", "logs"), "RUN")
 	c.has(stock("buildx", "imagetools", "inspect", name), "sha256:")
 	out, err := c.command(docker, "build", "--build-arg", "WORD=x", "-f", "nosuch", ".").CombinedOutput()
