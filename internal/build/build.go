@@ -20,6 +20,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"time"
 
 	"github.com/containerd/containerd/v2/core/remotes/docker"
 	"github.com/moby/buildkit/control"
@@ -51,6 +52,13 @@ type Config struct {
 	Entitlements []string
 	// GC are the rules by which the cache is kept small, tried in order.
 	GC []GCRule
+	// HistoryAge and HistoryEntries bound the history of builds; zero: 48 hours,
+	// 50 entries.
+	HistoryAge     time.Duration
+	HistoryEntries int64
+	// DeviceDirs are where the specifications of devices (CDI) are that steps may
+	// ask for; none: no step gets a device.
+	DeviceDirs []string
 	// HostGateway is the address that steps know as host-gateway.
 	HostGateway string
 }

@@ -1,10 +1,12 @@
 package build
 
 import (
+	"cmp"
 	"context"
 	"os"
 	"path/filepath"
 	"runtime/debug"
+	"time"
 
 	"github.com/containerd/containerd/v2/core/images"
 	"github.com/containerd/containerd/v2/pkg/gc"
@@ -15,6 +17,7 @@ import (
 	localcache "github.com/moby/buildkit/cache/remotecache/local"
 	registrycache "github.com/moby/buildkit/cache/remotecache/registry"
 	"github.com/moby/buildkit/client"
+	"github.com/moby/buildkit/cmd/buildkitd/config"
 	"github.com/moby/buildkit/control"
 	"github.com/moby/buildkit/frontend"
 	dockerfile "github.com/moby/buildkit/frontend/dockerfile/builder"
@@ -24,6 +27,7 @@ import (
 	snapshot "github.com/moby/buildkit/snapshot/containerd"
 	"github.com/moby/buildkit/solver"
 	"github.com/moby/buildkit/solver/bboltcachestorage"
+	"github.com/moby/buildkit/solver/llbsolver/cdidevices"
 	"github.com/moby/buildkit/solver/pb"
 	"github.com/moby/buildkit/util/db/boltutil"
 	"github.com/moby/buildkit/util/leaseutil"
@@ -34,6 +38,7 @@ import (
 	"github.com/moby/buildkit/worker/label"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"go.opentelemetry.io/otel/metric/noop"
+	"tags.cncf.io/container-device-interface/pkg/cdi"
 
 	"gantry/internal/build/execute"
 	"gantry/internal/content"
@@ -58,8 +63,16 @@ func openEngine(ctx context.Context, o Options) (*engine, error) {
 		return nil, errs.New(errs.Unsupported, "the storage driver erofs has no writable layers to build in; use overlayfs, btrfs or vfs")
 	}
 	nameVersion()
-	steps := execute.New(execute.Options{Launcher: o.Launcher, Defaults: o.Defaults})
-	w, err := openWorker(ctx, dir, run, o, conf, steps)
+	found, err := devices(conf.DeviceDirs)
+	if err != nil {
+		return nil, err
+	}
+	eo := execute.Options{Launcher: o.Launcher, Defaults: o.Defaults}
+	if found != nil {
+		eo.Devices = found.FindDevices
+	}
+	steps := execute.New(eo)
+	w, err := openWorker(ctx, dir, run, o, conf, steps, found)
 	if err != nil {
 		return nil, err
 	}
@@ -102,7 +115,7 @@ func openEngine(ctx context.Context, o Options) (*engine, error) {
 			"local":    localcache.ResolveCacheImporterFunc(sessions),
 		},
 		Entitlements: conf.Entitlements, MeterProvider: noop.NewMeterProvider(),
-		HistoryDB: history, CacheStore: keys, LeaseManager: w.LeaseManager(), ContentStore: w.ContentStore(),
+		HistoryConfig: historyConfig(conf), HistoryDB: history, CacheStore: keys, LeaseManager: w.LeaseManager(), ContentStore: w.ContentStore(),
 		GarbageCollect: w.GarbageCollect, GracefulStop: ctx.Done(),
 	})
 	if err != nil {
@@ -112,6 +125,29 @@ func openEngine(ctx context.Context, o Options) (*engine, error) {
 	e.pipe = newPipe()
 	go func() { _ = e.server.Serve(e.pipe) }() // until the pipe is closed
 	return e, nil
+}
+
+// historyConfig bounds the history of builds; nil bounds it as BuildKit does.
+func historyConfig(c Config) *config.HistoryConfig {
+	if c.HistoryAge == 0 && c.HistoryEntries == 0 {
+		return nil
+	}
+	h := &config.HistoryConfig{MaxAge: config.Duration{Duration: cmp.Or(c.HistoryAge, 48*time.Hour)}}
+	n := cmp.Or(c.HistoryEntries, 50)
+	h.MaxEntries = &n
+	return h
+}
+
+// devices are the devices that steps may ask for, nil for none.
+func devices(dirs []string) (*cdidevices.Manager, error) {
+	if len(dirs) == 0 {
+		return nil, nil
+	}
+	cache, err := cdi.NewCache(cdi.WithSpecDirs(dirs...))
+	if err != nil {
+		return nil, err
+	}
+	return cdidevices.NewManager(cache, nil), nil
 }
 
 // nameVersion tells BuildKit which version of it this is; its clients ask.
@@ -128,7 +164,7 @@ func nameVersion() {
 }
 
 // openWorker opens what solves, over the stores of o.
-func openWorker(ctx context.Context, dir, run string, o Options, conf Config, steps *execute.Executor) (*imageWorker, error) {
+func openWorker(ctx context.Context, dir, run string, o Options, conf Config, steps *execute.Executor, found *cdidevices.Manager) (*imageWorker, error) {
 	id, err := base.ID(dir)
 	if err != nil {
 		return nil, err
@@ -159,6 +195,7 @@ func openWorker(ctx context.Context, dir, run string, o Options, conf Config, st
 		GCPolicy: policies(conf.GC), BuildkitVersion: client.BuildkitVersion{Package: "gantry", Version: version.Version, Revision: version.Commit},
 		NetworkProviders: map[pb.NetMode]network.Provider{},
 		Executor:         steps,
+		CDIManager:       found,
 		Snapshotter:      snapshot.NewSnapshotter(driver, unpacked{s.Snapshots(), names}, content.Namespace, nil),
 		ContentStore:     blobs, Applier: applier{s}, Differ: walking.NewWalkingDiff(blobs),
 		ImageStore: images.Store(named), RegistryHosts: o.Hosts,

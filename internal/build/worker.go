@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/containerd/containerd/v2/core/diff"
@@ -74,7 +75,8 @@ func (e imageExporter) Resolve(ctx context.Context, id int, attrs map[string]str
 	if err != nil {
 		return nil, err
 	}
-	return imageExport{in}, nil
+	pushes, _ := strconv.ParseBool(attrs["push"])
+	return imageExport{in, pushes}, nil
 }
 
 // fullNames makes the names of an export those that images have in the store.
@@ -99,12 +101,22 @@ func fullNames(attrs map[string]string) error {
 	return nil
 }
 
-// imageExport is one export to an image.
-type imageExport struct{ exporter.ExporterInstance }
+// imageExport is one export to an image, which may be pushed too.
+type imageExport struct {
+	exporter.ExporterInstance
+	pushes bool
+}
 
 // Export exports.
 func (e imageExport) Export(ctx context.Context, src *exporter.Source, info exporter.ExportBuildInfo) (map[string]string, exporter.FinalizeFunc, exporter.DescriptorReference, error) {
-	return e.ExporterInstance.Export(context.WithValue(ctx, sourceKey{}, exported{src, info.SessionID}), src, info)
+	ctx = context.WithValue(ctx, sourceKey{}, exported{src, info.SessionID})
+	var k kept
+	if !e.pushes { // else what is here and what is there would differ
+		ctx = context.WithValue(ctx, keptKey{}, &k)
+	}
+	resp, finalize, ref, err := e.ExporterInstance.Export(ctx, src, info)
+	k.answer(resp)
+	return resp, finalize, ref, err
 }
 
 // preferLocal is the way to resolve images where nobody has said another.
@@ -159,7 +171,8 @@ func (s imageStore) Create(ctx context.Context, i images.Image) (images.Image, e
 	if err := adopt(ctx, s.stores); err != nil {
 		return i, err
 	}
-	return i, s.names.Built(ctx, name, i.Target)
+	list := func(ctx context.Context) ([]images.Image, error) { return s.List(ctx) }
+	return i, s.names.Built(ctx, name, instead(ctx, s.stores, list, i.Target))
 }
 
 // Update records an image.

@@ -17,6 +17,10 @@ type Builder struct {
 	NoGC     bool
 	Defaults CacheBounds // where there are no rules
 	Rules    []CacheRule
+	// HistoryAge and HistoryEntries bound what is remembered of builds; zero:
+	// as BuildKit has it.
+	HistoryAge     time.Duration
+	HistoryEntries int64
 	// What builds may be granted if their client asks for it.
 	NetworkHost, Insecure, Devices bool
 }
@@ -63,6 +67,21 @@ func parseSize(text string) (Size, error) {
 	return Size{Bytes: n}, err
 }
 
+// parseAge reads a duration, which may be a number of seconds.
+func parseAge(text string) (time.Duration, error) {
+	if text == "" {
+		return 0, nil
+	}
+	d, err := time.ParseDuration(text)
+	if n, numeric := strconv.ParseInt(text, 10, 32); numeric == nil {
+		d, err = time.Duration(n)*time.Second, nil
+	}
+	if err != nil || d <= 0 {
+		return 0, fmt.Errorf("invalid maxAge: %q", text)
+	}
+	return d, nil
+}
+
 // builderBounds are sizes as the file has them.
 type builderBounds struct {
 	Keep     string `json:"keepStorage"` // the older name of the next one
@@ -107,7 +126,10 @@ func builder() field {
 				Insecure    *bool `json:"security-insecure"`
 				Device      *bool `json:"device"`
 			} `json:"entitlements"`
-			History json.RawMessage `json:"history"` // as BuildKit has it
+			History struct {
+				MaxAge     string `json:"maxAge"` // a duration, or seconds
+				MaxEntries *int64 `json:"maxEntries"`
+			} `json:"history"`
 		}
 		dec := json.NewDecoder(bytes.NewReader(raw))
 		dec.DisallowUnknownFields()
@@ -122,6 +144,15 @@ func builder() field {
 			}
 		}
 		var err error
+		if b.HistoryAge, err = parseAge(in.History.MaxAge); err != nil {
+			return fmt.Errorf("builder.history: %w", err)
+		}
+		if n := in.History.MaxEntries; n != nil {
+			if *n < 1 {
+				return fmt.Errorf("builder.history: invalid maxEntries: %d", *n)
+			}
+			b.HistoryEntries = *n
+		}
 		if b.Defaults, err = (builderBounds{in.GC.Keep, in.GC.Reserved, in.GC.MaxUsed, in.GC.MinFree}).parse(); err != nil {
 			return fmt.Errorf("builder.gc: %w", err)
 		}

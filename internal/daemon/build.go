@@ -45,7 +45,8 @@ const freshCache = 10 * time.Minute
 
 // buildConfig is what the configuration says about builds.
 func buildConfig(c *config.Config, gateway []netip.Addr) build.Config {
-	b, out := c.Builder, build.Config{}
+	b := c.Builder
+	out := build.Config{HistoryAge: b.HistoryAge, HistoryEntries: b.HistoryEntries, DeviceDirs: cdiDirs(c)}
 	for _, e := range []struct {
 		on   bool
 		name string

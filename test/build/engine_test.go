@@ -27,6 +27,7 @@ func TestEngineBuilds(t *testing.T) {
 	t.Run("triggers", func(t *testing.T) { engineTriggers(t, d) })
 	t.Run("limits", func(t *testing.T) { engineLimits(t, d) })
 	t.Run("session", func(t *testing.T) { engineSession(t, d) })
+	t.Run("rebuilds", func(t *testing.T) { engineRebuilds(t, d) })
 }
 
 func dockerfile(t *testing.T, text string) io.Reader {
@@ -179,4 +180,49 @@ func upgrade(ctx context.Context, d *testkit.Daemon, path, proto string, meta ma
 		}
 	}
 	return conn, nil
+}
+
+// engineRebuilds builds with provenance, which tells of times: without a change
+// there is no new image, named or not.
+func engineRebuilds(t *testing.T, d *testkit.Daemon) {
+	c := newCLI(t, d, map[string]string{"Dockerfile": "FROM busybox\nCOPY in /in\nRUN cat /in\n", "in": "first"})
+	dangling := func() string { return d.OK(t, "image", "ls", "-q", "--filter", "dangling=true") }
+	first := map[string]string{}
+	var before string
+	for round := range 2 {
+		for _, mode := range []string{"min", "max"} {
+			out, _ := c.ok("build", "-q", "--provenance", "mode="+mode, "-t", "again:"+mode, ".")
+			id := strings.TrimSpace(out)
+			if first[mode] == "" {
+				first[mode] = id
+			}
+			if got := d.OK(t, "image", "inspect", "--format", "{{.Id}}", "again:"+mode); got != id || id != first[mode] {
+				t.Errorf("%s: told was %s, the image is %s, it was %s", mode, id, got, first[mode])
+			}
+		}
+		// The names are attested too.
+		out, _ := c.ok("build", "-q", "--provenance", "mode=min", ".")
+		if round == 0 {
+			before, first["none"] = dangling(), strings.TrimSpace(out)
+		} else if id := strings.TrimSpace(out); id != first["none"] {
+			t.Errorf("without a name: %s, not %s", id, first["none"])
+		}
+	}
+	if first["min"] == first["max"] {
+		t.Error("what is attested is not looked at")
+	}
+	if got := dangling(); got != before {
+		t.Errorf("builds without a change left %s", got)
+	}
+	if got := d.OK(t, "run", "--rm", first["max"], "cat", "/in"); got != "first" {
+		t.Errorf("the image has %q", got)
+	}
+	c.write("in", "second")
+	out, _ := c.ok("build", "-q", "--provenance", "mode=max", "-t", "again:max", ".")
+	if id := strings.TrimSpace(out); id == first["max"] || !strings.Contains(dangling(), first["max"][7:19]) {
+		t.Errorf("with a change: %s, dangling are %s", id, dangling())
+	}
+	if got := d.OK(t, "run", "--rm", "again:max", "cat", "/in"); got != "second" {
+		t.Errorf("the image has %q", got)
+	}
 }

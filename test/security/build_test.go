@@ -156,6 +156,40 @@ func TestBuildEntitlements(t *testing.T) {
 	}
 }
 
+// Row S13 again: what daemon.json says that builds may be granted is what they
+// may be granted, and only those that ask for it.
+func TestConfiguredEntitlements(t *testing.T) {
+	dir := t.TempDir()
+	file := filepath.Join(dir, "daemon.json")
+	for name, text := range map[string]string{
+		file:                              `{"cdi-spec-dirs": ["` + dir + `"], "builder": {"history": {"maxAge": "24h", "maxEntries": 7}, "entitlements": {"network-host": false, "security-insecure": true, "device": true}}}`,
+		filepath.Join(dir, "vendor.json"): `{"cdiVersion":"0.5.0","kind":"vendor.com/thing","devices":[{"name":"one","containerEdits":{"env":["THING=one"],"deviceNodes":[{"path":"/dev/thing","hostPath":"/dev/null"}]}}]}`,
+	} {
+		if err := os.WriteFile(name, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	d := testkit.StartBusybox(t, "--bridge", "none", "--config-file", file)
+	for _, c := range []struct {
+		step  string
+		grant []string
+		want  string // what the step says; empty if it may not run
+	}{
+		{"--network=host true", []string{"network.host"}, ""},
+		{"--security=insecure grep CapEff /proc/self/status", nil, ""},
+		{"--security=insecure --network=none grep CapEff /proc/self/status", []string{"security.insecure"}, "CapEff:\t000001ff"},
+		{"--device=vendor.com/thing=one true", nil, ""},
+		{"--device=vendor.com/thing=two,required --network=none true", []string{"device"}, ""},
+		{"--device=vendor.com/thing=one --network=none echo $THING $(test -c /dev/thing && echo there)", []string{"device"}, "one there"},
+		{"--network=none echo ${THING:-nothing} $(ls /dev/thing 2>/dev/null)", []string{"device"}, "nothing"},
+	} {
+		said, err := built(t, d, t.TempDir(), "FROM busybox\nRUN "+c.step+"\n", func(o *client.SolveOpt) { o.AllowedEntitlements = c.grant })
+		if c.want == "" && (err == nil || said != "") || c.want != "" && (err != nil || !strings.HasPrefix(strings.TrimSpace(said), c.want)) {
+			t.Errorf("%s, asking for %v: %v, %q", c.step, c.grant, err, said)
+		}
+	}
+}
+
 // Row S14, CVE-2024-24557: an image whose layers are not what it says must not
 // become what another build finds in the cache.
 func TestPulledImagesDoNotPoisonTheCache(t *testing.T) {

@@ -27,6 +27,7 @@ import (
 	"gantry/internal/id"
 	"gantry/internal/launch"
 	"gantry/internal/plan"
+	"gantry/internal/wire"
 )
 
 // A Launcher is what an Executor needs of package launch.
@@ -42,6 +43,9 @@ type Launcher interface {
 type Options struct {
 	Launcher Launcher
 	Defaults func() plan.Defaults // asked anew for each process
+	// Devices says which devices, by their full names, steps ask for; nil: there
+	// are none. Whether they may have them is BuildKit's to decide.
+	Devices func(...*pb.CDIDevice) ([]string, error)
 }
 
 // An Executor runs processes. It is an executor.Executor.
@@ -125,6 +129,9 @@ func (e *Executor) run(ctx context.Context, s *step, root executor.Mount, mounts
 	if s.in, err = input(own, p, files, on, d); err != nil {
 		return err
 	}
+	if err := e.devices(&s.in, p.Meta); err != nil {
+		return err
+	}
 	e.own(own)
 	defer e.disown(own)
 	clean := stubs(s.in, p.Meta.RemoveMountStubsRecursive)
@@ -169,6 +176,19 @@ func (e *Executor) run(ctx context.Context, s *step, root executor.Mount, mounts
 		cause = fmt.Errorf("exit code: %d: out of memory", exit.Code)
 	}
 	return exitError(ctx, p.Meta, exit.Code, cause)
+}
+
+// devices gives a container the devices that its step asks for.
+func (e *Executor) devices(in *launch.Input, m executor.Meta) error {
+	if e.o.Devices == nil || len(m.CDIDevices) == 0 {
+		return nil
+	}
+	names, err := e.o.Devices(m.CDIDevices...)
+	if err != nil || len(names) == 0 {
+		return err
+	}
+	in.Plan.DeviceRequests = []wire.DeviceRequest{{Driver: "cdi", DeviceIDs: names}}
+	return nil
 }
 
 // own notes that a container begins, disown that it has gone.
