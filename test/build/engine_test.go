@@ -8,6 +8,8 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -89,6 +91,14 @@ func engineLimits(t *testing.T, d *testkit.Daemon) {
 	if err == nil || !strings.Contains(err.Error(), "returned a non-zero code: 137") || !strings.Contains(err.Error(), "out of memory") {
 		t.Errorf("a step that needs too much: %v\n%s", err, log)
 	}
+	t.Cleanup(func() { // a parent that was asked for stays, as Docker's does
+		for _, pattern := range []string{"/sys/fs/cgroup/gantry-build-test", "/sys/fs/cgroup/*/gantry-build-test"} {
+			left, _ := filepath.Glob(pattern)
+			for _, dir := range left {
+				_ = os.Remove(dir)
+			}
+		}
+	})
 	log = mustBuild(t, d, url.Values{"cgroupparent": {"/gantry-build-test"}, "cpushares": {"512"}, "cpuperiod": {"100000"}, "cpuquota": {"50000"}, "cpusetcpus": {"0"}, "memory": {"67108864"}},
 		dockerfile(t, "FROM busybox\nRUN cat /proc/self/cgroup; grep Cpus_allowed_list /proc/self/status; (cat /sys/fs/cgroup/memory/memory.limit_in_bytes || cat /sys/fs/cgroup/memory.max) 2>/dev/null; (cat /sys/fs/cgroup/cpu/cpu.cfs_quota_us || cat /sys/fs/cgroup/cpu.max) 2>/dev/null\n"))
 	for _, want := range []string{"67108864\n", "50000", "Cpus_allowed_list:\t0\n"} {
