@@ -18,7 +18,8 @@ import (
 
 // Write stores what r gives as a blob and returns its digest and size. If
 // expect is not empty the content must have that digest, else errs.Invalid; if
-// such a blob is there already, r is not read. When Write returns, the blob is
+// such a blob is there already, r is not read, unless it is a small one that is
+// damaged. When Write returns, the blob is
 // on disk. The context must be one of Hold, or the blob may be collected before
 // anything names it.
 func (s *Store) Write(ctx context.Context, r io.Reader, expect digest.Digest) (ocispec.Descriptor, error) {
@@ -30,7 +31,7 @@ func (s *Store) Write(ctx context.Context, r io.Reader, expect digest.Digest) (o
 	}
 	w, err := s.Blobs().Writer(ctx, blobs.WithRef("write-"+id.New()), blobs.WithDescriptor(ocispec.Descriptor{Digest: expect}))
 	if errdefs.IsAlreadyExists(err) {
-		return s.Info(ctx, expect)
+		return s.again(ctx, r, expect)
 	}
 	if err != nil {
 		return ocispec.Descriptor{}, kind(err)

@@ -95,6 +95,9 @@ func Open(ctx context.Context, o Options) (_ *Store, err error) {
 	} else if err != nil {
 		return nil, err
 	}
+	if err := dropRestores(blobDir); err != nil {
+		return nil, errors.Join(err, db.Close())
+	}
 	s := &Store{limits: o.Limits, room: o.Room, ingests: filepath.Join(blobDir, "ingest")}
 	s.Adopted = &Adopted{s: s}
 	s.unpacker.s, s.unpacker.slots = s, make(chan struct{}, runtime.NumCPU())

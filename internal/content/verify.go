@@ -51,11 +51,6 @@ func (v *Verifier) Blob(ctx context.Context, d digest.Digest) error {
 	return nil
 }
 
-// Forget removes a damaged blob, so that it can come again.
-func (v *Verifier) Forget(ctx context.Context, d digest.Digest) error {
-	return kind(v.s.Blobs().Delete(Namespaced(ctx), d))
-}
-
 // Mend says what Layer does about a layer that differs.
 type Mend uint8
 

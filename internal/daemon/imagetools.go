@@ -2,8 +2,12 @@ package daemon
 
 import (
 	"context"
+	"io"
+
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"gantry/internal/image"
+	"gantry/internal/remote"
 	"gantry/internal/server"
 	"gantry/internal/wire"
 )
@@ -21,7 +25,11 @@ func (t imageTools) Diff(ctx context.Context, from, to string) (wire.ImageDiff, 
 
 // Verify verifies images.
 func (t imageTools) Verify(ctx context.Context, names []string, r server.Repair) (wire.ImageCheck, error) {
-	return image.NewTools(t.images.Images).Verify(ctx, image.VerifyOptions{Names: names, Repair: bool(r), Fetch: func(ctx context.Context, name string) error {
-		return t.registry.Pull(ctx, server.ImagePull{Name: name}, func(wire.Progress) {})
+	return image.NewTools(t.images.Images).Verify(ctx, image.VerifyOptions{Names: names, Repair: bool(r), Fetch: func(ctx context.Context, repository string, d ocispec.Descriptor, take func(io.Reader) error) error {
+		n, err := remote.ParseName(repository, "")
+		if err != nil {
+			return err
+		}
+		return t.registry.client.Again(ctx, n, wire.RegistryAuth{}, d, take)
 	}})
 }

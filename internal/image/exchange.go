@@ -115,35 +115,8 @@ func FormatPlatform(p *ocispec.Platform) string {
 // least one manifest must be. It tells whether the name meant another image
 // before, or none. ctx must be one of the store's Hold.
 func (s *Images) Receive(ctx context.Context, name string, target ocispec.Descriptor) (news bool, err error) {
-	if err := s.referIndexes(ctx, target, 0); err != nil {
+	if err := s.note(ctx, target); err != nil {
 		return false, err
-	}
-	if err := s.referAttested(ctx, target); err != nil {
-		return false, err
-	}
-	list, err := s.manifests(ctx, target)
-	if err != nil {
-		return false, err
-	}
-	n := 0
-	for _, m := range list {
-		c, err := s.read(ctx, m)
-		if errs.Is(err, errs.NotFound) {
-			continue
-		} else if err != nil {
-			return false, err
-		}
-		if err := s.referManifest(ctx, c); err != nil {
-			// Of another platform, by an earlier pull that was not completed.
-			if len(list) > 1 && errs.Is(err, errs.Invalid) {
-				continue
-			}
-			return false, err
-		}
-		n++
-	}
-	if n == 0 {
-		return false, errs.New(errs.Corrupt, "image %s is not here", target.Digest)
 	}
 	old, err := s.store.Images().Get(content.Namespaced(ctx), name)
 	news = err != nil || old.Target.Digest != target.Digest
@@ -151,6 +124,42 @@ func (s *Images) Receive(ctx context.Context, name string, target ocispec.Descri
 		return news, err
 	}
 	return news, nil
+}
+
+// note notes what an image needs, as far as it is here; at least one manifest must
+// be.
+func (s *maker) note(ctx context.Context, target ocispec.Descriptor) error {
+	if err := s.referIndexes(ctx, target, 0); err != nil {
+		return err
+	}
+	if err := s.referAttested(ctx, target); err != nil {
+		return err
+	}
+	list, err := s.manifests(ctx, target)
+	if err != nil {
+		return err
+	}
+	n := 0
+	for _, m := range list {
+		c, err := s.read(ctx, m)
+		if errs.Is(err, errs.NotFound) {
+			continue
+		} else if err != nil {
+			return err
+		}
+		if err := s.referManifest(ctx, c); err != nil {
+			// Of another platform, by an earlier pull that was not completed.
+			if len(list) > 1 && errs.Is(err, errs.Invalid) {
+				continue
+			}
+			return err
+		}
+		n++
+	}
+	if n == 0 {
+		return errs.New(errs.Corrupt, "image %s is not here", target.Digest)
+	}
+	return nil
 }
 
 // Moved tells that an image was pulled or pushed. name is its full name.

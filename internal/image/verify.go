@@ -2,8 +2,9 @@ package image
 
 import (
 	"context"
+	"errors"
 	"fmt"
-	"strings"
+	"io"
 
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
@@ -17,9 +18,9 @@ type VerifyOptions struct {
 	Names []string // of images; none for all
 	// Repair mends what it can.
 	Repair bool
-	// Fetch gets an image again from its registry, all that is missing of it;
-	// name is one with a digest. nil: there is no registry.
-	Fetch func(ctx context.Context, name string) error
+	// Fetch gets a blob or manifest again from the registry of a repository, and
+	// has take read and check it. nil: there is no registry.
+	Fetch func(ctx context.Context, repository string, d ocispec.Descriptor, take func(io.Reader) error) error
 }
 
 // A verification is one run of Verify.
@@ -29,6 +30,7 @@ type verification struct {
 	v      *content.Verifier
 	check  wire.ImageCheck
 	looked map[string]bool // blobs and layers
+	fresh  bool            // a blob of the image was missing and is here now
 }
 
 // maxPaths is how many paths of a layer a fault names.
@@ -52,6 +54,9 @@ func (s *Tools) Verify(ctx context.Context, o VerifyOptions) (wire.ImageCheck, e
 	for _, g := range groups {
 		r.check.Images++
 		if err := r.image(held, g); err != nil {
+			return r.check, err
+		}
+		if err := r.relate(held, g); err != nil {
 			return r.check, err
 		}
 	}
@@ -248,28 +253,36 @@ func (r *verification) refetch(ctx context.Context, g group, d ocispec.Descripto
 	if len(repos) == 0 {
 		return errs.New(errs.NotFound, "the image has no name that tells a registry")
 	}
-	if err := r.v.Forget(ctx, d.Digest); err != nil && !errs.Is(err, errs.NotFound) {
-		return err
-	}
-	r.mu.Lock()
-	clear(r.parts)
-	r.mu.Unlock()
 	var last error
 	for _, repo := range repos {
-		name := repo + "@" + g.target.Digest.String()
-		had := false
-		for _, rec := range g.records {
-			had = had || strings.HasSuffix(rec.Name, "@"+g.target.Digest.String())
+		last = r.o.Fetch(ctx, repo, d, func(in io.Reader) error {
+			news, err := r.v.Restore(ctx, d.Digest, in)
+			r.fresh = r.fresh || news && err == nil
+			return err
+		})
+		if last == nil {
+			r.mu.Lock()
+			clear(r.parts)
+			r.mu.Unlock()
+			return r.v.Blob(ctx, d.Digest)
 		}
-		if last = r.o.Fetch(ctx, name); last != nil {
-			continue
-		}
-		if !had {
-			if _, err := r.Remove(ctx, name, RemoveOptions{}); err != nil && !errs.Is(err, errs.NotFound) {
-				return err
-			}
-		}
-		return r.v.Blob(ctx, d.Digest)
 	}
-	return errs.New(errs.Unavailable, "it could not be fetched (load or pull the image again): %w", last)
+	last = errs.New(errs.Unavailable, "it could not be fetched (load or pull the image again): %w", last)
+	if isManifest(d.MediaType) || isIndex(d.MediaType) || ctx.Err() != nil {
+		return last // what it keeps would go with it
+	}
+	return errors.Join(last, r.v.Forget(ctx, d.Digest))
+}
+
+// relate notes what an image needs anew if some of it was missing.
+func (r *verification) relate(ctx context.Context, g group) error {
+	if !r.fresh {
+		return nil
+	}
+	r.fresh = false
+	err := r.note(ctx, g.target)
+	if errs.Is(err, errs.Corrupt) {
+		return nil // which the faults tell
+	}
+	return err
 }

@@ -201,7 +201,7 @@ func (p *pull) small(ctx context.Context, d ocispec.Descriptor, limit int64) ([]
 		return nil, err
 	}
 	data, err := p.c.Content.Read(ctx, d, limit)
-	if !errs.Is(err, errs.NotFound) {
+	if !errs.Is(err, errs.NotFound) && !errs.Is(err, errs.Corrupt) {
 		return data, err
 	}
 	if data, err = p.text(ctx, d, limit); err != nil {
