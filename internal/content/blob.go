@@ -31,7 +31,7 @@ func (s *Store) Write(ctx context.Context, r io.Reader, expect digest.Digest) (o
 	}
 	w, err := s.Blobs().Writer(ctx, blobs.WithRef("write-"+id.New()), blobs.WithDescriptor(ocispec.Descriptor{Digest: expect}))
 	if errdefs.IsAlreadyExists(err) {
-		return s.again(ctx, r, expect)
+		return NewVerifier(s).again(ctx, r, expect)
 	}
 	if err != nil {
 		return ocispec.Descriptor{}, kind(err)

@@ -81,14 +81,13 @@ func (v *Verifier) Forget(ctx context.Context, d digest.Digest) error {
 // again. Manifests are smaller, layers need not be.
 const maxChecked = 1 << 20
 
-// again is Write of a blob that is here. If it is a small one that is damaged, as
+// again is Store.Write of a blob that is here. If it is a small one that is damaged, as
 // manifests may be, which can't be forgotten without what they keep, it is restored.
-func (s *Store) again(ctx context.Context, r io.Reader, d digest.Digest) (ocispec.Descriptor, error) {
-	i, err := s.Info(ctx, d)
+func (v *Verifier) again(ctx context.Context, r io.Reader, d digest.Digest) (ocispec.Descriptor, error) {
+	i, err := v.s.Info(ctx, d)
 	if err != nil || i.Size > maxChecked {
 		return i, err
 	}
-	v := NewVerifier(s)
 	if err := v.Blob(ctx, d); errs.Is(err, errs.Corrupt) || errs.Is(err, errs.NotFound) {
 		_, err = v.Restore(ctx, d, r)
 		return i, err
