@@ -23,6 +23,8 @@ const (
 	MaxConfig   = maxConfig   // bytes of a configuration
 	MaxDepth    = maxDepth    // of indexes in indexes
 	MaxIndexes  = maxIndexes  // of indexes that one image leads through
+
+	MaxStatement = maxStatement // bytes of a part of an attestation
 )
 
 // Contents is what an index (Manifests) or a manifest (Config, Layers) names.
@@ -62,6 +64,15 @@ func IsImageConfig(mediaType string) bool { return isImageConfig(mediaType) }
 // IsAttestation reports whether a manifest in an index tells of another one
 // instead of being an image.
 func IsAttestation(d ocispec.Descriptor) bool { return isAttestation(d) }
+
+// AttestedOf returns the manifest that an attestation in an index tells of; empty
+// for other manifests.
+func AttestedOf(d ocispec.Descriptor) digest.Digest {
+	if !isAttestation(d) {
+		return ""
+	}
+	return digest.Digest(d.Annotations[attestedAnnotation])
+}
 
 // Best returns the index in list of the manifest that suits platform want best;
 // nil is this machine's. Those that do not say what they are for come last.

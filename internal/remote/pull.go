@@ -129,6 +129,7 @@ type pull struct {
 	t       *teller
 	fetched []digest.Digest // that fetches keep until the image is recorded
 	indexes int
+	told    []ocispec.Descriptor // attestations of the manifest
 	bars    map[digest.Digest]*bar
 }
 
@@ -162,7 +163,10 @@ func (p *pull) run(ctx context.Context, target ocispec.Descriptor) error {
 		}
 		layers[i] = content.Layer{Blob: ocispec.Descriptor{MediaType: l.MediaType, Digest: l.Digest, Size: l.Size}, DiffID: ids[i]}
 	}
-	return p.layers(ctx, layers)
+	if err := p.layers(ctx, layers); err != nil {
+		return err
+	}
+	return p.attestations(ctx)
 }
 
 // manifest fetches target, and if it is an index what suits the platform, into
@@ -191,6 +195,7 @@ func (p *pull) manifest(ctx context.Context, d ocispec.Descriptor, depth int) (o
 		return d, none, errs.New(errs.NotFound, "no matching manifest for %s in the manifest list entries: no match for platform in manifest: not found", image.FormatPlatform(p.o.Platform))
 	}
 	m := body.Manifests[i]
+	p.told = attestationsOf(body.Manifests, m)
 	return p.manifest(ctx, ocispec.Descriptor{MediaType: m.MediaType, Digest: m.Digest, Size: m.Size}, depth+1)
 }
 
