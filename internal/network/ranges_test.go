@@ -31,12 +31,12 @@ func TestRangeIsOneElement(t *testing.T) {
 	elements := func(want ...string) {
 		t.Helper()
 		for _, m := range []string{"ranges", "ranges6"} {
-			out, err := exec.Command("nft", "list", "map", "inet", "gantry", m).CombinedOutput()
+			out, err := exec.Command("nft", "--numeric-protocol", "list", "map", "inet", "gantry", m).CombinedOutput()
 			if err != nil {
 				t.Fatalf("%v: %s", err, out)
 			}
 			for _, w := range want {
-				if !strings.Contains(string(out), "tcp . "+w+" ") {
+				if !strings.Contains(string(out), "6 . "+w+" ") {
 					t.Errorf("%s lacks %s:\n%s", m, w, out)
 				}
 			}
