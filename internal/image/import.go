@@ -63,7 +63,7 @@ func (s *Images) Import(ctx context.Context, r io.Reader, o ImportOptions, tell 
 	defer release()
 	blob, diffID, err := s.writeLayer(held, r)
 	if err != nil {
-		return err
+		return noRoom(err)
 	}
 	now := s.now().UTC()
 	if !o.Created.IsZero() {
@@ -74,7 +74,7 @@ func (s *Images) Import(ctx context.Context, r io.Reader, o ImportOptions, tell 
 	i.History = []ocispec.History{{Created: &now, Comment: o.Message}}
 	target, err := s.assemble(held, i, []content.Layer{{Blob: blob, DiffID: diffID}})
 	if err != nil {
-		return fmt.Errorf("failed to unpack image: %w", err)
+		return noRoom(fmt.Errorf("failed to unpack image: %w", err))
 	}
 	if err := s.setName(held, name, target); err != nil {
 		return err
@@ -86,6 +86,14 @@ func (s *Images) Import(ctx context.Context, r io.Reader, o ImportOptions, tell 
 	s.publish("import", target.Digest, imageID)
 	tell(wire.Progress{Status: imageID})
 	return nil
+}
+
+// noRoom says of an error that the disk is full, if it is.
+func noRoom(err error) error {
+	if content.Full(err) {
+		return fmt.Errorf("the disk of the images is full, and nothing of it is kept: %w", err)
+	}
+	return err
 }
 
 // assemble writes configuration and manifest of an image of the given layers,

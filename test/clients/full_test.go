@@ -1,6 +1,8 @@
 package clients_test
 
 import (
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
@@ -47,7 +49,17 @@ func TestImagesOnAFullDisk(t *testing.T) {
 		return int64(fs.Bfree) * fs.Bsize
 	}
 	before := free()
-	for _, args := range [][]string{{"pull", large}, {"load", "-i", archive}} {
+	rootfs := filepath.Join(t.TempDir(), "rootfs.tar")
+	if err := os.WriteFile(rootfs, registry.NoiseLayer("f", 98, 60*mb), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	files := httptest.NewServer(http.FileServer(http.Dir(filepath.Dir(rootfs))))
+	t.Cleanup(files.Close)
+	huge := filepath.Join(t.TempDir(), "huge.tar") // not even its blob has room
+	if err := os.WriteFile(huge, registry.NoiseLayer("f", 97, 110*mb), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, args := range [][]string{{"pull", large}, {"load", "-i", archive}, {"import", rootfs, "rootfs:1"}, {"import", files.URL + "/rootfs.tar"}, {"import", huge}} {
 		out, err := d.Gantry(args...)
 		if err == nil || !strings.Contains(err.Error(), "the disk of the images is full") || !strings.Contains(err.Error(), "no space left on device") {
 			t.Errorf("%s: %v\n%s", args[0], err, out)
