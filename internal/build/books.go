@@ -66,13 +66,13 @@ func checkBooks(ctx context.Context, dir string, s *content.Store) error {
 	if err != nil || !bad {
 		return err
 	}
-	list, err := s.Leases().List(ctx)
+	list, err := s.Ledger.List(ctx)
 	if err != nil {
 		return err
 	}
 	for _, l := range list {
 		if ofCache(l) {
-			if err := s.Leases().Delete(ctx, l); err != nil {
+			if err := s.Ledger.Delete(ctx, l); err != nil {
 				return err
 			}
 		}

@@ -112,6 +112,7 @@ func TempDir(runDir string) string { return filepath.Join(runDir, "build") }
 
 // engine is an open BuildKit.
 type engine struct {
+	live     context.Context // outlives the builds
 	ctl      *control.Controller
 	sessions *session.Manager
 	worker   worker.Worker
@@ -136,6 +137,7 @@ func (b *Builder) open(ctx context.Context) (*engine, error) {
 		cancel()
 		return nil, errs.New(errs.KindOf(err), "open the builder: %w", err)
 	}
+	e.live = context.WithoutCancel(live)
 	b.engine, b.cancel = e, cancel
 	return e, nil
 }
@@ -167,7 +169,7 @@ func (b *Builder) Close() error {
 	b.cancel()
 	e := b.engine
 	e.server.Stop()
-	if err := errors.Join(e.pipe.Close(), e.ctl.Close(), sweepMounts(TempDir(b.o.RunDir))); err != nil {
+	if err := errors.Join(e.pipe.Close(), e.ctl.Close(), sweepMounts(TempDir(b.o.RunDir)), b.o.Content.Ledger.Flush(content.Namespaced(e.live))); err != nil {
 		return err
 	}
 	return markClosed(filepath.Join(b.o.Root, "build"))

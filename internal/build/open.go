@@ -177,7 +177,8 @@ func openWorker(ctx context.Context, dir, run string, o Options, conf Config, st
 		return nil, err
 	}
 	driver, s := o.Content.Layout().Driver, o.Content
-	blobs := snapshot.NewContentStore(s.Blobs(), content.Namespace)
+	names := layerNames{s}
+	blobs := snapshot.NewContentStore(blobs{s.Blobs(), names}, content.Namespace)
 	labels := map[string]string{
 		label.Executor: "containerd", label.Snapshotter: driver, label.ContainerdNamespace: content.Namespace,
 		label.Network: "bridge", label.SELinuxEnabled: "false",
@@ -189,7 +190,6 @@ func openWorker(ctx context.Context, dir, run string, o Options, conf Config, st
 		labels[hostGateway] = conf.HostGateway
 	}
 	named := imageStore{Store: s.Images(), names: o.Names, stores: s}
-	names := layerNames{s}
 	w, err := base.NewWorker(ctx, base.WorkerOpt{
 		ID: id, Root: dir, Labels: labels, Platforms: []ocispec.Platform{platforms.Normalize(platforms.DefaultSpec())},
 		GCPolicy: policies(conf.GC), BuildkitVersion: client.BuildkitVersion{Package: "gantry", Version: version.Version, Revision: version.Commit},
@@ -199,7 +199,7 @@ func openWorker(ctx context.Context, dir, run string, o Options, conf Config, st
 		Snapshotter:      snapshot.NewSnapshotter(driver, unpacked{s.Snapshots(), names}, content.Namespace, nil),
 		ContentStore:     blobs, Applier: applier{s}, Differ: walking.NewWalkingDiff(blobs),
 		ImageStore: images.Store(named), RegistryHosts: o.Hosts,
-		LeaseManager:   leaseutil.WithNamespace(holders{s.Leases(), names}, content.Namespace),
+		LeaseManager:   leaseutil.WithNamespace(holders{s.Ledger, names}, content.Namespace),
 		GarbageCollect: func(ctx context.Context) (gc.Stats, error) { return nil, s.Collect(ctx) },
 		MetadataStore:  books, MountPoolRoot: filepath.Join(run, "mounts"),
 	})

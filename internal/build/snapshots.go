@@ -59,15 +59,28 @@ func (u unpacked) Mounts(ctx context.Context, key string) ([]mount.Mount, error)
 }
 
 func (u unpacked) Prepare(ctx context.Context, key, parent string, opts ...snapshots.Opt) ([]mount.Mount, error) {
+	ctx, err := u.lease(ctx, u.files(key))
+	if err != nil {
+		return nil, err
+	}
 	return u.Snapshotter.Prepare(ctx, key, u.ours(ctx, parent), opts...)
 }
 
 func (u unpacked) View(ctx context.Context, key, parent string, opts ...snapshots.Opt) ([]mount.Mount, error) {
+	ctx, err := u.lease(ctx, u.files(key))
+	if err != nil {
+		return nil, err
+	}
 	return u.Snapshotter.View(ctx, key, u.ours(ctx, parent), opts...)
 }
 
 func (u unpacked) Commit(ctx context.Context, name, key string, opts ...snapshots.Opt) error {
-	return u.Snapshotter.Commit(ctx, u.ours(ctx, name), key, opts...)
+	name = u.ours(ctx, name)
+	ctx, err := u.lease(ctx, u.files(name))
+	if err != nil {
+		return err
+	}
+	return u.Snapshotter.Commit(ctx, name, key, opts...)
 }
 
 func (u unpacked) Remove(ctx context.Context, key string) error {

@@ -171,6 +171,7 @@ func (s imageStore) Create(ctx context.Context, i images.Image) (images.Image, e
 	if err := adopt(ctx, s.stores); err != nil {
 		return i, err
 	}
+	ctx = unleased{ctx}
 	list := func(ctx context.Context) ([]images.Image, error) { return s.List(ctx) }
 	return i, s.names.Built(ctx, name, instead(ctx, s.stores, list, i.Target))
 }

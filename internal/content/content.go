@@ -61,6 +61,7 @@ type Store struct {
 	driver  *driver
 	*Garbage
 	leases  leases.Manager
+	Ledger  *Ledger // leases that may be lost in a power cut
 	images  images.Store
 	ingests string // directory of blobs being written
 
@@ -121,7 +122,10 @@ func Open(ctx context.Context, o Options) (_ *Store, err error) {
 	if err := s.meta.Init(ctx); err != nil {
 		return nil, errors.Join(err, s.overlay.Close())
 	}
-	if err := dropHolds(ctx, s); err != nil {
+	if s.Ledger, err = openLedger(ctx, s, ledgerPath(o.Root)); err == nil {
+		err = dropHolds(ctx, s)
+	}
+	if err != nil {
 		return nil, errors.Join(err, s.overlay.Close())
 	}
 	// What was removed before and is not deleted yet.
@@ -130,7 +134,8 @@ func Open(ctx context.Context, o Options) (_ *Store, err error) {
 
 // Close closes the stores. Nothing may be using them.
 func (s *Store) Close() error {
-	return errors.Join(s.overlay.Close(), s.driver.others(), s.meta.Close())
+	flushed := s.Ledger.Flush(s.Ledger.live)
+	return errors.Join(flushed, s.overlay.Close(), s.driver.others(), s.meta.Close())
 }
 
 // Namespaced returns ctx for calls of the stores that the methods below return.

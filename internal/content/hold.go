@@ -200,7 +200,12 @@ func (s *Store) Pinned(ctx context.Context) ([]string, error) {
 
 // Collect removes the blobs and layers that no name, pin or hold keeps.
 func (s *Store) Collect(ctx context.Context) error {
-	_, err := s.meta.GarbageCollect(Namespaced(ctx))
+	done, err := s.Ledger.collecting(Namespaced(ctx))
+	if err != nil {
+		return fmt.Errorf("collect unused content: %w", err)
+	}
+	defer done()
+	_, err = s.meta.GarbageCollect(Namespaced(ctx))
 	// A directory that we remember may be gone: its number is never used
 	// again, so to forget all is only a matter of speed.
 	s.dirs.Clear()

@@ -1,0 +1,140 @@
+package build
+
+import (
+	"context"
+	"maps"
+	"reflect"
+	"strings"
+
+	blobstore "github.com/containerd/containerd/v2/core/content"
+	"github.com/containerd/containerd/v2/core/leases"
+	"github.com/containerd/errdefs"
+	"github.com/opencontainers/go-digest"
+
+	"gantry/internal/content"
+)
+
+// BuildKit's leases are in the ledger of the stores, which know them only later.
+// So what is written under a lease is put under it here, and the stores see no
+// lease.
+
+// unleased is a context without a lease.
+type unleased struct{ context.Context }
+
+// leasePackage is where the key is that a lease has in a context.
+var leasePackage = reflect.TypeFor[leases.Lease]().PkgPath()
+
+// Value returns what a context has under a key.
+func (u unleased) Value(key any) any {
+	if t := reflect.TypeOf(key); t != nil && t.PkgPath() == leasePackage {
+		return nil
+	}
+	return u.Context.Value(key)
+}
+
+// lease puts resources under the lease of ctx, if it is one of the ledger. What is
+// done next is to be done with the context it returns.
+func (l layerNames) lease(ctx context.Context, list ...leases.Resource) (context.Context, error) {
+	id, ok := leases.FromContext(ctx)
+	if !ok || !l.store.Ledger.Has(ctx, id) {
+		return ctx, nil
+	}
+	for _, r := range list {
+		if err := l.store.Ledger.AddResource(ctx, leases.Lease{ID: id}, r); err != nil {
+			return ctx, err
+		}
+	}
+	return unleased{ctx}, nil
+}
+
+// files names a snapshot as leases do.
+func (l layerNames) files(name string) leases.Resource {
+	return leases.Resource{ID: name, Type: "snapshots/" + l.store.Layout().Driver}
+}
+
+// blobs is the store of blobs. What is in it already is not written again.
+type blobs struct {
+	blobstore.Store
+	layerNames
+}
+
+// Writer begins to write a blob.
+func (b blobs) Writer(ctx context.Context, opts ...blobstore.WriterOpt) (blobstore.Writer, error) {
+	var o blobstore.WriterOpts
+	for _, opt := range opts {
+		if err := opt(&o); err != nil {
+			return nil, err
+		}
+	}
+	list := []leases.Resource{{ID: o.Ref, Type: "ingests"}}
+	if o.Desc.Digest != "" {
+		list = append(list, leases.Resource{ID: o.Desc.Digest.String(), Type: "content"})
+	}
+	free, err := b.lease(ctx, list...)
+	if err != nil {
+		return nil, err
+	}
+	if o.Desc.Digest != "" { // leased before it is looked for: it stays
+		if _, err := b.Info(free, o.Desc.Digest); err == nil {
+			return nil, errdefs.ErrAlreadyExists.WithMessage("content " + o.Desc.Digest.String() + ": already exists")
+		}
+	}
+	w, err := b.Store.Writer(free, opts...)
+	if err != nil {
+		return nil, err
+	}
+	return &blobWriter{w, b.layerNames}, nil
+}
+
+// Update changes the labels of a blob, if they change.
+func (b blobs) Update(ctx context.Context, info blobstore.Info, fields ...string) (blobstore.Info, error) {
+	ctx = unleased{ctx}
+	was, err := b.Info(ctx, info.Digest)
+	if err == nil && len(fields) > 0 && len(info.Labels) > 0 {
+		if now, ok := labelled(was.Labels, info.Labels, fields); ok && maps.Equal(now, was.Labels) {
+			return was, nil
+		}
+	}
+	return b.Store.Update(ctx, info, fields...)
+}
+
+// labelled returns labels with those of change that fields name ("labels.KEY"). It
+// is not ok if they name something else. Pure.
+func labelled(labels, change map[string]string, fields []string) (map[string]string, bool) {
+	now := maps.Clone(labels)
+	if now == nil {
+		now = map[string]string{}
+	}
+	for _, f := range fields {
+		key, ok := strings.CutPrefix(f, "labels.")
+		if !ok {
+			return nil, false
+		}
+		if v := change[key]; v != "" {
+			now[key] = v
+		} else {
+			delete(now, key)
+		}
+	}
+	return now, true
+}
+
+// blobWriter writes a blob.
+type blobWriter struct {
+	blobstore.Writer
+	layerNames
+}
+
+// Commit makes a blob of what was written.
+func (w *blobWriter) Commit(ctx context.Context, size int64, expected digest.Digest, opts ...blobstore.Opt) error {
+	if expected == "" {
+		expected = w.Digest()
+	}
+	ctx, err := w.lease(ctx, leases.Resource{ID: expected.String(), Type: "content"})
+	if err != nil {
+		return err
+	}
+	return w.Writer.Commit(ctx, size, expected, opts...)
+}
+
+var _ leases.Manager = (*content.Ledger)(nil)
