@@ -107,13 +107,7 @@ func createRequest(a *App, fs *pflag.FlagSet, o *createOptions, f *create.Flags)
 		return nil, err
 	}
 	if o.useAPISocket {
-		// The socket that this command itself talks to, if it is on this
-		// machine; where a program in the container looks for it.
-		source, local := strings.CutPrefix(a.target.Host, "unix://")
-		if !local {
-			source = "/var/run/docker.sock"
-		}
-		req.HostConfig.Mounts = append(req.HostConfig.Mounts, wire.Mount{Type: "bind", Source: source, Target: "/var/run/docker.sock"})
+		mountAPISocket(a, req)
 	}
 	o.extra = f.Extra()
 	s := a.outSize()

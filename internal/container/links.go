@@ -70,6 +70,22 @@ func (c links) linked(rec *Record, env bool) (hosts []launch.HostRecord, vars []
 	return hosts, vars, nil
 }
 
+// reaches are the exposed ports of those that a record's links lead to.
+func (c links) reaches(rec *Record) map[string]wire.PortSet {
+	var out map[string]wire.PortSet
+	for _, l := range rec.Plan.Links {
+		a, err := c.table.find(l.Container)
+		if err != nil {
+			continue
+		}
+		if out == nil {
+			out = map[string]wire.PortSet{}
+		}
+		out[a.id] = a.view().rec.Plan.Exposed
+	}
+	return out
+}
+
 // linkRecords are the lines by which the container of plan p finds another: its
 // addresses in the networks that both are in. It is pure.
 func linkRecords(alias string, target *Record, at *launch.Sandbox, p *plan.Plan) ([]launch.HostRecord, bool) {

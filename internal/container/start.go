@@ -68,6 +68,7 @@ func (c *core) input(rec *Record) (launch.Input, error) {
 	if in.Linked, in.LinkEnv, err = (links{c}).linked(rec, c.o.Defaults().LinkEnv); err != nil {
 		return in, err
 	}
+	in.Reaches = links{c}.reaches(rec)
 	ns := rec.Plan.Namespaces
 	if ns.Network.Mode == plan.Container {
 		a, err := c.joined(ns.Network.Container, "network")

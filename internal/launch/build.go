@@ -264,7 +264,7 @@ func attachRequest(in Input) network.AttachRequest {
 	return network.AttachRequest{
 		ID: in.ID, Name: in.Name, Hostname: p.Hostname(in.ID), Mode: networkMode(p, in.Joins), SharedWith: in.Joins.Network,
 		Endpoints: p.Endpoints, Ports: p.Ports, Exposed: p.Exposed, PublishAll: p.PublishAll, Rate: p.NetRate,
-		DNS: p.DNS, DNSOptions: p.DNSOptions,
+		DNS: p.DNS, DNSOptions: p.DNSOptions, Reaches: in.Reaches,
 	}
 }
 

@@ -56,6 +56,8 @@ type Input struct {
 	// gets unless it has its own of that name.
 	Linked  []HostRecord
 	LinkEnv []string
+	// Reaches are the exposed ports of the linked containers, by their IDs.
+	Reaches network.Reaches
 	// Restore is the checkpoint that the process is made of again, or nil.
 	Restore *shim.Checkpoint
 }

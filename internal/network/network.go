@@ -46,6 +46,8 @@ type (
 	Endpoint = ledger.Endpoint
 	// AttachRequest asks for a sandbox.
 	AttachRequest = ledger.AttachRequest
+	// Reaches are exposed ports of containers by the containers' IDs.
+	Reaches = ledger.Reaches
 )
 
 // Options configure the networks of a daemon. The zero value of a field means

@@ -214,6 +214,42 @@ func TestIsolated(t *testing.T) {
 	}
 }
 
+// TestLinkedThoughIsolated: a link opens the exposed ports of the other, in one
+// direction, as long as both are there.
+func TestLinkedThoughIsolated(t *testing.T) {
+	b := open(t, func(o *Options) { o.IsolateDefault = true; o.Subnet = netip.MustParsePrefix("10.9.8.7/24") })
+	db := b.attach(t, AttachRequest{Name: "db", Mode: "bridge"})
+	reaches := Reaches{db.ID: {tcp(t, "80"): {}}}
+	web := b.attach(t, AttachRequest{Name: "web", Mode: "bridge", Reaches: reaches})
+	other := b.attach(t, AttachRequest{Name: "other", Mode: "bridge"})
+	at := func(s *Sandbox, port string) string { return s.Endpoints[0].IPv4.Addr().String() + ":" + port }
+	for _, port := range []int{80, 81} {
+		serve(t, namespace(t, db), port, "db")
+		serve(t, namespace(t, web), port, "web")
+	}
+	check := func(when string, s *Sandbox, to, want string) {
+		t.Helper()
+		if got := ask(namespace(t, s), "tcp4", to, want); got != want {
+			t.Errorf("%s: %q answers, want %q", when, got, want)
+		}
+	}
+	from := web.Endpoints[0].IPv4.Addr().String()
+	check("linked", web, at(db, "80"), "db "+from)
+	check("another port", web, at(db, "81"), "-")
+	check("the other way", db, at(web, "80"), "-")
+	check("not linked", other, at(db, "80"), "-")
+	b.detach(t, other.ID)
+	b.Settle()
+	// The next daemon knows it from the books.
+	b.reopen(t)
+	check("after the daemon's return", web, at(db, "80"), "db "+from)
+	was := at(db, "80")
+	b.detach(t, db.ID)
+	check("the other has gone", web, was, "-")
+	b.detach(t, web.ID)
+	b.clean(t)
+}
+
 func TestHostFiles(t *testing.T) { // spec/cli/01-run.txt
 	b := open(t, nil)
 	c := b.attach(t, AttachRequest{Name: "c", Mode: "default"})

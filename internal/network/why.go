@@ -33,7 +33,10 @@ func Why(n *Networks, container, port string, from netip.Addr) (PortAnswer, erro
 			if w, err := n.book.Network(l.Network); err == nil && w.Driver == "bridge" {
 				q.Ports = append(q.Ports, l.Ports...)
 				if q.Link == "" || len(l.Ports) > 0 || inside(l, q.From) {
-					q.Link = w.Link
+					q.Link, q.To = w.Link, nil
+					for _, a := range l.Addresses() {
+						q.To = append(q.To, a.Addr())
+					}
 				}
 			}
 		}

@@ -74,25 +74,28 @@ func TestManyExecs(t *testing.T) {
 	for i := range warm {
 		run(i)
 	}
-	fds := func() int {
-		names, _ := os.ReadDir(fmt.Sprintf("/proc/%d/fd", b.shimPid()))
+	count := func(what string) int {
+		names, _ := os.ReadDir(fmt.Sprintf("/proc/%d/%s", b.shimPid(), what))
 		return len(names)
 	}
 	time.Sleep(2500 * time.Millisecond)
-	before, fdsBefore := smaps(t, b.shimPid())["Pss"], fds()
+	before, fdsBefore, threadsBefore := smaps(t, b.shimPid())["Pss"], count("fd"), count("task")
 	start := time.Now()
 	for i := range n {
 		run(warm + i)
 	}
 	t.Logf("%v for each exec", time.Since(start)/time.Duration(n))
 	time.Sleep(2500 * time.Millisecond)
-	after, fdsAfter := smaps(t, b.shimPid())["Pss"], fds()
-	t.Logf("%d KiB before, %d KiB after %d execs", before, after, n)
+	after, fdsAfter, threadsAfter := smaps(t, b.shimPid())["Pss"], count("fd"), count("task")
+	t.Logf("%d execs: PSS %d KiB before, %d KiB after; descriptors %d, %d; threads %d, %d", n, before, after, fdsBefore, fdsAfter, threadsBefore, threadsAfter)
 	if after > before+600 { // the tables of a first collection, at most
 		t.Errorf("%d KiB before, %d KiB after", before, after)
 	}
 	if fdsAfter != fdsBefore {
 		t.Errorf("%d descriptors before, %d after", fdsBefore, fdsAfter)
+	}
+	if threadsAfter > threadsBefore+4 { // the runtime keeps those that a busy moment has made
+		t.Errorf("%d threads before, %d after", threadsBefore, threadsAfter)
 	}
 }
 

@@ -47,6 +47,8 @@ type Driver struct {
 	mu    sync.Mutex // guards the maps, and the order of changes to the table
 	nets  map[string]active
 	ports map[string][]nat.Port // by endpoint: owner + "/" + network
+	// linked are the endpoints in isolated networks, by the same.
+	linked map[string]driver.Endpoint
 }
 
 type active struct {
@@ -72,7 +74,7 @@ func Open(ctx context.Context, o Options) (*Driver, error) {
 	if err != nil {
 		return nil, err
 	}
-	d := &Driver{host: o.Host, rules: rules, table: o.Table, closed: o.Closed, closed6: o.Closed6, ended: make(chan struct{}), nets: map[string]active{}, ports: map[string][]nat.Port{}}
+	d := &Driver{host: o.Host, rules: rules, table: o.Table, closed: o.Closed, closed6: o.Closed6, ended: make(chan struct{}), nets: map[string]active{}, ports: map[string][]nat.Port{}, linked: map[string]driver.Endpoint{}}
 	d.relay = relay.New(ctx, sockets(o.Socket))
 	if d.watch, err = rules.Watch(); err != nil {
 		d.rules.Close()
@@ -123,6 +125,9 @@ func (d *Driver) Ensure(ctx context.Context, n driver.Network, adopted []driver.
 	defer d.mu.Unlock()
 	d.nets[n.ID] = active{n, index}
 	for _, e := range adopted {
+		if n.Isolated {
+			d.linked[key(e)] = e
+		}
 		if len(e.Ports) > 0 {
 			d.ports[key(e)] = e.Ports
 			d.adopt(e.Ports)
@@ -157,6 +162,11 @@ func (d *Driver) Join(ctx context.Context, ns *kernel.Namespace, e driver.Endpoi
 	}
 	if err := d.publish(e); err != nil {
 		return errors.Join(err, d.host.RemoveLink(e.HostLink))
+	}
+	if n.Isolated {
+		if err := d.link(e); err != nil {
+			return errors.Join(err, d.Leave(context.WithoutCancel(ctx), e), d.host.RemoveLink(e.HostLink))
+		}
 	}
 	return nil
 }
@@ -222,7 +232,7 @@ func without(a, b []nat.Port) []nat.Port {
 func (d *Driver) Leave(_ context.Context, e driver.Endpoint) error {
 	d.mu.Lock()
 	delete(d.ports, key(e))
-	err := d.rules.Delete(e.Ports)
+	err := errors.Join(d.rules.Delete(e.Ports), d.unlink(e))
 	d.mu.Unlock()
 	d.relay.Stop(relayed(e.Ports))
 	return errors.Join(err, forgetOf(e, e.Ports))
@@ -327,16 +337,18 @@ func (d *Driver) config() nat.Config {
 			Mode: nat.Mode(n.Mode4), Mode6: nat.Mode(n.Mode6), Trusted: n.Trusted,
 		})
 	}
+	c.Passes = passes(d.nets, d.linked)
 	c.Ports = slices.Concat(slices.Collect(maps.Values(d.ports))...)
 	return c
 }
 
 // apply puts the whole table into the kernel. The lock is held.
 func (d *Driver) apply() error {
-	if err := d.rules.Apply(nat.Render(d.config())); err != nil {
+	c := d.config()
+	if err := d.rules.Apply(nat.Render(c)); err != nil {
 		return fmt.Errorf("bridge rules: %w", err)
 	}
-	return nil
+	return d.answerFor(c)
 }
 
 // SetClosed changes the interfaces between which forwarding stays off: that of

@@ -74,6 +74,9 @@ type Endpoint struct {
 	// their subnets. Nobody else's use of them is known.
 	LinkLocal []netip.Prefix `json:",omitempty"`
 	Ports     []nat.Port
+	// Reaches are the containers whose ports this one may reach even where the
+	// network isolates its containers from each other.
+	Reaches []Reach `json:",omitempty"`
 	// The rest is for drivers that are other programs: the user's options, the
 	// ports, and what the link is called while it is on the host.
 	Options map[string]string `json:",omitempty"`
@@ -83,6 +86,13 @@ type Endpoint struct {
 	// Sysctls of the interface: "net.ipv4.conf.IFNAME.log_martians" with the
 	// name put in.
 	Sysctls map[string]string `json:",omitempty"`
+}
+
+// Reach names ports of another container that is to be reached by a link. Whether
+// that one is on the network, and where, may change.
+type Reach struct {
+	Owner string // its ID
+	Ports []Publication
 }
 
 // Addresses returns those that the endpoint has.

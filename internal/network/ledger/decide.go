@@ -11,6 +11,7 @@ import (
 
 	"gantry/internal/errs"
 	"gantry/internal/id"
+	"gantry/internal/network/driver"
 	"gantry/internal/wire"
 )
 
@@ -128,8 +129,22 @@ func (b *state) decideLinks(s *Entry, r AttachRequest) error {
 			return err
 		}
 	}
+	for i := range s.Links {
+		s.Links[i].Reaches = reaches(r)
+	}
 	_, err = b.elect(s, r)
 	return err
+}
+
+// reaches are what the links of a request lead to. Pure.
+func reaches(r AttachRequest) []driver.Reach {
+	var out []driver.Reach
+	for _, owner := range slices.Sorted(maps.Keys(r.Reaches)) {
+		if ports, _ := publications(AttachRequest{Exposed: r.Reaches[owner]}); len(ports) > 0 {
+			out = append(out, driver.Reach{Owner: owner, Ports: ports})
+		}
+	}
+	return out
 }
 
 // LinkPrefix begins the host's end of every veth pair, BridgePrefix the bridges

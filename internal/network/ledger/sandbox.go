@@ -52,6 +52,9 @@ type AttachRequest struct {
 	DNSOptions []string
 	// Sysctls are those below net., applied in the namespace.
 	Sysctls map[string]string
+	// Reaches are the exposed ports of other containers, by their IDs, that a
+	// link lets this one reach in networks that isolate containers.
+	Reaches Reaches
 	// Rate bounds the traffic of each endpoint.
 	Rate wire.NetRate
 	// Given are addresses that other programs have given out, by network ID.
@@ -60,6 +63,9 @@ type AttachRequest struct {
 	// namespace that is not the host's; empty for a fresh one.
 	Namespace string
 }
+
+// Reaches are exposed ports of containers by the containers' IDs.
+type Reaches = map[string]wire.PortSet
 
 // Entry is a sandbox on the books. It is never changed: what changes is replaced.
 type Entry struct {

@@ -10,10 +10,11 @@ import (
 // A Question asks whether a packet gets through to a container's port.
 type Question struct {
 	Proto Proto
-	Port  uint16     // of the container
-	From  netip.Addr // who sends; invalid: some host elsewhere
-	Link  string     // the bridge of the container's network
-	Ports []Port     // what the container publishes
+	Port  uint16       // of the container
+	From  netip.Addr   // who sends; invalid: some host elsewhere
+	Link  string       // the bridge of the container's network
+	Ports []Port       // what the container publishes
+	To    []netip.Addr // its own addresses in that network
 }
 
 // Host is what of the machine decides along with our own rules.
@@ -72,7 +73,7 @@ func Explain(c Config, h Host, q Question) Answer {
 	case local:
 		from = "this host"
 	case q.From.IsValid() && (n.Subnet.Contains(q.From) || n.Subnet6.Contains(q.From)):
-		return fromInside(a, n, q)
+		return fromInside(a, c, h, n, q)
 	case q.From.IsValid():
 		from = q.From.String()
 		for _, o := range c.Networks {
@@ -93,7 +94,16 @@ func Explain(c Config, h Host, q Question) Answer {
 
 // fromInside is a packet from the container's own network: it crosses the bridge
 // only.
-func fromInside(a *Answer, n Network, q Question) Answer {
+func fromInside(a *Answer, c Config, h Host, n Network, q Question) Answer {
+	if n.Isolated && passed(c, n, q) {
+		a.say("packet to port %d/%s of the container, from %s in its own network, which is linked to it: it is routed by bridge %s", q.Port, q.Proto, q.From, n.Bridge)
+		a.Reachable = true
+		forwarded(a, h, Port{Container: netip.AddrPortFrom(q.From, q.Port)}, n, false)
+		if a.Reachable {
+			a.say("table inet %s, chain to-%s: %s dport %d accept: a link (--link)", c.Table, n.Bridge, q.Proto, q.Port)
+		}
+		return *a
+	}
 	a.say("packet to port %d/%s of the container, from %s in its own network: it crosses bridge %s and no routing", q.Port, q.Proto, q.From, n.Bridge)
 	if n.Isolated {
 		return a.stop("the ports of bridge %s are isolated from each other (enable_icc=false)", n.Bridge)

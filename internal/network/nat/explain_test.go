@@ -10,6 +10,7 @@ func TestExplain(t *testing.T) {
 	c := cases()["dual"]
 	c.Networks = append(c.Networks, Network{Bridge: "in", Subnet: netip.MustParsePrefix("172.30.0.0/16"), Internal: true},
 		Network{Bridge: "iso", Subnet: netip.MustParsePrefix("172.31.0.0/16"), Isolated: true})
+	c.Passes = []Pass{{Bridge: "iso", From: netip.MustParseAddr("172.31.0.8"), To: netip.MustParseAddr("172.31.0.2"), Proto: TCP, Port: 80}}
 	free := Host{Table: true, Forward4: true, Forward6: true, Own: []netip.Addr{netip.MustParseAddr("192.0.2.2")}}
 	closed := free
 	closed.Forward4 = false
@@ -46,12 +47,14 @@ func TestExplain(t *testing.T) {
 		{"internal", "in", "", free, []Port{open}, false, false, "internal"},
 		{"neighbours", "gb1", "172.21.0.9", free, nil, true, false, "open inside a network"},
 		{"isolated neighbours", "iso", "172.31.0.9", free, nil, false, false, "enable_icc"},
+		{"linked", "iso", "172.31.0.8", free, nil, true, false, "a link (--link)"},
+		{"linked, no forwarding", "iso", "172.31.0.8", closed, nil, false, false, "ip_forward is 0"},
 		{"other network", "gb1", "172.31.0.9", free, nil, false, false, "not published"},
 		{"routed", "gb2", "", free, []Port{opened}, true, false, "@opened accept"},
 		{"unprotected", "gb3", "", free, nil, true, false, "nat-unprotected"},
 		{"no network", "none", "", free, nil, false, false, "not up"},
 	} {
-		q := Question{Proto: TCP, Port: 80, Link: x.link, Ports: x.ports}
+		q := Question{Proto: TCP, Port: 80, Link: x.link, Ports: x.ports, To: []netip.Addr{netip.MustParseAddr("172.31.0.2")}}
 		if x.from != "" {
 			q.From = netip.MustParseAddr(x.from)
 		}

@@ -37,6 +37,8 @@ type Config struct {
 	Table    string // of family inet
 	Networks []Network
 	Ports    []Port
+	// Passes let containers of isolated networks reach single ports of others.
+	Passes []Pass
 	// Closed are the interfaces between which the host did not forward before
 	// this daemon switched forwarding on; it shall not begin to.
 	Closed []string
@@ -200,7 +202,7 @@ func Render(c Config) Ruleset {
 	var into, back []chain
 	out, inside := []rule{}, []rule{}
 	for _, n := range c.Networks {
-		in, at := chain{name: "to-" + n.Bridge, rules: inwardRules(n)}, chain{name: "back-" + n.Bridge, rules: hairpinRules(n)}
+		in, at := chain{name: "to-" + n.Bridge, rules: inwardRules(n, c.Passes)}, chain{name: "back-" + n.Bridge, rules: hairpinRules(n)}
 		bridges.add(n.Bridge)
 		inward.add(n.Bridge, in.name)
 		hairpin.add(n.Bridge, at.name)
@@ -283,14 +285,16 @@ func closed(links []string, match ...part) []rule {
 }
 
 // inwardRules are those for packets that go to the containers of a network.
-func inwardRules(n Network) []rule {
+func inwardRules(n Network, passes []Pass) []rule {
 	among := verdictAccept
+	rules := []rule{{translated, verdictAccept}}
 	if n.Isolated {
 		among = verdictDrop
+		rules = append(rules, passRules(n, passes)...)
 	}
 	// Where bridged frames run through here, neighbour discovery does so, too,
 	// which is not tracked: no question about its connection has an answer.
-	rules := []rule{{translated, verdictAccept}, {iifname(n.Bridge), among}}
+	rules = append(rules, rule{iifname(n.Bridge), among})
 	for _, link := range n.Trusted {
 		rules = append(rules, rule{iifname(link), verdictAccept})
 	}

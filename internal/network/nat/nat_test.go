@@ -58,6 +58,15 @@ func cases() map[string]Config {
 			rangeOf(TCP, "0.0.0.0", 7000, 9, "172.20.0.3", 7001, "c2"),   // other numbers
 			rangeOf(TCP, "127.0.0.1", 6000, 9, "172.20.0.3", 6000, "c2"), // one address
 		)},
+		"links": {Table: "gantry", Networks: []Network{
+			{Bridge: "gantry0", Subnet: netip.MustParsePrefix("172.20.0.0/16"), Isolated: true, Masquerade: true},
+			{Bridge: "gb1", Subnet: netip.MustParsePrefix("172.21.0.0/16")},
+		}, Passes: []Pass{
+			{Bridge: "gantry0", From: netip.MustParseAddr("172.20.0.3"), To: netip.MustParseAddr("172.20.0.2"), Proto: UDP, Port: 53},
+			{Bridge: "gantry0", From: netip.MustParseAddr("172.20.0.3"), To: netip.MustParseAddr("172.20.0.2"), Proto: TCP, Port: 6379},
+			{Bridge: "gantry0", From: netip.MustParseAddr("172.20.0.3"), To: netip.MustParseAddr("172.20.0.2"), Proto: TCP, Port: 6379},
+			{Bridge: "gb1", From: netip.MustParseAddr("172.21.0.3"), To: netip.MustParseAddr("172.21.0.2"), Proto: TCP, Port: 1}, // all are open there
+		}},
 		"networks": {Table: "gantry-b", Networks: []Network{
 			{Bridge: "gb2", Subnet: netip.MustParsePrefix("172.22.0.0/16"), Isolated: true},
 			{Bridge: "gb1", Subnet: netip.MustParsePrefix("172.21.0.0/16"), Masquerade: true, Internal: true}, a}},
