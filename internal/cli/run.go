@@ -26,6 +26,7 @@ type createOptions struct {
 	name, platform, pull string
 	quiet, useAPISocket  bool
 	extra                *wire.CreateExtra
+	credentials          []byte // of --use-api-socket: a config.json
 }
 
 // Values of --pull.
@@ -107,7 +108,9 @@ func createRequest(a *App, fs *pflag.FlagSet, o *createOptions, f *create.Flags)
 		return nil, err
 	}
 	if o.useAPISocket {
-		mountAPISocket(a, req)
+		if o.credentials, err = useAPISocket(a, req); err != nil {
+			return nil, err
+		}
 	}
 	o.extra = f.Extra()
 	s := a.outSize()
@@ -162,6 +165,9 @@ func createContainer(ctx context.Context, a *App, req *wire.CreateRequest, o *cr
 	}
 	for _, w := range res.Warnings {
 		fmt.Fprintln(a.Err, "WARNING:", w)
+	}
+	if err := putCredentials(ctx, a, res.ID, o.credentials); err != nil {
+		return "", err
 	}
 	return res.ID, cid.write(res.ID)
 }
