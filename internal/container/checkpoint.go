@@ -3,6 +3,7 @@ package container
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"os/exec"
@@ -12,6 +13,7 @@ import (
 	"gantry/internal/durable"
 	"gantry/internal/errs"
 	"gantry/internal/launch"
+	"gantry/internal/plan"
 	"gantry/internal/shim"
 )
 
@@ -83,14 +85,14 @@ func (c *Checkpoints) create(ctx context.Context, a *actor, o CheckpointOptions)
 	}
 	var running *launch.Running
 	err = a.as(ctx, func() error {
-		switch {
-		case a.now.state.Phase != Running || a.running == nil:
+		if a.now.state.Phase != Running || a.running == nil {
 			return refuse(NotRunning, a.view())
-		case a.now.rec.Plan.Process.TTY:
-			return errs.New(errs.Unknown, "checkpoint not support on containers with tty")
 		}
 		running = a.running
-		return nil
+		if err := freezable(a.now.rec.Plan); err != nil {
+			return err
+		}
+		return inHostUsers(running.Client.Pid())
 	})
 	if err != nil {
 		return err
@@ -130,6 +132,29 @@ func (c *Checkpoints) create(ctx context.Context, a *actor, o CheckpointOptions)
 		}
 	}
 	return a.as(ctx, func() error { a.announce("checkpoint"); return nil })
+}
+
+// freezable refuses what criu can't make again. The first text is Docker's. Pure.
+func freezable(p *plan.Plan) error {
+	switch {
+	case p.Process.TTY:
+		return errs.New(errs.Unknown, "checkpoint not support on containers with tty")
+	case p.Init:
+		return errs.New(errs.Unsupported, "checkpoints of containers with --init are not supported: the first process is Gantry's own, which criu can not open again; run the container without --init")
+	}
+	return nil
+}
+
+// inHostUsers refuses a process in another user namespace than the daemon's.
+func inHostUsers(pid int) error {
+	its, err := os.Readlink(fmt.Sprintf("/proc/%d/ns/user", pid))
+	if err != nil {
+		return errs.New(errs.Conflict, "look at the user namespace: %w", err)
+	}
+	if ours, err := os.Readlink("/proc/self/ns/user"); err != nil || its != ours {
+		return errs.New(errs.Unsupported, "checkpoints of containers in a user namespace (userns-remap, --userns) are not supported; run the container with --userns=host")
+	}
+	return nil
 }
 
 // wantDown notes that the user wants the container down, wantUp the opposite.
@@ -236,6 +261,9 @@ func (c *Checkpoints) Restore(ctx context.Context, ref string, o CheckpointOptio
 		return err
 	}
 	return editing(ctx, a, func() error {
+		if err := freezable(a.view().rec.Plan); err != nil {
+			return err
+		}
 		if err := a.as(ctx, func() error { a.from = &shim.Checkpoint{Program: program, Dir: dir}; return nil }); err != nil {
 			return err
 		}

@@ -116,8 +116,38 @@ func TestCheckpoint(t *testing.T) {
 	}
 	docker("start", "--checkpoint-dir", dir, "--checkpoint", "away", "box")
 	docker("rm", "-f", "box")
-	docker("run", "-dt", "--name", "tty", "busybox", "sleep", "100")
-	fails("checkpoint not support on containers with tty", "checkpoint", "create", "tty", "one")
+	docker("create", "-t", "--name", "late", "busybox", "sleep", "100")
+	fails("checkpoint not support on containers with tty", "start", "--checkpoint-dir", dir, "--checkpoint", "away", "late")
+}
+
+// TestCheckpointRefusals: what criu can't make again is refused before it is asked
+// to dump anything, and goes on.
+func TestCheckpointRefusals(t *testing.T) {
+	bin := t.TempDir()
+	if err := os.WriteFile(filepath.Join(bin, "criu"), []byte(strings.ReplaceAll(fakeCriu, "$FAKE_LOG", bin+"/log")), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("PATH", bin+":"+os.Getenv("PATH"))
+	d := testkit.StartBusybox(t, "--experimental")
+	for _, c := range []struct{ name, flag, want string }{
+		{"tty", "--tty", "Cannot checkpoint container tty: checkpoint not support on containers with tty"},
+		{"reaped", "--init", "Cannot checkpoint container reaped: checkpoints of containers with --init are not supported"},
+		{"own", "--userns=auto", "Cannot checkpoint container own: checkpoints of containers in a user namespace (userns-remap, --userns) are not supported"},
+	} {
+		id := d.OK(t, "run", "-d", c.flag, "--name", c.name, "busybox", "sleep", "100")
+		if _, err := d.Gantry("checkpoint", "create", c.name, "one"); err == nil || !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%s: %v", c.flag, err)
+		}
+		if got := d.OK(t, "inspect", "-f", "{{.State.Status}}", c.name) + d.OK(t, "checkpoint", "ls", c.name); got != "runningCHECKPOINT NAME" {
+			t.Errorf("%s: afterwards %q", c.flag, got)
+		}
+		if _, err := os.Stat(filepath.Join(d.Root, "containers", id, "checkpoints")); err == nil {
+			t.Errorf("%s: something was written", c.flag)
+		}
+	}
+	if log, err := os.ReadFile(filepath.Join(bin, "log")); err == nil {
+		t.Errorf("criu was asked: %s", log)
+	}
 }
 
 // TestCheckpointGate: without experimental features there are no checkpoints, and

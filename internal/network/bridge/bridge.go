@@ -164,7 +164,7 @@ func (d *Driver) Join(ctx context.Context, ns *kernel.Namespace, e driver.Endpoi
 		return errors.Join(err, d.host.RemoveLink(e.HostLink))
 	}
 	if n.Isolated {
-		if err := d.link(e); err != nil {
+		if err := link(d, e); err != nil {
 			return errors.Join(err, d.Leave(context.WithoutCancel(ctx), e), d.host.RemoveLink(e.HostLink))
 		}
 	}
@@ -232,7 +232,7 @@ func without(a, b []nat.Port) []nat.Port {
 func (d *Driver) Leave(_ context.Context, e driver.Endpoint) error {
 	d.mu.Lock()
 	delete(d.ports, key(e))
-	err := errors.Join(d.rules.Delete(e.Ports), d.unlink(e))
+	err := errors.Join(d.rules.Delete(e.Ports), unlink(d, e))
 	d.mu.Unlock()
 	d.relay.Stop(relayed(e.Ports))
 	return errors.Join(err, forgetOf(e, e.Ports))
@@ -348,7 +348,7 @@ func (d *Driver) apply() error {
 	if err := d.rules.Apply(nat.Render(c)); err != nil {
 		return fmt.Errorf("bridge rules: %w", err)
 	}
-	return d.answerFor(c)
+	return answerFor(c)
 }
 
 // SetClosed changes the interfaces between which forwarding stays off: that of

@@ -31,24 +31,24 @@ func passes(nets map[string]active, ends map[string]driver.Endpoint) []nat.Pass 
 }
 
 // link opens what an endpoint's links, and those of others to it, allow.
-func (d *Driver) link(e driver.Endpoint) error {
+func link(d *Driver, e driver.Endpoint) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.linked[key(e)] = e
-	if !d.concerned(e) {
+	if !concerned(d, e) {
 		return nil
 	}
 	return d.apply()
 }
 
 // unlink closes it again. The lock is held.
-func (d *Driver) unlink(e driver.Endpoint) error {
+func unlink(d *Driver, e driver.Endpoint) error {
 	if _, ok := d.linked[key(e)]; !ok {
 		return nil
 	}
-	concerned := d.concerned(e)
+	was := concerned(d, e)
 	delete(d.linked, key(e))
-	if !concerned || len(d.nets) == 0 {
+	if !was || len(d.nets) == 0 {
 		return nil
 	}
 	return d.apply()
@@ -56,7 +56,7 @@ func (d *Driver) unlink(e driver.Endpoint) error {
 
 // concerned reports whether a link leads from or to an endpoint now. The lock is
 // held.
-func (d *Driver) concerned(e driver.Endpoint) bool {
+func concerned(d *Driver, e driver.Endpoint) bool {
 	return slices.ContainsFunc(passes(d.nets, d.linked), func(p nat.Pass) bool {
 		return p.Bridge == d.nets[e.Network].Link && (p.From == e.Addr.Addr() || p.To == e.Addr.Addr())
 	})
@@ -65,7 +65,7 @@ func (d *Driver) concerned(e driver.Endpoint) bool {
 // answerFor lets the host answer for the neighbours' addresses on isolated
 // bridges that have links, so that what the rules let pass comes by its routing:
 // the bridge itself carries nothing from one container to another.
-func (d *Driver) answerFor(c nat.Config) error {
+func answerFor(c nat.Config) error {
 	var all []error
 	for _, n := range c.Networks {
 		if !n.Isolated {
