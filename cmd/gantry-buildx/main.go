@@ -7,12 +7,18 @@ package main
 import (
 	"context"
 	"os"
+	"runtime/debug"
 
 	"gantry/internal/cli/buildx"
 	"gantry/internal/version"
 )
 
+// garbage is how much the heap grows, in percent, before it is searched for garbage:
+// the process lives shortly, and what it tells of a large context is kept to its end.
+const garbage = 400
+
 func main() {
+	debug.SetGCPercent(garbage)
 	streams := buildx.Streams{In: os.Stdin, Out: os.Stdout, Err: os.Stderr}
 	os.Exit(buildx.Run(context.Background(), streams, buildx.Version{Version: version.Version, Commit: version.Commit}, os.Args[1:]))
 }

@@ -24,7 +24,11 @@ func Connect(ctx context.Context, d Dialer) (*client.Client, error) {
 			return upgrade(ctx, d, "/grpc", "h2c", nil)
 		}),
 		client.WithSessionDialer(func(ctx context.Context, proto string, meta map[string][]string) (net.Conn, error) {
-			return upgrade(ctx, d, "/session", proto, meta)
+			conn, err := upgrade(ctx, d, "/session", proto, meta)
+			if err != nil {
+				return nil, err
+			}
+			return gather(conn), nil
 		}))
 }
 
