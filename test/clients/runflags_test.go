@@ -1,6 +1,7 @@
 package clients_test
 
 import (
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -175,9 +176,12 @@ func TestRunFlags(t *testing.T) {
 	s.must(os.WriteFile(profile, []byte(`{"defaultAction":"SCMP_ACT_ALLOW","syscalls":[{"names":["mkdir","mkdirat"],"action":"SCMP_ACT_ERRNO"}]}`), 0o600))
 	host, err := os.Hostname()
 	s.must(err)
-	ipc, err := os.Readlink("/proc/self/ns/ipc")
+	// Those of the daemon: /proc/self is the first thread, which another test may
+	// have used up in a namespace of its own.
+	ns := fmt.Sprintf("/proc/%d/ns/", d.Pid())
+	ipc, err := os.Readlink(ns + "ipc")
 	s.must(err)
-	net, err := os.Readlink("/proc/self/ns/net")
+	net, err := os.Readlink(ns + "net")
 	s.must(err)
 	fill := strings.NewReplacer("FILE", profile, "HOSTNAME", host, "IPCNS", ipc, "NETNS", net, "DAEMON", strconv.Itoa(d.Pid()))
 	for kind, cases := range map[string][]flagCase{"isolation": isolationFlags, "namespaces": namespaceFlags, "limits": limitFlags} {

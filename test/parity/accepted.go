@@ -25,6 +25,8 @@ var accepted = []acceptance{
 	{command: "cat /proc/self/limits", reason: "limits of the machine", machine: true},
 	{command: "{{range $p,$b := .NetworkSettings.Ports}}", program: "gantry", says: "80/tcp 81/udp 90/tcp 91/tcp 92/tcp 7000/tcp", reason: "ports are sorted as numbers"},
 	{command: "^docker run --rm busybox /etc/passwd$", says: "(mode 0644, see chmod +x)", reason: "beyond Docker: the cause"},
+	{command: "^docker container prune -f$", says: "Deleted Containers:", reason: "one of them restarts until its policy is taken away: whether it runs then is a matter of moments", machine: true},
+	{command: "^docker rm -f $(docker ps -aq) | wc -l", says: "1", reason: "the same container", machine: true},
 	{command: "^docker import f$", says: "failed to unpack image", reason: "no other program is named in it"},
 	{command: "^docker image prune -f$", reason: "a failed import leaves no image behind"},
 	{command: "^docker version --format", says: "1.56 1.24", reason: "older clients are served"},
