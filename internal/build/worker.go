@@ -43,6 +43,24 @@ const danglingPrefix = "gantry-dangling"
 // preferred to those of registries, and builds add to them.
 type imageWorker struct{ *base.Worker }
 
+// DiskUsage returns the records of the cache. A layer that was never exported is no
+// image's, even if one has all that lies below it.
+func (w *imageWorker) DiskUsage(ctx context.Context, o client.DiskUsageInfo) ([]*client.UsageInfo, error) {
+	list, err := w.Worker.DiskUsage(ctx, o)
+	for _, u := range list {
+		u.Shared = u.Shared && w.exported(u.ID)
+	}
+	return list, err
+}
+
+// exported reports whether the layer of a record has a blob. The key is BuildKit's
+// (its cache/metadata.go).
+func (w *imageWorker) exported(id string) bool {
+	const blob = "cache.blob"
+	r, ok := w.MetadataStore.Get(id)
+	return ok && r.Get(blob) != nil
+}
+
 // Exporter returns where results go.
 func (w *imageWorker) Exporter(name string, sm *session.Manager) (exporter.Exporter, error) {
 	if name != ExporterMoby && name != client.ExporterImage {

@@ -199,7 +199,7 @@ func (k *Keeper) measure(ctx context.Context, b Budget) (wire.DiskBudget, []cand
 	}
 	var list []candidate
 	for _, h := range holdings {
-		c := candidate{kind: "image", id: h.ID, name: strings.Join(h.Names, ", "), pieces: h.Pieces, used: k.uses.of(h.ID)}
+		c := candidate{kind: kindImage, id: h.ID, name: strings.Join(h.Names, ", "), pieces: h.Pieces, used: k.uses.of(h.ID)}
 		if h.Added.After(c.used) {
 			c.used = h.Added
 		}
@@ -233,7 +233,10 @@ func (k *Keeper) measure(ctx context.Context, b Budget) (wire.DiskBudget, []cand
 }
 
 func cacheCandidate(r wire.CacheRecord) candidate {
-	c := candidate{kind: "build-cache", id: r.ID, name: r.Description, pieces: map[string]int64{"cache " + r.ID: r.Size}, used: r.CreatedAt}
+	c := candidate{
+		kind: kindCache, id: r.ID, name: r.Description, pieces: map[string]int64{"cache " + r.ID: r.Size}, used: r.CreatedAt,
+		parents: r.Parents, layer: r.Type == "regular",
+	}
 	if r.LastUsedAt != nil {
 		c.used = *r.LastUsedAt
 	}
@@ -331,10 +334,14 @@ func (k *Keeper) reach(ctx context.Context, b Budget, tell func(wire.JobProgress
 func (k *Keeper) evict(ctx context.Context, c candidate) (bool, error) {
 	var err error
 	switch c.kind {
-	case "image":
+	case kindImage:
 		_, err = k.o.Images.Evict(ctx, c.id)
 	default:
-		_, err = k.disk.o.Cache.Prune(ctx, CachePrune{All: true, Filters: filter.Args{}.With("id", c.id)})
+		var gone wire.CachePruned
+		gone, err = k.disk.o.Cache.Prune(ctx, CachePrune{All: true, Filters: filter.Args{}.With("id", c.id)})
+		if err == nil && len(gone.CachesDeleted) == 0 {
+			return false, nil // a build uses it now
+		}
 	}
 	if errs.Is(err, errs.Conflict) || errs.Is(err, errs.NotFound) {
 		return false, nil

@@ -1,9 +1,7 @@
 package disk
 
 import (
-	"cmp"
 	"fmt"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -66,32 +64,41 @@ func parseAmount(s string, total int64) (int64, error) {
 	return n, nil
 }
 
+const (
+	kindImage = "image"
+	kindCache = "build-cache"
+)
+
 // A candidate is something that could go.
 type candidate struct {
-	kind   string // "image" or "build-cache"
+	kind   string // kindImage or kindCache
 	id     string
 	name   string           // for people
 	pieces map[string]int64 // bytes; what several share is there until the last goes
 	used   time.Time        // when it was last of use
 	keep   string           // why it stays; empty if it may go
+	// Of build cache: what lies below it, by id, which can't go before it; and
+	// whether it is the outcome of a step.
+	parents []string
+	layer   bool
+	depth   int // how much lies below
 }
 
 // planRemovals chooses what goes, in order, when usage bytes are occupied, and
 // returns what will be occupied then. Least recently used goes first; of equal
 // age, by id. The image used last always stays: it is what somebody is about to
-// use. What would free nothing, since others that stay share all of it, is left
+// use; so does the layer built or used last, with all below it. What would free nothing, since others that stay share all of it, is left
 // alone. Pure.
 func planRemovals(usage int64, b Budget, list []candidate) (remove []candidate, left int64) {
 	if b.High <= 0 || usage <= b.High {
 		return nil, usage
 	}
-	list = slices.Clone(list)
-	slices.SortFunc(list, func(x, y candidate) int { return cmp.Or(x.used.Compare(y.used), cmp.Compare(x.id, y.id)) })
+	list = inOrder(list)
 	newest := -1
 	holders := map[string]int{} // of each piece
 	kept := map[string]bool{}   // pieces that something that stays has
 	for i, c := range list {
-		if c.kind == "image" {
+		if c.kind == kindImage {
 			newest = i
 		}
 		for p := range c.pieces {

@@ -35,9 +35,11 @@ func TestPlanRemovals(t *testing.T) {
 		}
 		return c
 	}
-	cache := func(id string, age int, keep string) candidate {
-		return candidate{kind: "build-cache", id: id, used: time.Unix(int64(1000-age), 0), keep: keep, pieces: map[string]int64{"cache " + id: 100}}
+	cache := func(id string, age int, keep string, parents ...string) candidate {
+		return candidate{kind: "build-cache", id: id, used: time.Unix(int64(1000-age), 0), keep: keep, pieces: map[string]int64{"cache " + id: 100}, parents: parents, layer: true}
 	}
+	context := cache("local", 0, "")
+	context.layer = false
 	for _, c := range []struct {
 		name  string
 		usage int64
@@ -55,7 +57,11 @@ func TestPlanRemovals(t *testing.T) {
 		{"shared with what stays", 202, Budget{100, 10}, []candidate{img("a", 9, "", "1"), img("b", 8, "in use", "1"), img("c", 1, "", "2")}, "", 202},
 		{"shared with what goes", 303, Budget{200, 150}, []candidate{img("a", 9, "", "1"), img("b", 8, "", "1"), img("c", 1, "", "2")}, "a b", 201 - 0},
 		{"cache and images by age", 402, Budget{400, 150}, []candidate{img("a", 9, "", "1"), cache("x", 8, ""), cache("y", 7, "in use"), img("z", 1, "", "2")}, "a x", 201},
-		{"cache newer than all images", 302, Budget{200, 10}, []candidate{img("a", 9, "", "1"), img("b", 8, "", "2"), cache("x", 1, "")}, "a x", 101},
+		{"cache newer than all images", 302, Budget{200, 10}, []candidate{img("a", 9, "", "1"), img("b", 8, "", "2"), cache("x", 1, "")}, "a", 201},
+		{"the layer just built stays, with those below", 500, Budget{10, 5}, []candidate{cache("base", 9, ""), cache("step", 8, "", "base"), cache("old", 7, "", "base"), cache("last", 1, "", "step"), context}, "old local", 300},
+		{"the top one of several just built", 300, Budget{10, 5}, []candidate{cache("low", 1, ""), cache("top", 1, "", "low"), cache("x", 5, "")}, "x", 200},
+		{"what is on top goes first", 500, Budget{300, 300}, []candidate{cache("a", 9, ""), cache("b", 5, "", "a"), cache("c", 7, "", "a"), cache("d", 6, "", "c"), cache("new", 1, "")}, "d c", 300},
+		{"a circle in the books", 300, Budget{100, 100}, []candidate{cache("a", 9, "", "b"), cache("b", 8, "", "a"), cache("c", 1, "")}, "a b", 100},
 	} {
 		got, left := planRemovals(c.usage, c.b, c.list)
 		var ids []string
