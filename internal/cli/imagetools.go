@@ -137,3 +137,32 @@ func writeCheck(w io.Writer, v *wire.ImageCheck) error {
 	_, err := io.WriteString(w, b.String())
 	return err
 }
+
+// imageConvertCommand is `gantry image convert`. Beyond Docker.
+func imageConvertCommand(a *App) *cobra.Command {
+	var form bool
+	var platform string
+	cmd := leaf("convert --estargz [OPTIONS] IMAGE NAME[:TAG]", "Make an image of the same files that can be started before it is here", exactArgs(2), func(cmd *cobra.Command, args []string) error {
+		if !form {
+			return fmt.Errorf("say which form: --estargz is the only one")
+		}
+		c, err := a.client()
+		if err != nil {
+			return err
+		}
+		var made wire.ImageConverted
+		q := url.Values{"from": {args[0]}, "to": {args[1]}, "form": {"estargz"}}
+		if platform != "" {
+			q.Set("platform", platform)
+		}
+		if err := c.Call(cmd.Context(), http.MethodPost, "/gantry/images/convert", q, nil, &made); err != nil {
+			return err
+		}
+		_, err = fmt.Fprintf(a.Out, "%s: %d of %d layers converted, %s packed\n%s\n", made.Name, made.Converted, made.Layers, units.HumanSize(float64(made.Size)), made.ID)
+		return err
+	})
+	cmd.Flags().BoolVar(&form, "estargz", false, "Pack layers in eStargz form")
+	cmd.Flags().StringVar(&platform, "platform", "", "Convert what the image has for this platform, as os/arch[/variant]")
+	cmd.ValidArgsFunction = completeImages(a)
+	return cmd
+}

@@ -90,6 +90,7 @@ func imageEntries() []entry {
 		{group: "image", name: "prune", build: imagePruneCommand},
 		{group: "image", name: "unpin", build: imageUnpinCommand},
 		{group: "image", name: "bootstrap", build: imageBootstrapCommand},
+		{group: "image", name: "convert", build: imageConvertCommand},
 		{group: "image", name: "diff", build: imageDiffCommand},
 		{group: "image", name: "verify", build: imageVerifyCommand},
 		{group: "image", name: "rm", top: "rmi", aliases: []string{"rmi", "remove"}, build: rmiCommand},

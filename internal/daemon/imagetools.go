@@ -23,6 +23,15 @@ func (t imageTools) Diff(ctx context.Context, from, to string) (wire.ImageDiff, 
 	return image.NewTools(t.images.Images).Diff(ctx, from, to, nil)
 }
 
+// Convert converts an image.
+func (t imageTools) Convert(ctx context.Context, from, to, platform string) (wire.ImageConverted, error) {
+	p, err := image.ParsePlatform(platform)
+	if err != nil {
+		return wire.ImageConverted{}, err
+	}
+	return image.NewTools(t.images.Images).Convert(ctx, image.ConvertOptions{From: from, To: to, Platform: p})
+}
+
 // Verify verifies images.
 func (t imageTools) Verify(ctx context.Context, names []string, r server.Repair) (wire.ImageCheck, error) {
 	return image.NewTools(t.images.Images).Verify(ctx, image.VerifyOptions{Names: names, Repair: bool(r), Fetch: func(ctx context.Context, repository string, d ocispec.Descriptor, take func(io.Reader) error) error {

@@ -4,12 +4,16 @@ import (
 	"context"
 	"net/http"
 
+	"gantry/internal/errs"
 	"gantry/internal/wire"
 )
 
-// ImageTools compares and verifies images. Beyond Docker.
+// ImageTools compares, converts and verifies images. Beyond Docker.
 type ImageTools interface {
 	Diff(ctx context.Context, from, to string) (wire.ImageDiff, error)
+	// Convert makes an image in eStargz form of another one; platform as os/arch, or
+	// empty.
+	Convert(ctx context.Context, from, to, platform string) (wire.ImageConverted, error)
 	// Verify looks at the images of names; at all for none.
 	Verify(ctx context.Context, names []string, r Repair) (wire.ImageCheck, error)
 }
@@ -23,6 +27,7 @@ type imageTools struct{ ImageTools }
 func (s *imageTools) routes() []route {
 	return []route{
 		{method: "GET", pattern: "/gantry/images/diff", serve: s.diff},
+		{method: "POST", pattern: "/gantry/images/convert", serve: s.convert},
 		{method: "POST", pattern: "/gantry/images/verify", serve: s.verify},
 	}
 }
@@ -34,6 +39,18 @@ func (s *imageTools) diff(w http.ResponseWriter, r *request) error {
 		return err
 	}
 	return ok(w, d)
+}
+
+func (s *imageTools) convert(w http.ResponseWriter, r *request) error {
+	q := r.URL.Query()
+	if form := q.Get("form"); form != "estargz" {
+		return errs.New(errs.Invalid, "invalid form %.40q: estargz is the only one", form)
+	}
+	c, err := s.Convert(r.Context(), q.Get("from"), q.Get("to"), q.Get("platform"))
+	if err != nil {
+		return err
+	}
+	return ok(w, c)
 }
 
 func (s *imageTools) verify(w http.ResponseWriter, r *request) error {

@@ -148,6 +148,7 @@ var operations = map[string]operation{
 	"POST /gantry/jobs":                                            {"job.start", classAdmin}, // what it works on is in the body, which no policy reads
 	"DELETE /gantry/jobs/{}":                                       {"job.cancel", classAdmin},
 	"GET /gantry/images/diff":                                      {"image.diff", classAdmin}, // the images are in the query, which no policy reads
+	"POST /gantry/images/convert":                                  {"image.convert", classAdmin},
 	"POST /gantry/images/verify":                                   {"image.verify", classAdmin},
 	"POST /gantry/images/{}/pin":                                   {"image.pin", classWrite},
 	"DELETE /gantry/images/{}/pin":                                 {"image.unpin", classWrite},

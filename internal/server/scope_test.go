@@ -54,7 +54,7 @@ var guarded = map[string][]string{
 	"Jobs":     {"Cancel", "Get", "List", "Start", "Watch"}, // to start one is for the full socket
 	"Pins":     {"PinName", "UnpinName"},
 	"Registry": {"Login", "Lookup", "Pull", "Push", "Search"}, // what they are handed is in path and query: scope.content
-	"Tools":    {"Diff", "Verify"},                            // for the full socket
+	"Tools":    {"Convert", "Diff", "Verify"},                 // for the full socket
 	// The directories that they may name are refused: guardedCheckpoints.
 	"Checkpoints": {"Create", "List", "Remove", "Restore"},
 }

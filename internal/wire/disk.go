@@ -86,6 +86,15 @@ type ConfigDiff struct {
 	Old, New json.RawMessage `json:",omitempty"`
 }
 
+// ImageConverted is an image that was made of another one. Beyond Docker:
+// POST /gantry/images/convert?from=&to=&form=estargz&platform=.
+type ImageConverted struct {
+	ID, Name  string
+	Layers    int   // all
+	Converted int   // those that were not in that form before
+	Size      int64 // of all layers, packed, in bytes
+}
+
 // ImageCheck is what a verification has found. Beyond Docker:
 // POST /gantry/images/verify?name=&repair=.
 type ImageCheck struct {

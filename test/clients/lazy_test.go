@@ -259,3 +259,60 @@ func TestLazyFigures(t *testing.T) {
 		}
 	}
 }
+
+// TestImageConvert makes an image that can be pulled lazily of one that can't, pushes
+// it, and starts it while most of it is kept back.
+func TestImageConvert(t *testing.T) {
+	d := testkit.StartBusybox(t)
+	r := registry.New(t, registry.Options{})
+	lower, err := testkit.BusyboxRootfs()
+	if err != nil {
+		t.Fatal(err)
+	}
+	big := registry.Noise(9, 31<<20)
+	r.Put("plain", "1", registry.Image{Packing: "zstd", Cmd: []string{"cat", "/data/last"}, Layers: [][]byte{lower, testkit.Layer(
+		testkit.File{Name: "etc/"}, testkit.File{Name: "etc/.wh.shadow"}, testkit.File{Name: "data/", UID: 5, Mode: 0o2750},
+		testkit.File{Name: "data/big", Data: big}, testkit.File{Name: "data/last", Data: []byte("last\n")}, testkit.File{Name: "data/link", Link: "last"})}})
+	plain, ref := r.Host+"/plain:1", r.Host+"/lazy:1"
+	d.OK(t, "pull", "-q", plain)
+	if got := d.OK(t, "image", "convert", "--estargz", plain, ref); !strings.Contains(got, "2 of 2 layers converted") {
+		t.Errorf("convert: %s", got)
+	}
+	if got := d.OK(t, "image", "diff", plain, ref); strings.Contains(got, "/data") || strings.Contains(got, "/etc") || strings.Contains(got, "config") {
+		t.Errorf("the new image has other files:\n%s", got)
+	}
+	if got := d.OK(t, "image", "convert", "--estargz", ref, "again:1"); !strings.Contains(got, "0 of 2 layers converted") {
+		t.Errorf("of what has the form: %s", got)
+	}
+	for want, args := range map[string][]string{
+		"say which form":             {plain, "x"},
+		"No such image: nosuch":      {"--estargz", "nosuch", "x"},
+		"invalid reference format":   {"--estargz", plain, "X Y"},
+		"specified platform (linux/": {"--estargz", "--platform", "linux/s390x", plain, "x"},
+	} {
+		if _, err := d.Gantry(append([]string{"image", "convert"}, args...)...); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("convert %v: %v", args, err)
+		}
+	}
+	d.OK(t, "push", "-q", ref)
+	d.OK(t, "rmi", plain, ref, "again:1")
+	g := newGate(t)
+	r.Set(registry.Faults{Before: g.before})
+	if got := d.OK(t, "pull", "--lazy", ref); !strings.Contains(got, "the rest is fetched in the background") {
+		t.Fatalf("pull --lazy: %s", got)
+	}
+	if got := d.OK(t, "run", "--rm", ref); got != "last" {
+		t.Errorf("the command of the image says %q", got)
+	}
+	if got := d.OK(t, "run", "--rm", ref, "sh", "-c", "stat -c '%a %u' /data; ls /etc/shadow 2>&1; cat /data/link"); !strings.HasPrefix(got, "2750 5\n") || !strings.Contains(got, "No such file") || !strings.HasSuffix(got, "last") {
+		t.Errorf("in a container: %s", got)
+	}
+	if lazyMounts(t, d) == 0 {
+		t.Error("it was not started lazily")
+	}
+	g.let()
+	testkit.Eventually(t, "the image is complete", func() bool { return d.OK(t, "images", "-q", ref) != "" && lazyMounts(t, d) == 0 })
+	if got, want := d.OK(t, "run", "--rm", ref, "sha256sum", "/data/big"), fmt.Sprintf("%x", sha256.Sum256(big)); !strings.HasPrefix(got, want) {
+		t.Errorf("of the complete image: %s", got)
+	}
+}
