@@ -7,6 +7,7 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"gantry/internal/image"
+	"gantry/internal/lazy"
 	"gantry/internal/remote"
 	"gantry/internal/server"
 	"gantry/internal/wire"
@@ -29,7 +30,7 @@ func (t imageTools) Convert(ctx context.Context, from, to, platform string) (wir
 	if err != nil {
 		return wire.ImageConverted{}, err
 	}
-	return image.NewTools(t.images.Images).Convert(ctx, image.ConvertOptions{From: from, To: to, Platform: p})
+	return image.NewTools(t.images.Images).Convert(ctx, image.ConvertOptions{From: from, To: to, Platform: p, Done: lazy.Packed, Pack: lazy.Pack})
 }
 
 // Verify verifies images.

@@ -165,8 +165,7 @@ func (l *lazyPulls) eager(ctx context.Context, p *remote.Plan) string {
 	}
 	total := int64(0)
 	for _, d := range p.Layers {
-		toc := digest.Digest(d.Annotations[lazy.TOCAnnotation])
-		if toc.Validate() != nil || !strings.HasSuffix(d.MediaType, "gzip") {
+		if !lazy.Packed(d) {
 			return "not every layer is in eStargz form"
 		}
 		if _, err := l.images.content.Info(ctx, d.Digest); err != nil {

@@ -1,4 +1,4 @@
-package image
+package lazy
 
 import (
 	"archive/tar"
@@ -14,13 +14,13 @@ import (
 	"gantry/internal/testkit"
 )
 
-// TestWriteEstargz: the files are the same, the table of contents has the digest that
+// TestPack: the files are the same, the table of contents has the digest that
 // is told, and input that is no tar is refused.
-func TestWriteEstargz(t *testing.T) {
-	big := bytes.Repeat([]byte("0123456789abcdef"), 3*estargzChunk/16)
+func TestPack(t *testing.T) {
+	big := bytes.Repeat([]byte("0123456789abcdef"), 3*packChunk/16)
 	in := testkit.Layer(testkit.File{Name: "d/", Mode: 0o1777, UID: 3}, testkit.File{Name: "d/big", Data: big, Mode: 0o4755, GID: 9}, testkit.File{Name: "d/.wh.gone"}, testkit.File{Name: "d/link", Link: "big"})
 	var out bytes.Buffer
-	toc, diffID, err := writeEstargz(&out, bytes.NewReader(in))
+	diffID, annotations, err := Pack(&out, bytes.NewReader(in))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -28,10 +28,10 @@ func TestWriteEstargz(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := r.VerifyTOC(toc); err != nil {
+	if _, err := r.VerifyTOC(digest.Digest(annotations[TOCAnnotation])); err != nil {
 		t.Error(err)
 	}
-	if e, ok := r.Lookup("d/big"); !ok || e.Size != int64(len(big)) || e.ChunkSize != estargzChunk {
+	if e, ok := r.Lookup("d/big"); !ok || e.Size != int64(len(big)) || e.ChunkSize != packChunk {
 		t.Errorf("the large file is %+v", e)
 	}
 	zr, err := gzip.NewReader(&out)
@@ -39,7 +39,7 @@ func TestWriteEstargz(t *testing.T) {
 		t.Fatal(err)
 	}
 	plain, err := io.ReadAll(zr)
-	if err != nil || digest.FromBytes(plain).String() != diffID {
+	if err != nil || digest.FromBytes(plain) != diffID {
 		t.Errorf("unpacked it is not %s: %v", diffID, err)
 	}
 	got, want := tar.NewReader(bytes.NewReader(plain)), tar.NewReader(bytes.NewReader(in))
@@ -59,7 +59,7 @@ func TestWriteEstargz(t *testing.T) {
 	for what, data := range map[string][]byte{
 		"packed twice": {0x1f, 0x8b, 8, 0}, "two bytes of it": {0x1f, 0x8b}, "text": []byte(strings.Repeat("no tar", 200)), "cut": in[:700],
 	} {
-		if _, _, err := writeEstargz(io.Discard, bytes.NewReader(data)); err == nil {
+		if _, _, err := Pack(io.Discard, bytes.NewReader(data)); err == nil {
 			t.Errorf("%s was taken", what)
 		}
 	}
