@@ -5,13 +5,11 @@ import (
 	"maps"
 	"reflect"
 	"strings"
+	"time"
 
 	blobstore "github.com/containerd/containerd/v2/core/content"
 	"github.com/containerd/containerd/v2/core/leases"
 	"github.com/containerd/errdefs"
-	"github.com/opencontainers/go-digest"
-
-	"gantry/internal/content"
 )
 
 // BuildKit's leases are in the ledger of the stores, which know them only later.
@@ -79,11 +77,14 @@ func (b blobs) Writer(ctx context.Context, opts ...blobstore.WriterOpt) (blobsto
 			return nil, errdefs.ErrAlreadyExists.WithMessage("content " + o.Desc.Digest.String() + ": already exists")
 		}
 	}
-	w, err := b.Store.Writer(free, opts...)
-	if err != nil {
-		return nil, err
+	if o.Desc.Size > maxSmall {
+		w, err := b.Store.Writer(free, opts...)
+		if err != nil {
+			return nil, err
+		}
+		return &blobWriter{Writer: w, layerNames: b.layerNames}, nil
 	}
-	return &blobWriter{w, b.layerNames}, nil
+	return &smallWriter{blobs: b, ctx: free, opts: opts, asked: o, began: time.Now()}, nil
 }
 
 // Update changes the labels of a blob, if they change.
@@ -118,23 +119,3 @@ func labelled(labels, change map[string]string, fields []string) (map[string]str
 	}
 	return now, true
 }
-
-// blobWriter writes a blob.
-type blobWriter struct {
-	blobstore.Writer
-	layerNames
-}
-
-// Commit makes a blob of what was written.
-func (w *blobWriter) Commit(ctx context.Context, size int64, expected digest.Digest, opts ...blobstore.Opt) error {
-	if expected == "" {
-		expected = w.Digest()
-	}
-	ctx, err := w.lease(ctx, leases.Resource{ID: expected.String(), Type: "content"})
-	if err != nil {
-		return err
-	}
-	return w.Writer.Commit(ctx, size, expected, opts...)
-}
-
-var _ leases.Manager = (*content.Ledger)(nil)

@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"github.com/containerd/containerd/v2/core/images"
+	"github.com/moby/buildkit/exporter"
 	"github.com/moby/buildkit/exporter/containerimage/exptypes"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
@@ -68,6 +69,15 @@ func (k *kept) answer(resp map[string]string) {
 		resp[exptypes.ExporterImageNameKey] = danglingPrefix + "@" + k.target.Digest.String()
 	}
 }
+
+// keptReference is what the history of builds knows a kept image by.
+type keptReference struct {
+	exporter.DescriptorReference
+	target ocispec.Descriptor
+}
+
+// Descriptor is that of the image.
+func (r keptReference) Descriptor() ocispec.Descriptor { return r.target }
 
 // Bounds of what is read to compare images, in bytes.
 const (

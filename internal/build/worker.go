@@ -134,6 +134,9 @@ func (e imageExport) Export(ctx context.Context, src *exporter.Source, info expo
 	}
 	resp, finalize, ref, err := e.ExporterInstance.Export(ctx, src, info)
 	k.answer(resp)
+	if k.ok && ref != nil {
+		ref = keptReference{ref, k.target}
+	}
 	return resp, finalize, ref, err
 }
 
@@ -191,7 +194,13 @@ func (s imageStore) Create(ctx context.Context, i images.Image) (images.Image, e
 	}
 	ctx = unleased{ctx}
 	list := func(ctx context.Context) ([]images.Image, error) { return s.List(ctx) }
-	return i, s.names.Built(ctx, name, instead(ctx, s.stores, list, i.Target))
+	target := instead(ctx, s.stores, list, i.Target)
+	if target.Digest != i.Target.Digest && name != "" {
+		if was, err := s.Get(ctx, name); err == nil && was.Target.Digest == target.Digest {
+			return i, nil // it has its name
+		}
+	}
+	return i, s.names.Built(ctx, name, target)
 }
 
 // Update records an image.
