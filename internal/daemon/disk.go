@@ -48,7 +48,10 @@ func (d diskAPI) PruneCache(ctx context.Context, o server.CachePrune) (wire.Cach
 // openDisk opens what looks after the disk, and the jobs that do it.
 func (d *Daemon) openDisk(ctx context.Context, p parts, sys *about) (diskAPI, jobAPI, error) {
 	k := disk.New(disk.Options{Containers: d.engine, Images: p.images, Volumes: p.volumes, Networks: p.networks, Cache: buildCache{d.builder}, Events: d.bus})
-	j := job.New(ctx)
+	j, err := job.Open(ctx, disk.JobBooks(p.db))
+	if err != nil {
+		return diskAPI{}, jobAPI{}, err
+	}
 	d.later("jobs", func(context.Context) error { j.Close(); return nil })
 	keeper, err := k.Keep(ctx, disk.KeeperOptions{
 		Store: p.db, Jobs: j, Images: evictor{p.images.Images, p.images.content}, Budget: func() (disk.Budget, error) { return budgetOf(d.config.Load()) }, Logs: d.engine.LogBytes, Log: d.log,

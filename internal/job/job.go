@@ -3,13 +3,15 @@
 // kept until somebody has read it.
 //
 // The disk starts jobs, the API shows them. Jobs live in this process: one that
-// the daemon's end interrupts is gone, and its work must be such that it can be
-// begun anew. The package writes nothing and must not know what a job does.
+// the daemon's end interrupts is over, and its work must be such that it can be
+// begun anew; the next daemon knows of it by its Books, and says so. The package
+// writes nothing else and must not know what a job does.
 package job
 
 import (
 	"context"
 	"encoding/json"
+	"fmt"
 	"slices"
 	"sync"
 	"time"
@@ -34,6 +36,7 @@ type Jobs struct {
 	ctx    context.Context
 	cancel context.CancelFunc
 	now    func() time.Time
+	books  Books // nil: none
 
 	mu   sync.Mutex
 	jobs []*entry // oldest first
@@ -58,6 +61,43 @@ func New(ctx context.Context) *Jobs {
 	return j
 }
 
+// Books are where it is written which jobs run, for the process after this one.
+type Books interface {
+	Begun(wire.Job) error
+	// Gone strikes a job, which need not be there.
+	Gone(id string) error
+	// Left are the jobs that were begun and never struck, in any order.
+	Left() ([]wire.Job, error)
+}
+
+// Open returns the jobs that the end of an earlier process has interrupted, as
+// such, and keeps the books from then on. They end with ctx, or at Close.
+func Open(ctx context.Context, books Books) (*Jobs, error) {
+	left, err := books.Left()
+	if err != nil {
+		return nil, fmt.Errorf("jobs of an earlier daemon: %w", err)
+	}
+	j := New(ctx)
+	j.books = books
+	slices.SortFunc(left, func(a, b wire.Job) int { return a.Started.Compare(b.Started) })
+	for _, w := range left {
+		found := j.now()
+		w.State, w.Ended, w.Error = wire.JobInterrupted, &found, "the daemon ended before the job; it can be begun anew"
+		e := &entry{job: w, cancel: func(error) {}, more: make(chan struct{}), ended: make(chan struct{})}
+		close(e.ended)
+		j.jobs = append(j.jobs, e)
+	}
+	return j, nil
+}
+
+// strike takes a job off the books. One that stays there is said to have been
+// interrupted by the next daemon, which is all that can be wrong.
+func (j *Jobs) strike(id string) {
+	if j.books != nil {
+		_ = j.books.Gone(id)
+	}
+}
+
 // Start begins a job and returns it as it is then. A job of the same kind that
 // runs is errs.Conflict.
 func (j *Jobs) Start(kind string, work Work) (wire.Job, error) {
@@ -77,12 +117,21 @@ func (j *Jobs) Start(kind string, work Work) (wire.Job, error) {
 		job:    wire.Job{ID: id.New(), Kind: kind, State: wire.JobRunning, Started: j.now()},
 		cancel: cancel, more: make(chan struct{}), ended: make(chan struct{}),
 	}
+	if j.books != nil {
+		if err := j.books.Begun(e.job); err != nil {
+			cancel(nil)
+			return wire.Job{}, err
+		}
+	}
 	j.jobs = append(j.jobs, e)
 	j.all.Add(1)
 	go func() {
 		defer j.all.Done()
 		defer cancel(nil)
 		report, err := work(ctx, func(p wire.JobProgress) { j.change(e, func() { e.job.Progress = p }) })
+		if err == nil || j.ctx.Err() == nil { // else the daemon's end has interrupted it
+			j.strike(e.job.ID)
+		}
 		j.change(e, func() { e.end(j.now(), report, err, context.Cause(ctx)) })
 		close(e.ended)
 	}()
@@ -127,6 +176,9 @@ func (j *Jobs) tidy() {
 		}
 		if over > keepUnread || !e.read.IsZero() && j.now().Sub(e.read) > keepRead {
 			over--
+			if e.job.State == wire.JobInterrupted {
+				j.strike(e.job.ID)
+			}
 			return true
 		}
 		return false
@@ -219,6 +271,7 @@ func (j *Jobs) Cancel(ctx context.Context, ref string) (wire.Job, error) {
 	}
 	if e.job.State != wire.JobRunning {
 		j.jobs = slices.DeleteFunc(j.jobs, func(o *entry) bool { return o == e })
+		j.strike(e.job.ID)
 	}
 	j.mu.Unlock()
 	e.cancel(errCancelled)

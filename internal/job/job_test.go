@@ -3,6 +3,9 @@ package job
 import (
 	"context"
 	"errors"
+	"maps"
+	"slices"
+	"sync"
 	"testing"
 	"time"
 
@@ -92,5 +95,94 @@ func TestCancel(t *testing.T) {
 	}
 	if _, err := j.Cancel(t.Context(), made.ID); err != nil || len(j.List()) != 0 {
 		t.Errorf("an ended job is not forgotten: %v %+v", err, j.List())
+	}
+}
+
+// memory are books that outlive a process.
+type memory struct {
+	mu   sync.Mutex
+	jobs map[string]wire.Job
+}
+
+func (m *memory) Begun(j wire.Job) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.jobs[j.ID] = j
+	return nil
+}
+
+func (m *memory) Gone(id string) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	delete(m.jobs, id)
+	return nil
+}
+
+func (m *memory) Left() ([]wire.Job, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return slices.Collect(maps.Values(m.jobs)), nil
+}
+
+// A job that the daemon's end interrupts is known to the next one, one that was
+// over is not.
+func TestInterrupted(t *testing.T) {
+	books := &memory{jobs: map[string]wire.Job{}}
+	j, err := Open(t.Context(), books)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := j.Start("quick", func(context.Context, func(wire.JobProgress)) (any, error) { return nil, nil }); err != nil {
+		t.Fatal(err)
+	}
+	failed, err := j.Start("failing", func(context.Context, func(wire.JobProgress)) (any, error) { return nil, errors.New("no") })
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := j.Watch(t.Context(), failed.ID, func(wire.Job) error { return nil }); err != nil {
+		t.Fatal(err)
+	}
+	long, err := j.Start("long", func(ctx context.Context, _ func(wire.JobProgress)) (any, error) { <-ctx.Done(); return nil, ctx.Err() })
+	if err != nil {
+		t.Fatal(err)
+	}
+	j.Close()
+	if j, err = Open(t.Context(), books); err != nil {
+		t.Fatal(err)
+	}
+	list := j.List()
+	if len(list) != 1 || list[0].ID != long.ID || list[0].Kind != "long" || list[0].State != wire.JobInterrupted || list[0].Error == "" || list[0].Ended == nil {
+		t.Errorf("%+v", list)
+	}
+	var seen int
+	if err := j.Watch(t.Context(), long.ID, func(w wire.Job) error { seen++; return nil }); err != nil || seen != 1 {
+		t.Errorf("watched %d times: %v", seen, err)
+	}
+	if _, err := j.Cancel(t.Context(), long.ID); err != nil || len(j.List()) != 0 || len(books.jobs) != 0 {
+		t.Errorf("forgotten: %v %v %v", err, j.List(), books.jobs)
+	}
+	// Another of its kind may begin beside it.
+	if err := books.Begun(long); err != nil {
+		t.Fatal(err)
+	}
+	if j, err = Open(t.Context(), books); err != nil {
+		t.Fatal(err)
+	}
+	defer j.Close()
+	if _, err := j.Start("long", func(context.Context, func(wire.JobProgress)) (any, error) { return nil, nil }); err != nil {
+		t.Error(err)
+	}
+	now := time.Now()
+	if _, err := j.Get(long.ID); err != nil {
+		t.Error(err)
+	}
+	j.mu.Lock()
+	j.now = func() time.Time { return now.Add(3 * keepRead) }
+	j.mu.Unlock()
+	if list := j.List(); len(list) != 1 || list[0].ID == long.ID {
+		t.Errorf("read, and there still: %+v", list)
+	}
+	if left, err := books.Left(); err != nil || slices.ContainsFunc(left, func(w wire.Job) bool { return w.ID == long.ID }) {
+		t.Errorf("it is on the books still: %+v %v", left, err)
 	}
 }

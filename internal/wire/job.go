@@ -14,6 +14,8 @@ const (
 	JobDone      JobState = "done"
 	JobFailed    JobState = "failed"
 	JobCancelled JobState = "cancelled"
+	// JobInterrupted is one that an earlier daemon did not bring to its end.
+	JobInterrupted JobState = "interrupted"
 )
 
 // A Job is work that the daemon does in the background: it goes on when the
