@@ -43,13 +43,13 @@ lint: ## static analysis (staticcheck, fetched as a Go module)
 	go run honnef.co/go/tools/cmd/staticcheck@v0.8.2 ./...
 
 pure: ## tests that need no kernel, with the race detector where there is a C compiler
-	go test $(RACE) $$(go list ./... | grep -vE '^gantry/(test|internal/(ociruntime|shim|network|cgroup|arch))(/|$$)')
+	go test $(RACE) -timeout 20m $$(go list ./... | grep -vE '^gantry/(test|internal/(ociruntime|shim|network|cgroup|arch))(/|$$)')
 
 kernel: ## tests of namespaces, mounts, control groups and networks; need root
-	go test -p 1 ./internal/ociruntime/... ./internal/shim/... ./internal/cgroup/... ./internal/network/...
+	go test -p 1 -timeout 20m ./internal/ociruntime/... ./internal/shim/... ./internal/cgroup/... ./internal/network/...
 
 vm: ## the kernel-level tests on a cgroup v2 machine under qemu
-	go test -count=1 ./test/vm
+	go test -count=1 -timeout 20m ./test/vm
 
 system: build ## the real programs, driven by scripts, docker and docker-py; need root
 	GANTRY_BIN=$(CURDIR)/bin go test -count=1 -p 2 -timeout 20m $$(go list ./test/... | grep -vE '/test/(bench|vm)(/|$$)')
