@@ -67,7 +67,7 @@ func TestKilledLoad(t *testing.T) {
 func (f *fixture) killRound(n int, after time.Duration) {
 	f.t.Helper()
 	cmd := exec.Command(os.Args[0], "-test.run=^TestKilledLoad$")
-	cmd.Env = append(os.Environ(), crashEnv+"="+f.root)
+	cmd.Env = append(os.Environ(), crashEnv+"="+f.root, "TMPDIR="+f.t.TempDir()) // it cannot tidy up
 	out, err := cmd.StdoutPipe()
 	if err != nil {
 		f.t.Fatal(err)
