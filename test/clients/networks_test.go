@@ -210,7 +210,7 @@ func TestIPv6(t *testing.T) {
 	d.OK(t, "exec", "c2", "ping", "-6", "-c1", "-W2", "fd77:1::9")
 	d.OK(t, "network", "connect", "--ip6", "fd77:1::78", "six", "c1")
 	d.OK(t, "exec", "c1", "ping", "-6", "-c1", "-W2", "fd77:1::77")
-	if got := d.OK(t, "exec", "c1", "sh", "-c", "grep -c fd /etc/hosts"); got != "2" {
+	if got := d.OK(t, "exec", "c1", "sh", "-c", "grep -c ^fd /etc/hosts"); got != "2" {
 		t.Errorf("%s lines of IPv6 in the hosts file", got)
 	}
 	d.OK(t, "run", "--rm", "busybox", "sh", "-c", "test \"$(cat /proc/sys/net/ipv6/conf/eth0/disable_ipv6)\" = 1")
