@@ -121,17 +121,12 @@ func (a *App) du(ctx context.Context, o *duOptions) error {
 	if err != nil {
 		return err
 	}
-	switch {
-	case o.format == "json":
-		e := json.NewEncoder(a.Out)
-		for _, u := range list {
-			if err := e.Encode(u); err != nil {
-				return err
-			}
+	if o.format != "" && o.format != "pretty" {
+		if done, err := formatted(a.Out, o.format, list); done || err != nil {
+			return err
 		}
-		return nil
-	case o.format != "" && o.format != "table" && o.format != "pretty":
-		return formatEach(a.Out, o.format, list)
+	}
+	switch {
 	case o.verbose || o.format == "pretty":
 		printPretty(a.Out, list)
 	default:
@@ -143,6 +138,25 @@ func (a *App) du(ctx context.Context, o *duOptions) error {
 		return printTotals(a.Out, list)
 	}
 	return nil
+}
+
+// formatted prints a list as --format asks for it, and reports whether it has: a
+// table is the caller's to draw.
+func formatted[T any](w io.Writer, format string, list []T) (done bool, err error) {
+	switch format {
+	case "table":
+		return false, nil
+	case "json":
+		e := json.NewEncoder(w)
+		for _, x := range list {
+			if err := e.Encode(x); err != nil {
+				return true, err
+			}
+		}
+		return true, nil
+	default:
+		return true, formatEach(w, format, list)
+	}
 }
 
 // formatEach prints each of a list by a template.

@@ -91,18 +91,8 @@ func lsCommand(a *App) *cobra.Command {
 		if err != nil {
 			return err
 		}
-		switch format {
-		case "table":
-		case "json":
-			e := json.NewEncoder(a.Out)
-			for _, b := range list {
-				if err := e.Encode(b); err != nil {
-					return err
-				}
-			}
-			return nil
-		default:
-			return formatEach(a.Out, format, list)
+		if done, err := formatted(a.Out, format, list); done || err != nil {
+			return err
 		}
 		rows := [][]string{{"NAME/NODE", "DRIVER/ENDPOINT", "STATUS", "BUILDKIT", "PLATFORMS"}}
 		for _, b := range list {

@@ -35,18 +35,8 @@ func cacheLs(a *App) *cobra.Command {
 		if err != nil {
 			return err
 		}
-		switch format {
-		case "table":
-		case "json":
-			e := json.NewEncoder(a.Out)
-			for _, m := range list {
-				if err := e.Encode(m); err != nil {
-					return err
-				}
-			}
-			return nil
-		default:
-			return formatEach(a.Out, format, list)
+		if done, err := formatted(a.Out, format, list); done || err != nil {
+			return err
 		}
 		rows := [][]string{{"ID", "SIZE", "IN USE", "LAST USED"}}
 		for _, m := range list {

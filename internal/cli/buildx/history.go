@@ -139,18 +139,8 @@ func historyLsCommand(a *App) *cobra.Command {
 		if err != nil {
 			return err
 		}
-		switch format {
-		case "table":
-		case "json":
-			e := json.NewEncoder(a.Out)
-			for _, p := range list {
-				if err := e.Encode(p); err != nil {
-					return err
-				}
-			}
-			return nil
-		default:
-			return formatEach(a.Out, format, list)
+		if done, err := formatted(a.Out, format, list); done || err != nil {
+			return err
 		}
 		rows := [][]string{{"BUILD ID", "NAME", "STATUS", "CREATED AT", "DURATION"}}
 		for _, p := range list {
