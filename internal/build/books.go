@@ -37,15 +37,15 @@ func markOpen(dir string) (bool, error) {
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return false, err
 	}
-	boot, err := os.ReadFile("/proc/sys/kernel/random/boot_id") // random(4)
+	boot, err := durable.Boot()
 	if err != nil {
 		return false, err
 	}
-	bad := torn(strings.TrimSpace(string(mark)), strings.TrimSpace(string(boot)))
+	bad := torn(strings.TrimSpace(string(mark)), boot)
 	if bad {
 		return true, nil // marked until they are dropped
 	}
-	return false, durable.WriteFile(filepath.Join(dir, openMark), boot, 0o600)
+	return false, durable.WriteFile(filepath.Join(dir, openMark), []byte(boot+"\n"), 0o600)
 }
 
 // markClosed notes that the books in dir, and the files of steps, are on disk.

@@ -18,6 +18,8 @@ import (
 	"github.com/containerd/containerd/v2/pkg/namespaces"
 	"github.com/containerd/errdefs"
 	bolt "go.etcd.io/bbolt"
+
+	"gantry/internal/durable"
 )
 
 // A Ledger is a manager of leases that writes them to the stores some time after
@@ -80,7 +82,7 @@ func openLedger(ctx context.Context, s *Store, path string) (*Ledger, error) {
 	} else if err != nil {
 		return nil, err
 	}
-	boot, err := bootID()
+	boot, err := durable.Boot()
 	if err != nil {
 		return nil, err
 	}
@@ -88,12 +90,6 @@ func openLedger(ctx context.Context, s *Store, path string) (*Ledger, error) {
 		return nil, err
 	}
 	return l, os.Remove(path)
-}
-
-// bootID names this boot of the machine. Source: random(4).
-func bootID() (string, error) {
-	data, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
-	return strings.TrimSpace(string(data)), err
 }
 
 // replay reads a journal; nothing of another boot, and not the line that was being
@@ -249,7 +245,7 @@ func (l *Ledger) note(c change) error {
 		return err
 	}
 	if l.journal == nil {
-		boot, err := bootID()
+		boot, err := durable.Boot()
 		if err != nil {
 			return err
 		}

@@ -1,6 +1,6 @@
 // Package durable writes small files so that a power cut at any moment leaves
 // either the old content or the new, never a mixture, and locks directories so
-// that one process owns them.
+// that one process owns them. It names the boot in which something was written.
 //
 // It owns no directory itself. It must not be given a path inside a container's
 // root file system: those belong to package rootpath.

@@ -108,22 +108,26 @@ func tree(m mount.Mount) (launch.Tree, error) {
 	case "bind", "rbind":
 		return launch.Tree{Root: launch.Root{Upper: m.Source}}, nil
 	case "overlay":
-		var t launch.Tree
-		for _, o := range m.Options {
-			switch k, v, _ := strings.Cut(o, "="); k {
-			case "lowerdir":
-				t.Lower = strings.Split(v, ":")
-			case "upperdir":
-				t.Upper = v
-			case "workdir":
-				t.Work = v
-			}
-		}
-		if len(t.Lower) > 0 {
+		if t := overlaid(m.Options); len(t.Lower) > 0 {
 			return t, nil
 		}
 	}
 	return launch.Tree{}, errs.New(errs.Unsupported, "mount of type %q", m.Type)
+}
+
+// overlaid reads the directories off the options of an overlay mount.
+func overlaid(options []string) (t launch.Tree) {
+	for _, o := range options {
+		switch k, v, _ := strings.Cut(o, "="); k {
+		case "lowerdir":
+			t.Lower = strings.Split(v, ":")
+		case "upperdir":
+			t.Upper = v
+		case "workdir":
+			t.Work = v
+		}
+	}
+	return t
 }
 
 func readOnly(options []string) bool {

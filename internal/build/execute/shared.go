@@ -47,16 +47,7 @@ func overlayAt(table io.Reader, at string) (t launch.Tree, ok bool) {
 		if kind[0] != "overlay" {
 			continue
 		}
-		for _, o := range strings.Split(kind[2], ",") {
-			switch k, v, _ := strings.Cut(o, "="); k {
-			case "lowerdir":
-				t.Lower = strings.Split(v, ":")
-			case "upperdir":
-				t.Upper = v
-			case "workdir":
-				t.Work = v
-			}
-		}
+		t = overlaid(strings.Split(kind[2], ","))
 		ok = len(t.Lower) > 0 && filepath.IsAbs(t.Upper) && filepath.IsAbs(t.Work)
 		for _, l := range t.Lower {
 			ok = ok && filepath.IsAbs(l) && !strings.Contains(l, `\`)
