@@ -167,6 +167,9 @@ func Processes(program string, dirs ...string) Source {
 			return err
 		}
 		fd, err := unix.PidfdOpen(pid, 0)
+		if err == unix.ESRCH {
+			return nil // it has ended by itself
+		}
 		if err != nil {
 			return err
 		}
@@ -175,7 +178,10 @@ func Processes(program string, dirs ...string) Source {
 		if cmd, err := os.ReadFile("/proc/" + t.Name + "/cmdline"); err != nil || supervised(cmd, program) != t.Owner {
 			return err
 		}
-		return unix.PidfdSendSignal(fd, unix.SIGKILL, nil, 0)
+		if err := unix.PidfdSendSignal(fd, unix.SIGKILL, nil, 0); err != unix.ESRCH {
+			return err
+		}
+		return nil // it has ended by itself
 	}}
 }
 

@@ -104,10 +104,14 @@ func (ct *container) signal(sig unix.Signal) error {
 	if start, _, err := processStat(ct.record.Pid); err != nil || start != ct.record.StartTime {
 		return errs.New(errs.Conflict, "container not running")
 	}
-	if err := unix.PidfdSendSignal(fd, sig, nil, 0); err != nil {
+	switch err := unix.PidfdSendSignal(fd, sig, nil, 0); err {
+	case nil:
+		return nil
+	case unix.ESRCH: // it was reaped since it was looked at
+		return errs.New(errs.Conflict, "container not running")
+	default:
 		return fmt.Errorf("signal container %s: %w", ct.record.ID, err)
 	}
-	return nil
 }
 
 func parseSignal(s string) (unix.Signal, error) {
