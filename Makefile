@@ -12,6 +12,10 @@ CACHE   ?= /var/cache/gantry-test
 KERNEL  := ./internal/ociruntime/... ./internal/shim/... ./internal/network/... ./internal/cgroup/... ./test/...
 RACE    := $(shell command -v gcc >/dev/null && echo -race)
 
+# A test that a busy machine made fail is run once more and named at the end of the
+# output (docs/testing.md); not where there are more than three, nor for a data race.
+GOTEST  := go run gotest.tools/gotestsum@v1.13.0 --format standard-quiet --rerun-fails=1 --rerun-fails-max-failures=3 --rerun-fails-abort-on-data-race --rerun-fails-run-root-test
+
 .PHONY: help build demo test check lint pure kernel system vm bench install uninstall deps clean fmt
 
 help: ## list what can be made
@@ -43,16 +47,16 @@ lint: ## static analysis (staticcheck, fetched as a Go module)
 	go run honnef.co/go/tools/cmd/staticcheck@v0.8.2 ./...
 
 pure: ## tests that need no kernel, with the race detector where there is a C compiler
-	go test $(RACE) -timeout 20m $$(go list ./... | grep -vE '^gantry/(test|internal/(ociruntime|shim|network|cgroup|arch))(/|$$)')
+	$(GOTEST) --packages "$$(go list ./... | grep -vE '^gantry/(test|internal/(ociruntime|shim|network|cgroup|arch))(/|$$)' | tr '\n' ' ')" -- $(RACE) -timeout 20m
 
 kernel: ## tests of namespaces, mounts, control groups and networks; need root
-	go test -p 1 -timeout 20m ./internal/ociruntime/... ./internal/shim/... ./internal/cgroup/... ./internal/network/...
+	$(GOTEST) --packages "./internal/ociruntime/... ./internal/shim/... ./internal/cgroup/... ./internal/network/..." -- -p 1 -timeout 20m
 
 vm: ## the kernel-level tests on a cgroup v2 machine under qemu
-	go test -count=1 -timeout 20m ./test/vm
+	$(GOTEST) --packages ./test/vm -- -count=1 -timeout 20m
 
 system: build ## the real programs, driven by scripts, docker and docker-py; need root
-	GANTRY_BIN=$(CURDIR)/bin go test -count=1 -p 2 -timeout 20m $$(go list ./test/... | grep -vE '/test/(bench|vm)(/|$$)')
+	GANTRY_BIN=$(CURDIR)/bin $(GOTEST) --packages "$$(go list ./test/... | grep -vE '/test/(bench|vm)(/|$$)' | tr '\n' ' ')" -- -count=1 -p 2 -timeout 20m
 
 bench: build ## the promises of docs/spec.md, as ratios to a floor measured in the same run
 	go run ./test/bench -bin $(CURDIR)/bin
