@@ -22,6 +22,7 @@ import (
 
 	"gantry/internal/container"
 	"gantry/internal/content"
+	"gantry/internal/errs"
 	"gantry/internal/extension"
 	"gantry/internal/image"
 	"gantry/internal/lazy"
@@ -191,33 +192,71 @@ func (l *lazyPulls) start(ctx context.Context, job lazy.Job, auth wire.RegistryA
 	return nil
 }
 
-// follow completes an image when all of it is here.
+// takeAtOnce is how many layers are taken in beside each other.
+const takeAtOnce = 2
+
+// follow completes an image when all of it is here. Each layer is taken in and
+// unpacked when it is here, so that little is left to do then.
 func (l *lazyPulls) follow(job lazy.Job) {
 	l.work.Go(func() {
-		err := l.images.lazy.Wait(l.ctx, job)
-		if err == nil {
-			err = l.complete(l.ctx, job)
-		}
-		if err != nil && l.ctx.Err() == nil {
+		if err := l.gather(l.ctx, job); err != nil && l.ctx.Err() == nil {
 			l.log.Warn("an image is not complete: pull it again", "image", job.Name, "error", err)
 		}
 	})
 }
 
-// complete makes an image like any other of what the process has fetched.
-func (l *lazyPulls) complete(ctx context.Context, job lazy.Job) error {
+func (l *lazyPulls) gather(ctx context.Context, job lazy.Job) error {
 	var memo lazyMemo
 	if err := json.Unmarshal(job.Memo, &memo); err != nil {
 		return err
 	}
-	store := l.images.content
-	held, release, err := store.Hold(ctx)
+	held, release, err := l.images.content.Hold(ctx)
 	if err != nil {
 		return err
 	}
 	defer release()
+	var early sync.WaitGroup
+	slots := make(chan struct{}, takeAtOnce)
+	err = l.images.lazy.Wait(held, job, func(n int) {
+		early.Go(func() {
+			slots <- struct{}{}
+			defer func() { <-slots }()
+			// What is wrong with it, if something is, shows again when all is here.
+			_ = l.stage(held, job, memo, n)
+		})
+	})
+	early.Wait()
+	if err != nil {
+		return err
+	}
+	return l.complete(held, job, memo)
+}
+
+// stage takes in a layer and unpacks it ahead of its image.
+func (l *lazyPulls) stage(ctx context.Context, job lazy.Job, memo lazyMemo, n int) error {
+	store := l.images.content
+	if err := take(ctx, store, l.images.lazy.Blob(job, n), job.Layers[n].Digest); err != nil {
+		return err
+	}
+	ids, _, err := l.readConfig(ctx, memo)
+	if err != nil {
+		return err
+	}
+	if len(ids) != len(job.Layers) {
+		return errs.New(errs.Invalid, "%d layers for %d", len(ids), len(job.Layers))
+	}
+	layers := make([]content.Layer, n+1)
+	for i := range layers {
+		layers[i] = content.Layer{Blob: ocispec.Descriptor{Digest: job.Layers[i].Digest, Size: job.Layers[i].Size}, DiffID: ids[i]}
+	}
+	return store.Stage(ctx, layers)
+}
+
+// complete makes an image like any other of what the process has fetched.
+func (l *lazyPulls) complete(ctx context.Context, job lazy.Job, memo lazyMemo) error {
+	store := l.images.content
 	for n, layer := range job.Layers {
-		if err := take(held, store, l.images.lazy.Blob(job, n), layer.Digest); err != nil {
+		if err := take(ctx, store, l.images.lazy.Blob(job, n), layer.Digest); err != nil {
 			return err
 		}
 	}
@@ -225,10 +264,10 @@ func (l *lazyPulls) complete(ctx context.Context, job lazy.Job) error {
 	if err != nil {
 		return err
 	}
-	if err := l.client.Complete(held, remote.PullOptions{Name: name}, memo.Target); err != nil {
+	if err := l.client.Complete(ctx, remote.PullOptions{Name: name}, memo.Target); err != nil {
 		return err
 	}
-	dirs, err := l.dirs(held, memo)
+	dirs, err := l.dirs(ctx, memo)
 	if err != nil {
 		return err
 	}

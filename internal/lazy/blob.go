@@ -35,6 +35,7 @@ type blob struct {
 	source Source
 	layer  Layer
 	file   *os.File
+	word   string   // file that tells of its completeness
 	way    *traffic // of all blobs
 
 	mu     sync.Mutex
@@ -43,7 +44,9 @@ type blob struct {
 	left   int    // blocks that are not here
 }
 
-func newBlob(ctx context.Context, s Source, l Layer, path string, way *traffic) (*blob, error) {
+// newBlob begins the blob of layer n of the job in dir.
+func newBlob(ctx context.Context, s Source, l Layer, dir string, n int, way *traffic) (*blob, error) {
+	path := blobPath(dir, n)
 	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_TRUNC, 0o600)
 	if err != nil {
 		return nil, err
@@ -52,8 +55,8 @@ func newBlob(ctx context.Context, s Source, l Layer, path string, way *traffic) 
 		f.Close()
 		return nil, err
 	}
-	n := int((l.Size + block - 1) / block)
-	b := &blob{ctx: ctx, source: s, layer: l, file: f, way: way, state: make([]byte, n), left: n}
+	blocks := int((l.Size + block - 1) / block)
+	b := &blob{ctx: ctx, source: s, layer: l, file: f, word: wordPath(dir, n), way: way, state: make([]byte, blocks), left: blocks}
 	b.change.L = &b.mu
 	return b, nil
 }
@@ -129,6 +132,10 @@ func (b *blob) fetch(first, end int) (err error) {
 		wait = min(2*wait, 5*time.Second)
 	}
 	if err == nil {
+		if b.complete() {
+			// Who misses it is told of all layers together later.
+			_ = os.WriteFile(b.word, nil, 0o600)
+		}
 		return nil
 	}
 	b.mark(first, end, missing)

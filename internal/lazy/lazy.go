@@ -8,8 +8,10 @@
 //	Start ── job on standard input ──▶ mounts <dir>/N/fs
 //	      ◀── "ready" ───────────────  serves reads  ◀───────────── overlay over N/fs
 //	                                   fetches <dir>/N.blob
-//	Wait  ◀── file <dir>/filled ─────  all blobs are complete
-//	takes the blobs in as any layer; Settle makes N/fs a link to that layer
+//	Wait  ◀── file <dir>/N.filled ───  that blob is complete
+//	takes the blob in as any layer, and unpacks it
+//	      ◀── file <dir>/filled ─────  all blobs are complete
+//	records the image; Settle makes N/fs a link to that layer
 //
 // The process outlives the daemon, which finds it again by the lock it holds. It
 // alone writes below <dir>, but for Settle and Remove. Nothing of it is an image or

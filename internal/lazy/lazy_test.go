@@ -7,7 +7,7 @@ import (
 	"errors"
 	"io"
 	"math/rand/v2"
-	"path/filepath"
+	"os"
 	"slices"
 	"sync"
 	"testing"
@@ -53,7 +53,7 @@ func (m *memory) OpenBlob(_ context.Context, _ Layer, off, n int64) (io.ReadClos
 func testBlob(t *testing.T, m *memory, l Layer) *blob {
 	t.Helper()
 	l.Size = int64(len(m.data))
-	b, err := newBlob(t.Context(), m, l, filepath.Join(t.TempDir(), "blob"), newTraffic(3))
+	b, err := newBlob(t.Context(), m, l, t.TempDir(), 0, newTraffic(3))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -91,6 +91,9 @@ func TestBlob(t *testing.T) {
 	wg.Wait()
 	if err := f.run(t.Context()); err != nil || !b.complete() {
 		t.Errorf("not complete: %v", err)
+	}
+	if _, err := os.Stat(b.word); err != nil {
+		t.Errorf("nobody is told: %v", err)
 	}
 	slices.Sort(m.asked)
 	if len(m.asked) > 13 {

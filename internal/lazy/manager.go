@@ -252,9 +252,11 @@ func (i *Images) Lower(j Job) []string {
 func (i *Images) Blob(j Job, n int) string { return blobPath(i.dirOf(j), n) }
 
 // Wait returns when all blobs of a job are complete. errs.Unavailable if its
-// process has ended before.
-func (i *Images) Wait(ctx context.Context, j Job) error {
+// process has ended before. came is told of each layer whose blob is complete, once,
+// as soon as it is.
+func (i *Images) Wait(ctx context.Context, j Job, came func(n int)) error {
 	dir := i.dirOf(j)
+	told := make([]bool, len(j.Layers))
 	t := time.NewTicker(250 * time.Millisecond)
 	defer t.Stop()
 	for {
@@ -262,6 +264,12 @@ func (i *Images) Wait(ctx context.Context, j Job) error {
 		lives := alive(dir)
 		if _, err := os.Stat(filepath.Join(dir, filledName)); err == nil {
 			return nil
+		}
+		for n := range told {
+			if _, err := os.Stat(wordPath(dir, n)); err == nil && !told[n] {
+				told[n] = true
+				came(n)
+			}
 		}
 		if !lives {
 			return errs.New(errs.Unavailable, "the process that shows %s has ended", j.Name)

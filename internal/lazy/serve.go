@@ -27,6 +27,9 @@ const (
 
 func layerDir(dir string, i int) string { return filepath.Join(dir, strconv.Itoa(i), "fs") }
 
+// wordPath is the file by which a layer's blob is known to be complete.
+func wordPath(dir string, i int) string { return filepath.Join(dir, strconv.Itoa(i)+"."+filledName) }
+
 func blobPath(dir string, i int) string { return filepath.Join(dir, strconv.Itoa(i)+".blob") }
 
 // Serve is the process of a job, whose directory exists: it shows its layers, says
@@ -114,7 +117,7 @@ func open(ctx context.Context, dir string, job Job, s Source, way *traffic) (*fi
 	var wg sync.WaitGroup
 	for i, l := range job.Layers {
 		wg.Go(func() {
-			if blobs[i], all[i] = newBlob(ctx, s, l, blobPath(dir, i), way); all[i] != nil {
+			if blobs[i], all[i] = newBlob(ctx, s, l, dir, i, way); all[i] != nil {
 				return
 			}
 			if tables[i], all[i] = openContents(blobs[i], shared); all[i] == nil {
