@@ -292,25 +292,6 @@ func TestWarnings(t *testing.T) {
 	}
 }
 
-// TestWarnsOfLegacyFilters: nf_tables does not show what iptables-legacy does.
-func TestWarnsOfLegacyFilters(t *testing.T) {
-	b := open(t, nil)
-	if out, err := exec.Command("iptables-legacy", "-P", "FORWARD", "ACCEPT").CombinedOutput(); err != nil {
-		t.Skipf("no filters of iptables-legacy on this machine: %v %s", err, out)
-	}
-	// They stay in the namespace as long as that lives, and drop nothing.
-	defer exec.Command("iptables-legacy", "-P", "FORWARD", "ACCEPT").Run()
-	for _, policy := range []string{"ACCEPT", "DROP"} {
-		if out, err := exec.Command("iptables-legacy", "-P", "FORWARD", policy).CombinedOutput(); err != nil {
-			t.Fatalf("%v %s", err, out)
-		}
-		w, err := b.Warnings(ctx)
-		if warned := strings.Contains(strings.Join(w, "\n"), "iptables-legacy drops"); err != nil || warned != (policy == "DROP") {
-			t.Errorf("with the policy %s: %q, %v", policy, w, err)
-		}
-	}
-}
-
 // The default network avoids what the host has routes to, also those that came
 // after it was chosen.
 func TestSubnetAvoidsRoutes(t *testing.T) {

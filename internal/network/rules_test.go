@@ -2,6 +2,7 @@ package network
 
 import (
 	"os/exec"
+	"strings"
 	"testing"
 	"time"
 
@@ -75,4 +76,62 @@ func (b *bench) whole() bool {
 func (b *bench) generations(t *testing.T) int64 {
 	t.Helper()
 	return b.stage.bridge.Redrawn()
+}
+
+// TestLegacyFilters: nf_tables does not show what iptables-legacy does. It is
+// found, and mended by its own tool.
+func TestLegacyFilters(t *testing.T) {
+	b := open(t, nil)
+	lan := machine(t, "lan", "192.0.2.2/24", "192.0.2.9/24")
+	programs := []string{"iptables-legacy", "ip6tables-legacy"}
+	run := func(program string, args ...string) string {
+		t.Helper()
+		out, err := exec.Command(program, args...).CombinedOutput()
+		if err != nil {
+			t.Fatalf("%s %v: %v %s", program, args, err, out)
+		}
+		return string(out)
+	}
+	for _, p := range programs {
+		if out, err := exec.Command(p, "-P", "FORWARD", "ACCEPT").CombinedOutput(); err != nil {
+			t.Skipf("no filters of %s on this machine: %v %s", p, err, out)
+		}
+		// They stay in the namespace as long as that lives, and drop nothing.
+		defer func() {
+			run(p, "-F", "FORWARD")
+			run(p, "-P", "FORWARD", "ACCEPT")
+		}()
+	}
+	c := b.attach(t, AttachRequest{Name: "web", Mode: "bridge", Ports: published(t, "8080>80/tcp")})
+	serve(t, namespace(t, c), 80, "web")
+	check := func(when, want string, warned, blocked int) {
+		t.Helper()
+		if got := knock(lan, "tcp4", "192.0.2.2:8080", want); got != want {
+			t.Errorf("%s: %q answers, want %q", when, got, want)
+		}
+		w, err := b.Warnings(ctx)
+		if n := strings.Count(strings.Join(w, "\n"), "tables-legacy drops"); err != nil || n != warned {
+			t.Errorf("%s: warnings %q, %v", when, w, err)
+		}
+		l, err := Blocked(b.Networks)
+		if n := strings.Count(strings.Join(l, "\n"), "tables-legacy filter/FORWARD drops"); err != nil || n != blocked || len(l) != n {
+			t.Errorf("%s: blocked %q, %v", when, l, err)
+		}
+	}
+	check("all accept", "web", 0, 0)
+	for _, p := range programs {
+		run(p, "-P", "FORWARD", "DROP")
+	}
+	check("both drop", "-", 2, 2)
+	for range 2 { // once is enough
+		if err := Unblock(b.Networks); err != nil {
+			t.Fatal(err)
+		}
+		check("mended", "web", 2, 0)
+	}
+	if rules := run("iptables-legacy", "-S", "FORWARD"); strings.Count(rules, "-A FORWARD") != 2 {
+		t.Errorf("rules:\n%s", rules)
+	}
+	b.detach(t, c.ID)
+	b.clean(t)
 }

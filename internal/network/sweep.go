@@ -181,8 +181,8 @@ func (n *Networks) Warnings(context.Context) ([]string, error) {
 	for _, c := range chains {
 		out = append(out, fmt.Sprintf("packet filter chain %s drops forwarded packets by default: containers are not reachable from elsewhere, nor reach it, unless it accepts their bridges", c))
 	}
-	if nat.LegacyDropsForwarding() {
-		out = append(out, "iptables-legacy drops forwarded packets by default (chain FORWARD): containers are not reachable from elsewhere, nor reach it, unless it accepts their bridges: iptables-legacy -I FORWARD -o BRIDGE -j ACCEPT, and -i BRIDGE; or iptables-legacy -P FORWARD ACCEPT")
+	for _, program := range nat.LegacyDropsForwarding() {
+		out = append(out, fmt.Sprintf("%s drops forwarded packets by default (chain FORWARD): containers are not reachable from elsewhere, nor reach it, unless it accepts their bridges: gantry doctor --fix, or %[1]s -P FORWARD ACCEPT", program))
 	}
 	return out, err
 }

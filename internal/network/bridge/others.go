@@ -35,6 +35,7 @@ func (d *Driver) links() []string {
 // blocking returns the forward chains that stop some of links.
 func (d *Driver) blocking(links []string) ([]nat.Chain, error) {
 	all, err := d.rules.Drops()
+	all = append(all, nat.LegacyDrops()...)
 	return slices.DeleteFunc(all, func(c nat.Chain) bool { return c.Hook != "forward" || len(lacking(c, links)) == 0 }), err
 }
 
@@ -55,13 +56,18 @@ func (d *Driver) Blocked() ([]string, error) {
 	return out, err
 }
 
-// Unblock makes those chains let the bridges' packets through, at their ends.
+// Unblock makes those chains let the bridges' packets through, at their ends;
+// those of iptables-legacy by that tool, which has to be there.
 func (d *Driver) Unblock() error {
 	links := d.links()
 	chains, err := d.blocking(links)
 	all := []error{err}
 	for _, c := range chains {
-		all = append(all, d.rules.LetThrough(c, links))
+		if c.Legacy() {
+			all = append(all, nat.LetThroughLegacy(c, links))
+		} else {
+			all = append(all, d.rules.LetThrough(c, links))
+		}
 	}
 	return errors.Join(all...)
 }

@@ -29,7 +29,7 @@ type Host struct {
 
 // A Chain is a base chain of another program whose policy is to drop.
 type Chain struct {
-	Family string // ip, ip6 or inet, as nft(8) has it
+	Family string // ip, ip6 or inet, as nft(8) has it, or the program that made it
 	Table  string
 	Name   string
 	Hook   string // input or forward
@@ -39,6 +39,9 @@ type Chain struct {
 
 // String returns the chain as "family table/chain".
 func (c Chain) String() string { return c.Family + " " + c.Table + "/" + c.Name }
+
+// Legacy reports whether the chain is one of iptables-legacy or ip6tables-legacy.
+func (c Chain) Legacy() bool { return strings.HasSuffix(c.Family, "-legacy") }
 
 // An Answer says which rule lets a packet pass, or stops it.
 type Answer struct {
