@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"os"
 	"path/filepath"
 	"sync"
@@ -15,6 +14,7 @@ import (
 
 	"gantry/internal/errs"
 	"gantry/internal/launch"
+	"gantry/internal/plugin"
 )
 
 // How long things may take.
@@ -164,18 +164,9 @@ func (m Switches) await(ctx context.Context, rec record, at places, within time.
 	}
 }
 
-// answers returns nil if somebody listens at a socket, which must be one: the
-// plugin can put there what it likes.
+// answers returns nil if somebody listens at a plugin's socket.
 func answers(ctx context.Context, path string) error {
-	var st unix.Stat_t
-	if err := unix.Lstat(path, &st); err != nil {
-		return err
-	}
-	if st.Mode&unix.S_IFMT != unix.S_IFSOCK {
-		return fmt.Errorf("%s is no socket", path)
-	}
-	var d net.Dialer
-	c, err := d.DialContext(ctx, "unix", path)
+	c, err := plugin.DialSocket(ctx, path)
 	if err != nil {
 		return err
 	}

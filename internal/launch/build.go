@@ -63,7 +63,7 @@ func (b *build) steps() []step {
 		{name: "shim", do: b.spawnShim, beside: true}, // close ends it
 		{name: "rootfs", do: b.makeRootfs},            // its files stay with the container
 		{name: "users", do: b.openUsers, undo: func(context.Context) error { return b.l.releaseUsers(id) }},
-		{name: "volumes", do: b.mountVolumes, undo: func(ctx context.Context) error { return b.l.o.Volumes.Unmount(ctx, id) }},
+		{name: "volumes", do: b.mountVolumes, undo: b.unmountVolumes},
 		{name: "network", do: b.attachNetwork, undo: func(ctx context.Context) error { return b.l.o.Networks.Detach(ctx, id) }},
 		{name: "links", do: b.makeLinks, beside: true}, // undone with the network
 		{name: "files", do: b.writeFiles},
@@ -85,9 +85,16 @@ func (b *build) close() {
 	}
 	b.users.Close()
 	_ = unmountImages(b.l.runDir(b.in.ID)) // the container has its own; a teardown tries again
+	b.letGo()
+}
+
+// letGo closes what of volumes and images was opened: a volume can't be unmounted
+// before that.
+func (b *build) letGo() {
 	for _, f := range b.open {
 		f.Close()
 	}
+	b.open = nil
 }
 
 func (b *build) makeRootfs(ctx context.Context) error {
@@ -166,6 +173,11 @@ func (b *build) mountVolumes(ctx context.Context) error {
 	return nil
 }
 
+func (b *build) unmountVolumes(ctx context.Context) error {
+	b.letGo()
+	return b.l.o.Volumes.Unmount(ctx, b.in.ID)
+}
+
 // bindSource makes sure that the source of a bind mount exists.
 func bindSource(m plan.Mount) error {
 	if m.Within != "" {
@@ -220,9 +232,14 @@ func (b *build) mountVolume(ctx context.Context, m plan.Mount) error {
 	if err != nil {
 		return err
 	}
+	source := v.Path
+	if v.File != nil {
+		b.open = append(b.open, v.File)
+		source = rootfs.Name(v.File)
+	}
 	if v.Fresh {
 		if !m.NoCopy && m.Subpath == "" {
-			if err := b.view.CopyUp(ctx, m.Target, v.Path); err != nil {
+			if err := b.view.CopyUp(ctx, m.Target, source); err != nil {
 				return fmt.Errorf("copy the image's %s into volume %s: %w", m.Target, v.Name, err)
 			}
 		}
@@ -230,14 +247,14 @@ func (b *build) mountVolume(ctx context.Context, m plan.Mount) error {
 			return err
 		}
 	}
-	b.sources[m.Target] = v.Path
+	b.sources[m.Target] = source
 	b.mapped[m.Target] = !v.Device // what is on a device has the ids of wherever it comes from
 	if m.Subpath == "" {
 		return nil
 	}
 	// The volume's content is anybody's who mounts it: the place below it is
 	// found by descriptor and given to the shim as one.
-	f, err := rootfs.Sub(v.Path, m.Subpath)
+	f, err := rootfs.Sub(source, m.Subpath)
 	if err != nil {
 		return errs.New(errs.Invalid, "cannot access path %q in volume %s: %w", m.Subpath, v.Name, err)
 	}

@@ -117,7 +117,7 @@ func downFiles(ctx context.Context, l *Launcher, in Input, o FilesOptions) (fd i
 	}
 	// The tree keeps what it has of them.
 	defer func() {
-		if e := l.o.Volumes.Unmount(context.WithoutCancel(ctx), in.ID); e != nil {
+		if e := b.unmountVolumes(context.WithoutCancel(ctx)); e != nil {
 			if err == nil {
 				unix.Close(fd)
 			}

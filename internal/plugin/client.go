@@ -55,7 +55,14 @@ func dial(e Endpoint) (*client, error) {
 		network = "unix"
 	}
 	t.DialContext = func(ctx context.Context, _, _ string) (net.Conn, error) {
-		c, err := d.DialContext(ctx, network, e.Address)
+		c, err := net.Conn(nil), error(nil)
+		if e.Root != "" {
+			within, cancel := context.WithTimeout(ctx, d.Timeout)
+			defer cancel()
+			c, err = DialSocket(within, e.Address)
+		} else {
+			c, err = d.DialContext(ctx, network, e.Address)
+		}
 		if err != nil {
 			return nil, fmt.Errorf("%w: %w", errUnreached, err)
 		}

@@ -69,24 +69,24 @@ func (d *drivers) path(r record) string {
 }
 
 // mount makes the volume ready for a container, which is noted already.
-func (d *drivers) mount(ctx context.Context, r record, container string) (string, error) {
+func (d *drivers) mount(ctx context.Context, r record, container string) (at plugin.Place, err error) {
 	if r.local() {
-		return d.local.Path(r.Name), d.local.Mount(r.Name, r.Options)
+		return plugin.Place{Path: d.local.Path(r.Name)}, d.local.Mount(r.Name, r.Options)
 	}
 	p := d.of(r)
 	if r.Making { // the daemon ended before the plugin had answered
 		if err := p.Create(ctx, r.Name, r.Options); err != nil {
-			return "", err
+			return at, err
 		}
 	}
 	for _, c := range r.Owed {
 		if err := p.Unmount(ctx, r.Name, c); err != nil {
-			return "", err
+			return at, err
 		}
 	}
-	at, err := p.Mount(ctx, r.Name, container)
-	if err == nil && !filepath.IsAbs(at) {
-		err = errors.Join(fmt.Errorf("volume driver %s names %q, which is no absolute path", r.Driver, at), p.Unmount(ctx, r.Name, container))
+	at, err = p.Mount(ctx, r.Name, container)
+	if err == nil && !filepath.IsAbs(at.Path) {
+		err = errors.Join(fmt.Errorf("volume driver %s names %q, which is no absolute path", r.Driver, at.Path), at.Close(), p.Unmount(ctx, r.Name, container))
 	}
 	return at, err
 }

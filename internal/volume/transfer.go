@@ -50,7 +50,10 @@ func (t Transfers) with(ctx context.Context, name string, fn func(dir string, m 
 	if err != nil {
 		return err
 	}
-	return fn(m.Path, m)
+	if m.File != nil {
+		defer m.File.Close()
+	}
+	return fn(m.dir(), m)
 }
 
 func openDir(dir string) (int, error) {

@@ -11,6 +11,7 @@ import (
 	"gantry/internal/errs"
 	"gantry/internal/store"
 	"gantry/internal/volume/local"
+	"gantry/internal/volume/plugin"
 	"gantry/internal/wire"
 )
 
@@ -159,10 +160,10 @@ func (v *Volumes) MountAs(ctx context.Context, r MountRequest) (Mounted, error) 
 	if err != nil {
 		return Mounted{}, err
 	}
-	m := Mounted{Name: rec.Name, Driver: rec.Driver, Path: at, Device: !rec.local() || rec.Options["device"] != ""}
+	m := Mounted{Name: rec.Name, Driver: rec.Driver, Path: at.Path, File: at.File, Device: !rec.local() || rec.Options["device"] != ""}
 	if !rec.Used {
-		if m.Fresh, err = local.Empty(at); err != nil {
-			return Mounted{}, fmt.Errorf("mount %s: %w", r.Name, err)
+		if m.Fresh, err = local.Empty(m.dir()); err != nil {
+			return Mounted{}, errors.Join(fmt.Errorf("mount %s: %w", r.Name, err), at.Close())
 		}
 	}
 	v.told.mount(r.Container, r.Name)
@@ -172,9 +173,9 @@ func (v *Volumes) MountAs(ctx context.Context, r MountRequest) (Mounted, error) 
 	return m, nil
 }
 
-func (v *Volumes) mount(ctx context.Context, r MountRequest) (rec record, at string, err error) {
+func (v *Volumes) mount(ctx context.Context, r MountRequest) (rec record, at plugin.Place, err error) {
 	if rec, err = v.get(r.Name); err != nil {
-		return rec, "", err
+		return rec, at, err
 	}
 	var has []string
 	err = v.db.View(func(tx *store.Tx) error {
@@ -182,15 +183,15 @@ func (v *Volumes) mount(ctx context.Context, r MountRequest) (rec record, at str
 		return err
 	})
 	if err != nil {
-		return rec, "", err
+		return rec, at, err
 	}
 	if !slices.Contains(has, r.Name) {
 		if err := claim(v.db, r.Container, r.Name); err != nil {
-			return rec, "", err
+			return rec, at, err
 		}
 	}
 	if !rec.mounts() {
-		return rec, v.path(rec), v.drivers.create(ctx, rec)
+		return rec, plugin.Place{Path: v.path(rec)}, v.drivers.create(ctx, rec)
 	}
 	// Written first: after a crash Unmount still knows of it.
 	rec, err = v.change(r.Name, func(rec *record) bool {
@@ -201,7 +202,7 @@ func (v *Volumes) mount(ctx context.Context, r MountRequest) (rec record, at str
 		return true
 	})
 	if err != nil {
-		return rec, "", err
+		return rec, at, err
 	}
 	at, err = v.drivers.mount(ctx, rec, r.Container)
 	if err != nil {
@@ -209,19 +210,30 @@ func (v *Volumes) mount(ctx context.Context, r MountRequest) (rec record, at str
 			rec.Mounted = without(rec.Mounted, r.Container)
 			return true
 		})
-		return rec, "", errors.Join(fmt.Errorf("error while mounting volume '%s': %w", cmp.Or(v.path(rec), rec.Name), err), undo)
+		return rec, at, errors.Join(fmt.Errorf("error while mounting volume '%s': %w", cmp.Or(v.path(rec), rec.Name), err), undo)
 	}
 	if rec.local() {
 		return rec, at, nil
 	}
 	rec, err = v.change(r.Name, func(rec *record) bool {
-		if rec.At == at && !rec.Making && len(rec.Owed) == 0 {
+		if rec.At == at.Path && !rec.Making && len(rec.Owed) == 0 {
 			return false
 		}
-		rec.At, rec.Making, rec.Owed = at, false, nil
+		rec.At, rec.Making, rec.Owed = at.Path, false, nil
 		return true
 	})
-	return rec, at, err
+	if err != nil {
+		return rec, plugin.Place{}, errors.Join(err, at.Close())
+	}
+	return rec, at, nil
+}
+
+// dir is a path of the volume's directory for this process, while File is open.
+func (m Mounted) dir() string {
+	if m.File == nil {
+		return m.Path
+	}
+	return "/proc/self/fd/" + strconv.Itoa(int(m.File.Fd()))
 }
 
 // Unmount ends the mounts of a container; its claims stay. It may be called for

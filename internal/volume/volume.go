@@ -15,6 +15,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"os"
 	"regexp"
 	"slices"
 	"strings"
@@ -40,8 +41,12 @@ type Mounted struct {
 	Name   string
 	Driver string
 	Path   string // directory on the host
-	Device bool   // the content is a mount of something else
-	Fresh  bool   // empty and never used: copy the image's content up
+	// File is that directory itself, opened with O_PATH, if what its path leads
+	// to may change under the caller's hands. It is the one to use then, and the
+	// caller's to close, before the volume is unmounted. Else it is nil.
+	File   *os.File
+	Device bool // the content is a mount of something else
+	Fresh  bool // empty and never used: copy the image's content up
 }
 
 // Options configure the volumes of a daemon.

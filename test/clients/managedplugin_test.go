@@ -2,6 +2,7 @@ package clients
 
 import (
 	"bytes"
+	"fmt"
 	"io"
 	"net/http"
 	"net/url"
@@ -200,4 +201,45 @@ func TestManagedPluginPrivileges(t *testing.T) {
 	if out := d.OK(t, "plugin", "ls", "-q"); out != "" {
 		t.Error(out)
 	}
+}
+
+// A plugin that keeps putting a link to the host in the place of its volumes gets
+// no container, and no copy, to show what is there.
+func TestManagedPluginSwapsLinks(t *testing.T) {
+	d := testkit.StartBusybox(t)
+	t.Cleanup(func() { _, _ = d.Gantry("plugin", "rm", "-f", "swapper") })
+	host := t.TempDir()
+	dir := samplePlugin(t, "")
+	if err := os.WriteFile(filepath.Join(host, "f"), []byte("host"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	config := filepath.Join(dir, "config.json")
+	text, err := os.ReadFile(config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	text = bytes.Replace(text, []byte(`"env":[`), []byte(`"env":[{"name":"SWAP","settable":["value"],"value":""},`), 1)
+	if err := os.WriteFile(config, text, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	d.OK(t, "plugin", "create", "swapper", dir)
+	d.OK(t, "plugin", "enable", "swapper")
+	d.OK(t, "volume", "create", "-d", "swapper", "data")
+	d.OK(t, "run", "--rm", "-v", "data:/d", "busybox", "sh", "-c", "echo volume > /d/f")
+	d.OK(t, "plugin", "disable", "-f", "swapper")
+	d.OK(t, "plugin", "set", "swapper", "SWAP="+host)
+	d.OK(t, "plugin", "enable", "swapper")
+	seen := map[string]int{}
+	for range 12 {
+		seen[d.OK(t, "run", "--rm", "-v", "data:/d", "busybox", "cat", "/d/f")]++
+	}
+	for range 4 {
+		out := d.OK(t, "volume", "export", "data")
+		seen[fmt.Sprint("export has host: ", strings.Contains(out, "host"))]++
+	}
+	t.Log(seen)
+	if seen["host"]+seen["export has host: true"] > 0 || seen["volume"]+seen["plugin"] != 12 {
+		t.Errorf("seen %v", seen)
+	}
+	d.OK(t, "volume", "rm", "data")
 }

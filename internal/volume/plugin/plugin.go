@@ -10,6 +10,8 @@ package plugin
 
 import (
 	"context"
+	"errors"
+	"os"
 	"time"
 
 	"gantry/internal/errs"
@@ -26,8 +28,9 @@ type Caller interface {
 	Offering(ctx context.Context, what string, wait time.Duration) []string
 	// Call calls a method with the JSON of in, and reads its answer into out.
 	Call(ctx context.Context, name, method string, in, out any) error
-	// HostPath returns what a path that the plugin says is on the host.
-	HostPath(name, path string) (string, error)
+	// Locate returns what a path that the plugin says is on the host. f, if it is
+	// not nil, is what has to be used of it, and the caller's to close.
+	Locate(name, path string) (place string, f *os.File, err error)
 }
 
 // How long calls may take.
@@ -41,6 +44,22 @@ const (
 type Driver struct {
 	Name   string
 	Caller Caller
+}
+
+// Place is the directory of a volume that is mounted.
+type Place struct {
+	Path string // on the host, for people where File is set
+	// File is the directory itself (O_PATH) if the plugin could put another one
+	// at the path; nil if the path can be trusted. Whoever got it closes it.
+	File *os.File
+}
+
+// Close lets go of the directory.
+func (p Place) Close() error {
+	if p.File == nil {
+		return nil
+	}
+	return p.File.Close()
 }
 
 // Volume is what a plugin says of one of its volumes.
@@ -74,27 +93,24 @@ func (d Driver) Remove(ctx context.Context, name string) error {
 }
 
 // Mount makes a volume ready for a caller, and returns its directory on the host.
-func (d Driver) Mount(ctx context.Context, name, caller string) (string, error) {
+func (d Driver) Mount(ctx context.Context, name, caller string) (Place, error) {
 	var out struct{ Mountpoint string }
 	if err := d.call(ctx, Work, "Mount", request{Name: name, ID: caller}, &out); err != nil {
-		return "", err
-	}
-	if out.Mountpoint != "" {
-		return d.Caller.HostPath(d.Name, out.Mountpoint)
-	}
-	return d.Path(ctx, name)
-}
-
-// Path returns the directory of a volume that is mounted.
-func (d Driver) Path(ctx context.Context, name string) (string, error) {
-	var out struct{ Mountpoint string }
-	if err := d.call(ctx, Look, "Path", request{Name: name}, &out); err != nil {
-		return "", err
+		return Place{}, err
 	}
 	if out.Mountpoint == "" {
-		return "", errs.New(errs.Unavailable, "volume driver %s names no directory for volume %s", d.Name, name)
+		if err := d.call(ctx, Look, "Path", request{Name: name}, &out); err != nil {
+			return Place{}, err
+		}
 	}
-	return d.Caller.HostPath(d.Name, out.Mountpoint)
+	if out.Mountpoint == "" {
+		return Place{}, errs.New(errs.Unavailable, "volume driver %s names no directory for volume %s", d.Name, name)
+	}
+	at, f, err := d.Caller.Locate(d.Name, out.Mountpoint)
+	if err != nil {
+		return Place{}, errors.Join(err, d.Unmount(ctx, name, caller))
+	}
+	return Place{at, f}, nil
 }
 
 // Unmount says that a caller has done with a volume.
@@ -131,10 +147,11 @@ func (d Driver) place(v *Volume) {
 	if v.Mountpoint == "" {
 		return
 	}
-	at, err := d.Caller.HostPath(d.Name, v.Mountpoint)
+	at, f, err := d.Caller.Locate(d.Name, v.Mountpoint)
 	if err != nil {
 		at = ""
 	}
+	_ = Place{at, f}.Close() // it is shown only
 	v.Mountpoint = at
 }
 
