@@ -3,7 +3,6 @@ package cli
 import (
 	"archive/tar"
 	"context"
-	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -131,17 +130,12 @@ func buildImage(ctx context.Context, a *App, source string, o *buildOptions) err
 	if err != nil {
 		return fmt.Errorf("unable to prepare context: %w", err)
 	}
-	creds, err := a.config().All()
+	header, err := registryConfig(a)
 	if err != nil {
 		return err
 	}
-	auth, err := json.Marshal(creds)
-	if err != nil {
-		return err
-	}
-	r := client.Request{Method: http.MethodPost, Path: "/build", Query: q, Header: http.Header{
-		"X-Registry-Config": {base64.URLEncoding.EncodeToString(auth)}, "Content-Type": {"application/x-tar"},
-	}}
+	r := client.Request{Method: http.MethodPost, Path: "/build", Query: q, Header: header}
+	header.Set("Content-Type", "application/x-tar")
 	if body != nil {
 		defer body.Close()
 		r.Body = body

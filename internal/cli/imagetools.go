@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -12,6 +13,7 @@ import (
 	"github.com/docker/go-units"
 	"github.com/spf13/cobra"
 
+	"gantry/internal/client"
 	"gantry/internal/wire"
 )
 
@@ -89,19 +91,14 @@ func imageVerifyCommand(a *App) *cobra.Command {
 	var repair bool
 	var format string
 	cmd := leaf("verify [OPTIONS] [IMAGE...]", "Read images' blobs and unpack their layers again, and compare", minArgs(0), func(cmd *cobra.Command, args []string) error {
-		c, err := a.client()
+		v, err := verifyImages(cmd.Context(), a, args, repair)
 		if err != nil {
-			return err
-		}
-		var v wire.ImageCheck
-		q := url.Values{"name": args, "repair": {strconv.FormatBool(repair)}}
-		if err := c.Call(cmd.Context(), http.MethodPost, "/gantry/images/verify", q, nil, &v); err != nil {
 			return err
 		}
 		if format == "json" {
 			err = json.NewEncoder(a.Out).Encode(v)
 		} else {
-			err = writeCheck(a.Out, &v)
+			err = writeCheck(a.Out, v)
 		}
 		if err != nil {
 			return err
@@ -117,6 +114,28 @@ func imageVerifyCommand(a *App) *cobra.Command {
 	cmd.Flags().StringVar(&format, "format", "", `Output format: "json", or text without`)
 	cmd.ValidArgsFunction = completeImages(a)
 	return cmd
+}
+
+// verifyImages has images verified. For repairs the daemon is told what the registries
+// want to see.
+func verifyImages(ctx context.Context, a *App, names []string, repair bool) (*wire.ImageCheck, error) {
+	c, err := a.client()
+	if err != nil {
+		return nil, err
+	}
+	r := client.Request{Method: http.MethodPost, Path: "/gantry/images/verify", Query: url.Values{"name": names, "repair": {strconv.FormatBool(repair)}}}
+	if repair {
+		if r.Header, err = registryConfig(a, names...); err != nil {
+			return nil, err
+		}
+	}
+	res, err := c.Stream(ctx, r)
+	if err != nil {
+		return nil, err
+	}
+	defer res.Body.Close()
+	v := &wire.ImageCheck{}
+	return v, json.NewDecoder(res.Body).Decode(v)
 }
 
 func writeCheck(w io.Writer, v *wire.ImageCheck) error {

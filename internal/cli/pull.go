@@ -2,6 +2,7 @@ package cli
 
 import (
 	"context"
+	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -38,6 +39,30 @@ func registryAuth(a *App, domain string) (http.Header, error) {
 		return nil, err
 	}
 	return http.Header{"X-Registry-Auth": {auth.Header()}}, nil
+}
+
+// registryConfig returns the X-Registry-Config header, with the credentials of every
+// registry that is known and of those of the names besides.
+func registryConfig(a *App, names ...string) (http.Header, error) {
+	all, err := a.config().All()
+	if err != nil {
+		return nil, err
+	}
+	for _, name := range names {
+		n, err := ref.Parse(name)
+		if err != nil {
+			continue // an ID; what is none the daemon says
+		}
+		server := conf.ServerKey(n.Domain)
+		if all[server], err = a.config().Credentials(server); err != nil {
+			return nil, err
+		}
+	}
+	data, err := json.Marshal(all)
+	if err != nil {
+		return nil, err
+	}
+	return http.Header{"X-Registry-Config": {base64.URLEncoding.EncodeToString(data)}}, nil
 }
 
 // pullImage pulls n and shows the progress on out.

@@ -1,6 +1,7 @@
 package content
 
 import (
+	"context"
 	"errors"
 	"io/fs"
 	"os"
@@ -29,6 +30,9 @@ type driver struct {
 	dir    string // of the layers' homes
 	whole  bool   // layers are whole trees
 	others func() error
+	// remake puts the tree in one home in the place of the layer in another. nil:
+	// directories are exchanged.
+	remake func(ctx context.Context, fresh, home string) error
 }
 
 // openDriver opens the layers of the driver o.Driver. Each has a directory of its
@@ -62,6 +66,7 @@ func openDriver(o Options) (*driver, error) {
 	case EROFS:
 		var way *snapshot.Images
 		if way, err = snapshot.NewImages(); err == nil {
+			d.remake = way.Replace
 			if d.layers, err = snapshot.Open(root, way); err == nil {
 				err = way.ShowAll(root)
 			}

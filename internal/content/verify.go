@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"path/filepath"
 
 	"github.com/opencontainers/go-digest"
@@ -102,8 +103,14 @@ func (v *Verifier) Layer(ctx context.Context, layers []Layer, m Mend) (paths []s
 		p = archive.Packed // it was never unpacked
 	}
 	list, err := archive.Compare(ctx, fresh, dirs[0], p)
-	if err != nil {
-		return nil, err
+	switch {
+	case err != nil && ctx.Err() != nil:
+		return nil, context.Cause(ctx)
+	case err != nil && m == Leave:
+		// The fresh one was read when it was written: it is the other.
+		return nil, errs.New(errs.Corrupt, "the unpacked layer can't be read: %w", err)
+	case err != nil:
+		paths = []string{"/"}
 	}
 	for _, c := range list {
 		paths = append(paths, c.Path)
@@ -111,18 +118,22 @@ func (v *Verifier) Layer(ctx context.Context, layers []Layer, m Mend) (paths []s
 	if m == Leave || len(paths) == 0 {
 		return paths, nil
 	}
-	return paths, v.replace(fresh, dirs[0])
+	return paths, v.replace(ctx, fresh, dirs[0])
 }
 
 // replace exchanges an unpacked layer for a fresh one, which is on disk then.
-func (v *Verifier) replace(fresh, old string) error {
-	if v.s.driver.name == EROFS {
-		return errs.New(errs.Unsupported, "a layer of the erofs driver can't be replaced: remove the image and get it again")
+func (v *Verifier) replace(ctx context.Context, fresh, old string) error {
+	if remake := v.s.driver.remake; remake != nil {
+		return remake(ctx, filepath.Dir(fresh), filepath.Dir(old))
 	}
 	if err := Flush(fresh); err != nil {
 		return err
 	}
-	if err := unix.Renameat2(unix.AT_FDCWD, fresh, unix.AT_FDCWD, old, unix.RENAME_EXCHANGE); err != nil {
+	err := unix.Renameat2(unix.AT_FDCWD, fresh, unix.AT_FDCWD, old, unix.RENAME_EXCHANGE)
+	if errors.Is(err, unix.ENOENT) { // there is nothing to exchange it for
+		err = os.Rename(fresh, old)
+	}
+	if err != nil {
 		return fmt.Errorf("replace layer %s: %w", old, err)
 	}
 	return Flush(filepath.Dir(old))

@@ -34,12 +34,12 @@ func (t imageTools) Convert(ctx context.Context, from, to, platform string) (wir
 }
 
 // Verify verifies images.
-func (t imageTools) Verify(ctx context.Context, names []string, r server.Repair) (wire.ImageCheck, error) {
-	return image.NewTools(t.images.Images).Verify(ctx, image.VerifyOptions{Names: names, Repair: bool(r), Fetch: func(ctx context.Context, repository string, d ocispec.Descriptor, take func(io.Reader) error) error {
+func (t imageTools) Verify(ctx context.Context, o server.ImageVerify) (wire.ImageCheck, error) {
+	return image.NewTools(t.images.Images).Verify(ctx, image.VerifyOptions{Names: o.Names, Repair: o.Repair, Fetch: func(ctx context.Context, repository string, d ocispec.Descriptor, take func(io.Reader) error) error {
 		n, err := remote.ParseName(repository, "")
 		if err != nil {
 			return err
 		}
-		return t.registry.client.Again(ctx, n, wire.RegistryAuth{}, d, take)
+		return t.registry.client.Again(ctx, n, remote.AuthFor(o.Auth, n), d, take)
 	}})
 }

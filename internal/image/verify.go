@@ -196,6 +196,8 @@ func (r *verification) layers(ctx context.Context, g group, c *parts) error {
 		f := wire.ImageFault{Image: g.called(), Kind: "layer", Digest: chain, Paths: paths[:min(len(paths), maxPaths)]}
 		f.Problem = fmt.Sprintf("the unpacked layer differs at %d paths", len(paths))
 		switch {
+		case errs.Is(err, errs.Corrupt):
+			f.Problem, f.Why = err.Error(), "repair was not asked for"
 		case err != nil && len(paths) == 0:
 			f.Problem, f.Why = "it can't be unpacked: "+err.Error(), "remove the image and get it again"
 		case err != nil:

@@ -16,6 +16,7 @@ import (
 	"github.com/containerd/containerd/v2/core/remotes/docker"
 	"github.com/containerd/containerd/v2/core/remotes/docker/auth"
 	"github.com/containerd/errdefs"
+	"github.com/distribution/reference"
 	"golang.org/x/net/publicsuffix"
 
 	"gantry/internal/errs"
@@ -52,6 +53,22 @@ func whole(a apiwire.RegistryAuth) apiwire.RegistryAuth {
 	}
 	a.Auth = ""
 	return a
+}
+
+// AuthFor returns, of credentials by registry as the configuration of a command line
+// has them, those for the registry of an image's name; none if there are none.
+func AuthFor(list map[string]apiwire.RegistryAuth, name reference.Named) apiwire.RegistryAuth {
+	domain := reference.Domain(name)
+	for _, server := range sortedKeys(list) {
+		a := list[server]
+		if a.ServerAddress == "" {
+			a.ServerAddress = server
+		}
+		if strings.EqualFold(authHost(a, domain), serverHost(domain)) {
+			return whole(a)
+		}
+	}
+	return apiwire.RegistryAuth{}
 }
 
 // authHost returns the host that credentials are for; domain is that of the

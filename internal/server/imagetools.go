@@ -14,12 +14,16 @@ type ImageTools interface {
 	// Convert makes an image in eStargz form of another one; platform as os/arch, or
 	// empty.
 	Convert(ctx context.Context, from, to, platform string) (wire.ImageConverted, error)
-	// Verify looks at the images of names; at all for none.
-	Verify(ctx context.Context, names []string, r Repair) (wire.ImageCheck, error)
+	Verify(ctx context.Context, o ImageVerify) (wire.ImageCheck, error)
 }
 
-// Repair says whether Verify mends what it finds.
-type Repair bool
+// ImageVerify says which images to verify.
+type ImageVerify struct {
+	Names  []string // none for all
+	Repair bool     // mend what can be
+	// Auth are credentials by registry, for repairs: an X-Registry-Config header.
+	Auth map[string]wire.RegistryAuth
+}
 
 // imageTools answers for /gantry/images.
 type imageTools struct{ ImageTools }
@@ -54,7 +58,8 @@ func (s *imageTools) convert(w http.ResponseWriter, r *request) error {
 }
 
 func (s *imageTools) verify(w http.ResponseWriter, r *request) error {
-	c, err := s.Verify(r.Context(), r.URL.Query()["name"], Repair(r.flag("repair")))
+	o := ImageVerify{Names: r.URL.Query()["name"], Repair: r.flag("repair"), Auth: registryConfig(r.Header.Get("X-Registry-Config"))}
+	c, err := s.Verify(r.Context(), o)
 	if err != nil {
 		return err
 	}

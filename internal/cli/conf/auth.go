@@ -5,6 +5,7 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"os/exec"
 	"strings"
 
@@ -86,10 +87,18 @@ func plainHost(s string) string {
 	return host
 }
 
-// All returns the credentials of every registry that is known, for builds.
+// All returns the credentials of every registry that is known, for what may need
+// those of several, as builds do.
 func (f *File) All() (map[string]Auth, error) {
+	known := maps.Clone(f.CredHelpers)
+	if known == nil {
+		known = map[string]string{}
+	}
+	for server := range f.Auths {
+		known[server] = ""
+	}
 	out := map[string]Auth{}
-	for _, server := range sortedKeys(f.Auths) {
+	for _, server := range sortedKeys(known) {
 		a, err := f.Credentials(server)
 		if err != nil {
 			return nil, err

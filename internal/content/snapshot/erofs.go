@@ -95,6 +95,9 @@ func (i *Images) Show(home string) error {
 	fs := filepath.Join(home, "fs")
 	if !mounted(fs) {
 		entries, err := os.ReadDir(fs)
+		if errors.Is(err, os.ErrNotExist) { // it was damaged, see below
+			err = os.Mkdir(fs, 0o755)
+		}
 		if err != nil {
 			return err
 		}
@@ -103,9 +106,50 @@ func (i *Images) Show(home string) error {
 				return err
 			}
 		}
-		if err := mountImage(filepath.Join(home, imageName), fs); err != nil {
+		if err := mountImage(filepath.Join(home, imageName), fs); damaged(err) {
+			// So that no container starts on an empty directory.
+			return errs.With(errs.Corrupt, errors.Join(err, os.Remove(fs)))
+		} else if err != nil {
 			return err
 		}
+	}
+	i.shown[home] = true
+	return nil
+}
+
+// damaged tells whether it is the image that can't be mounted: there is none, it is
+// no erofs, or one that makes no sense.
+func damaged(err error) bool {
+	for _, e := range []unix.Errno{unix.ENOENT, unix.EINVAL, unix.EUCLEAN, unix.EOPNOTSUPP, unix.EBADMSG, unix.EIO} {
+		if errors.Is(err, e) {
+			return true
+		}
+	}
+	return false
+}
+
+// Replace makes an image of the tree that Make has begun at fresh, and puts it in the
+// place of the layer at home, whatever has become of that. Containers that run keep
+// the old one.
+func (i *Images) Replace(ctx context.Context, fresh, home string) error {
+	if _, err := i.Seal(ctx, fresh, ""); err != nil {
+		return err
+	}
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	to, fs := filepath.Join(home, imageName), filepath.Join(home, "fs")
+	if err := os.Rename(filepath.Join(fresh, imageName), to); err != nil {
+		return err
+	}
+	if err := syncFS(home); err != nil {
+		return err
+	}
+	if err := os.Mkdir(fs, 0o755); err != nil && !errors.Is(err, os.ErrExist) {
+		return err
+	}
+	// On top of the old one: whoever looks meanwhile finds one of both.
+	if err := mountImage(to, fs); err != nil {
+		return err
 	}
 	i.shown[home] = true
 	return nil
@@ -187,12 +231,12 @@ func (i *Images) Hide(homes string) error {
 	return errors.Join(all...)
 }
 
+// unmount unmounts an image, and those that it was put on top of.
 func unmount(dir string) error {
-	if !mounted(dir) {
-		return nil
-	}
-	if err := unix.Unmount(dir, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW); err != nil {
-		return &os.PathError{Op: "unmount", Path: dir, Err: err}
+	for mounted(dir) {
+		if err := unix.Unmount(dir, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW); err != nil {
+			return &os.PathError{Op: "unmount", Path: dir, Err: err}
+		}
 	}
 	return nil
 }
@@ -209,14 +253,17 @@ func (i *Images) Drop(home string) error {
 }
 
 // ShowAll mounts all images below root, which other than its own driver may want
-// for the containers that were made with it. There need not be any.
+// for the containers that were made with it. There need not be any. What is damaged
+// is left out: a container that needs it can't start, and it can be made anew.
 func (i *Images) ShowAll(root string) error {
 	files, err := filepath.Glob(filepath.Join(root, "snapshots", "*", imageName))
 	for _, f := range files {
 		if strings.HasPrefix(filepath.Base(filepath.Dir(f)), "new-") {
 			continue
 		}
-		err = errors.Join(err, i.Show(filepath.Dir(f)))
+		if serr := i.Show(filepath.Dir(f)); !errs.Is(serr, errs.Corrupt) {
+			err = errors.Join(err, serr)
+		}
 	}
 	return err
 }

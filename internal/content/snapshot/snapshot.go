@@ -23,6 +23,7 @@ import (
 	"github.com/containerd/containerd/v2/core/snapshots"
 	"github.com/containerd/containerd/v2/core/snapshots/storage"
 
+	"gantry/internal/errs"
 	"gantry/internal/id"
 )
 
@@ -82,7 +83,8 @@ func (s *Store) label(number string, info *snapshots.Info) {
 	info.Labels[dirLabel] = filepath.Join(s.home(number), "fs")
 }
 
-// Stat describes a layer, and has its directory shown.
+// Stat describes a layer, and has its directory shown. If that is damaged it is not
+// there.
 func (s *Store) Stat(ctx context.Context, key string) (info snapshots.Info, err error) {
 	var number string
 	err = s.meta.WithTransaction(ctx, false, func(ctx context.Context) (err error) {
@@ -94,7 +96,9 @@ func (s *Store) Stat(ctx context.Context, key string) (info snapshots.Info, err 
 	}
 	s.label(number, &info)
 	if info.Kind == snapshots.KindCommitted {
-		err = s.way.Show(s.home(number))
+		if err = s.way.Show(s.home(number)); errs.Is(err, errs.Corrupt) {
+			err = nil
+		}
 	}
 	return info, err
 }
