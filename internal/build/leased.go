@@ -4,12 +4,16 @@ import (
 	"context"
 	"maps"
 	"reflect"
+	"slices"
 	"strings"
 	"time"
 
 	blobstore "github.com/containerd/containerd/v2/core/content"
+	"github.com/containerd/containerd/v2/core/images"
 	"github.com/containerd/containerd/v2/core/leases"
+	"github.com/containerd/containerd/v2/pkg/labels"
 	"github.com/containerd/errdefs"
+	"github.com/opencontainers/go-digest"
 )
 
 // BuildKit's leases are in the ledger of the stores, which know them only later.
@@ -118,4 +122,29 @@ func labelled(labels, change map[string]string, fields []string) (map[string]str
 		}
 	}
 	return now, true
+}
+
+// How BuildKit marks the blob of a layer that it has made (its cache/refs.go).
+const (
+	variantLabel    = "containerd.io/gc.ref.content.blob-"
+	mediaTypeLabel  = "buildkit.io/blob/mediatype"
+	annotationLabel = "buildkit.io/blob/annotation."
+)
+
+// ofLayer adds to what the blob d of a layer is committed with, if it is one, the
+// labels that BuildKit would give it next, which were a transaction of its own.
+func ofLayer(mediaType string, d digest.Digest, opts []blobstore.Opt) []blobstore.Opt {
+	var info blobstore.Info
+	for _, opt := range opts {
+		if opt(&info) != nil {
+			return opts
+		}
+	}
+	diff := info.Labels[labels.LabelUncompressed]
+	if diff == "" || !images.IsLayerType(mediaType) {
+		return opts
+	}
+	all := maps.Clone(info.Labels)
+	all[variantLabel+d.String()], all[mediaTypeLabel], all[annotationLabel+labels.LabelUncompressed] = d.String(), mediaType, diff
+	return append(slices.Clone(opts), blobstore.WithLabels(all))
 }

@@ -5,7 +5,10 @@ import (
 	"maps"
 	"testing"
 
+	blobstore "github.com/containerd/containerd/v2/core/content"
 	"github.com/containerd/containerd/v2/core/leases"
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
 func TestUnleased(t *testing.T) {
@@ -42,5 +45,41 @@ func TestLabelled(t *testing.T) {
 	}
 	if _, ok := labelled(have, have, []string{"labels"}); ok {
 		t.Error("all labels are taken for one")
+	}
+}
+
+// A layer is stored with the labels that BuildKit gives it, all else with its own.
+func TestOfLayer(t *testing.T) {
+	const diff = "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
+	d := digest.FromString("blob")
+	labelsOf := func(opts []blobstore.Opt) map[string]string {
+		var info blobstore.Info
+		for _, opt := range opts {
+			if err := opt(&info); err != nil {
+				t.Fatal(err)
+			}
+		}
+		return info.Labels
+	}
+	of := func(key, value string) []blobstore.Opt {
+		return []blobstore.Opt{blobstore.WithLabels(map[string]string{key: value})}
+	}
+	own := of("containerd.io/uncompressed", diff)
+	got := labelsOf(ofLayer(ocispec.MediaTypeImageLayerGzip, d, own))
+	want := map[string]string{
+		"containerd.io/uncompressed": diff, "buildkit.io/blob/mediatype": ocispec.MediaTypeImageLayerGzip,
+		"buildkit.io/blob/annotation.containerd.io/uncompressed": diff, "containerd.io/gc.ref.content.blob-" + d.String(): d.String(),
+	}
+	if !maps.Equal(got, want) {
+		t.Errorf("layer: %v, want %v", got, want)
+	}
+	if now := labelsOf(own); len(now) != 1 {
+		t.Errorf("what was asked for has become %v", now)
+	}
+	if got := labelsOf(ofLayer(ocispec.MediaTypeImageManifest, d, own)); len(got) != 1 {
+		t.Errorf("manifest: %v", got)
+	}
+	if got := labelsOf(ofLayer(ocispec.MediaTypeImageLayerGzip, d, of("key", "value"))); len(got) != 1 {
+		t.Errorf("layer without the digest of what is in it: %v", got)
 	}
 }

@@ -145,21 +145,5 @@ func (w *smallWriter) Commit(ctx context.Context, size int64, expected digest.Di
 	if _, err := w.Info(ctx, is); err == nil {
 		return errdefs.ErrAlreadyExists.WithMessage("content " + is.String() + ": already exists")
 	}
-	err = w.store.Ledger.Put(ctx, content.Small{Data: w.data, Digest: is, Begin: w.opts, End: opts})
-	if !errdefs.IsUnavailable(err) {
-		return err
-	}
-	// Somebody writes the same right now.
-	to, err := blobstore.OpenWriter(ctx, w.Store, w.opts...)
-	if err != nil {
-		return err
-	}
-	defer to.Close()
-	if err := to.Truncate(0); err != nil {
-		return err
-	}
-	if _, err := to.Write(w.data); err != nil {
-		return err
-	}
-	return to.Commit(ctx, int64(len(w.data)), is, opts...)
+	return w.store.Ledger.Put(ctx, content.Small{Data: w.data, Digest: is, End: ofLayer(w.asked.Desc.MediaType, is, opts)})
 }

@@ -2,8 +2,10 @@ package build
 
 import (
 	"context"
+	"fmt"
 	"maps"
 	"slices"
+	"strings"
 
 	"github.com/containerd/containerd/v2/core/leases"
 	"github.com/containerd/containerd/v2/core/mount"
@@ -63,15 +65,46 @@ func (u unpacked) Prepare(ctx context.Context, key, parent string, opts ...snaps
 	if err != nil {
 		return nil, err
 	}
-	return u.Snapshotter.Prepare(ctx, key, u.ours(ctx, parent), opts...)
+	parent = u.ours(ctx, parent)
+	// Its records are three transactions, of which two become one.
+	var list []mount.Mount
+	err = u.store.Ledger.Atomic(ctx, func(ctx context.Context) error {
+		var err error
+		list, err = u.Snapshotter.Prepare(ctx, key, parent, opts...)
+		return err
+	})
+	return list, err
 }
 
+// View shows a committed snapshot. That of the overlay driver is nothing but the
+// directories below it, so none is made: whoever reads holds what it reads.
 func (u unpacked) View(ctx context.Context, key, parent string, opts ...snapshots.Opt) ([]mount.Mount, error) {
-	ctx, err := u.lease(ctx, u.files(key))
+	parent = u.ours(ctx, parent)
+	if parent == "" || u.store.Layout().Driver != content.OverlayFS {
+		ctx, err := u.lease(ctx, u.files(key))
+		if err != nil {
+			return nil, err
+		}
+		return u.Snapshotter.View(ctx, key, parent, opts...)
+	}
+	ctx, err := u.lease(ctx, u.files(parent))
 	if err != nil {
 		return nil, err
 	}
-	return u.Snapshotter.View(ctx, key, u.ours(ctx, parent), opts...)
+	dirs, err := u.store.DirsOf(ctx, parent)
+	if err != nil {
+		return nil, fmt.Errorf("show snapshot %s: %w", parent, err)
+	}
+	return []mount.Mount{shown(dirs)}, nil
+}
+
+// shown is how directories, the topmost first, are mounted over each other to be
+// read. Pure.
+func shown(dirs []string) mount.Mount {
+	if len(dirs) == 1 {
+		return mount.Mount{Type: "bind", Source: dirs[0], Options: []string{"ro", "rbind"}}
+	}
+	return mount.Mount{Type: "overlay", Source: "overlay", Options: []string{"lowerdir=" + strings.Join(dirs, ":"), "index=off"}}
 }
 
 func (u unpacked) Commit(ctx context.Context, name, key string, opts ...snapshots.Opt) error {

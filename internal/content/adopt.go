@@ -2,10 +2,13 @@ package content
 
 import (
 	"context"
+	"path/filepath"
 	"sync"
 
 	"github.com/containerd/containerd/v2/core/snapshots"
 	"github.com/opencontainers/go-digest"
+
+	"gantry/internal/errs"
 )
 
 // chainLabel on a snapshot is the chain ID that it has been adopted as.
@@ -52,7 +55,7 @@ func (a *Adopted) Adopt(ctx context.Context, layers []Made) error {
 	if err := Flush(s.driver.dir); err != nil {
 		return err
 	}
-	err := s.Atomic(ctx, func(ctx context.Context) error {
+	err := s.Ledger.Atomic(ctx, func(ctx context.Context) error {
 		for _, l := range todo {
 			update := snapshots.Info{Name: l.Name, Labels: map[string]string{chainLabel: l.Chain.String()}}
 			if _, err := s.Snapshots().Update(ctx, update, "labels."+chainLabel); err != nil {
@@ -98,4 +101,27 @@ func (a *Adopted) recall(ctx context.Context) {
 		}
 		return nil
 	}, `labels."`+chainLabel+`"`)
+}
+
+// DirsOf returns the directories of a committed snapshot and of those it lies over,
+// topmost first, as Store.Dirs does for a layer.
+func (a *Adopted) DirsOf(ctx context.Context, key string) ([]string, error) {
+	ctx = Namespaced(ctx)
+	var dirs []string
+	for key != "" {
+		info, err := a.s.Snapshots().Stat(ctx, key)
+		if err != nil {
+			return nil, kind(err)
+		}
+		dir := info.Labels[upperLabel]
+		if info.Kind != snapshots.KindCommitted || filepath.Dir(filepath.Dir(dir)) != a.s.layers {
+			return nil, errs.New(errs.Corrupt, "snapshot %s is not a layer", key)
+		}
+		dirs = append(dirs, dir)
+		if a.s.driver.whole {
+			break
+		}
+		key = info.Parent
+	}
+	return dirs, nil
 }

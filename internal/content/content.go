@@ -116,7 +116,7 @@ func Open(ctx context.Context, o Options) (_ *Store, err error) {
 	}
 	s.Garbage = &Garbage{newTrash(ctx, s.driver.layers), s.driver.dir}
 	s.overlay = s.trash
-	s.meta = metadata.NewDB(db, raw, map[string]snapshots.Snapshotter{s.driver.name: s.overlay}, metadata.WithPolicyIsolated)
+	s.meta = metadata.NewDB(db, files{raw}, map[string]snapshots.Snapshotter{s.driver.name: s.overlay}, metadata.WithPolicyIsolated)
 	s.leases, s.images = metadata.NewLeaseManager(s.meta), metadata.NewImageStore(s.meta)
 	ctx = Namespaced(ctx)
 	if err := s.meta.Init(ctx); err != nil {

@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -41,6 +42,8 @@ type Ledger struct {
 
 	gate  sync.RWMutex // held for reading by changes, for writing by the collector
 	flush sync.Mutex   // held while changes are written to the stores
+
+	together group
 
 	mu      sync.Mutex
 	known   map[string]map[string]bool // namespace → ids of all leases
@@ -76,6 +79,7 @@ type change struct {
 // openLedger does what the journal of an earlier process says.
 func openLedger(ctx context.Context, s *Store, path string) (*Ledger, error) {
 	l := &Ledger{s: s, path: path, live: context.WithoutCancel(ctx), wait: flushAfter, known: map[string]map[string]bool{}}
+	l.together.update = s.meta.Update
 	data, err := os.ReadFile(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return l, nil
@@ -176,10 +180,46 @@ func (l *Ledger) List(ctx context.Context, filters ...string) ([]leases.Lease, e
 
 // ListResources lists what a lease keeps.
 func (l *Ledger) ListResources(ctx context.Context, lease leases.Lease) ([]leases.Resource, error) {
-	if err := l.Flush(ctx); err != nil {
+	ns, err := namespaces.NamespaceRequired(ctx)
+	if err != nil {
 		return nil, err
 	}
-	return l.s.leases.ListResources(ctx, lease)
+	// What is on its way is neither there nor here.
+	l.flush.Lock()
+	defer l.flush.Unlock()
+	list, err := l.s.leases.ListResources(ctx, lease)
+	if err != nil && !errdefs.IsNotFound(err) {
+		return nil, err
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	list, ok := changed(list, err == nil, l.todo, ns, lease.ID)
+	if !ok {
+		return nil, fmt.Errorf("lease %q: %w", lease.ID, errdefs.ErrNotFound)
+	}
+	return list, nil
+}
+
+// changed does changes to what a lease keeps; ok tells whether there is one. Pure.
+func changed(list []leases.Resource, ok bool, todo []change, ns, lease string) ([]leases.Resource, bool) {
+	for _, c := range todo {
+		if c.Namespace != ns || c.Lease != lease {
+			continue
+		}
+		switch c.Do {
+		case opCreate:
+			ok = true
+		case opDelete:
+			list, ok = nil, false
+		case opAdd:
+			if ok && !slices.Contains(list, c.Resource) {
+				list = append(list, c.Resource)
+			}
+		case opDrop:
+			list = slices.DeleteFunc(list, func(r leases.Resource) bool { return r == c.Resource })
+		}
+	}
+	return list, ok
 }
 
 // change notes a change.

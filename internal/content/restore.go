@@ -95,11 +95,15 @@ func (v *Verifier) again(ctx context.Context, r io.Reader, d digest.Digest) (oci
 	return i, nil
 }
 
-// dropRestores removes what a crash has left of Restore in the directory of blobs.
-func dropRestores(dir string) error {
-	list, err := filepath.Glob(filepath.Join(dir, restorePrefix+"*"))
-	for _, name := range list {
-		err = errors.Join(err, os.Remove(name))
+// dropRestores removes what a crash has left of Restore and Put in the directory of
+// blobs.
+func dropRestores(dir string) (err error) {
+	for _, prefix := range []string{restorePrefix, putPrefix} {
+		list, bad := filepath.Glob(filepath.Join(dir, prefix+"*"))
+		err = errors.Join(err, bad)
+		for _, name := range list {
+			err = errors.Join(err, os.Remove(name))
+		}
 	}
 	return err
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -17,7 +16,6 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"golang.org/x/sys/unix"
 
-	"gantry/internal/errs"
 	"gantry/internal/id"
 	"gantry/internal/keyed"
 	"gantry/internal/layer"
@@ -295,21 +293,9 @@ func (s *Store) Dirs(ctx context.Context, chain digest.Digest) ([]string, error)
 	if dirs, ok := s.dirs.Load(chain); ok {
 		return slices.Clone(dirs.([]string)), nil
 	}
-	var dirs []string
-	for key := s.SnapshotOf(ctx, chain); key != ""; {
-		info, err := s.Snapshots().Stat(ctx, key)
-		if err != nil {
-			return nil, kind(err)
-		}
-		dir := info.Labels[upperLabel]
-		if info.Kind != snapshots.KindCommitted || filepath.Dir(filepath.Dir(dir)) != s.layers {
-			return nil, errs.New(errs.Corrupt, "snapshot %s is not a layer", key)
-		}
-		dirs = append(dirs, dir)
-		if s.driver.whole {
-			break
-		}
-		key = info.Parent
+	dirs, err := s.DirsOf(ctx, s.SnapshotOf(ctx, chain))
+	if err != nil {
+		return nil, err
 	}
 	s.dirs.Store(chain, slices.Clone(dirs))
 	return dirs, nil
