@@ -1,6 +1,7 @@
 package build
 
 import (
+	"bytes"
 	"context"
 	"maps"
 	"reflect"
@@ -12,8 +13,12 @@ import (
 	"github.com/containerd/containerd/v2/core/images"
 	"github.com/containerd/containerd/v2/core/leases"
 	"github.com/containerd/containerd/v2/pkg/labels"
+	"github.com/containerd/containerd/v2/pkg/namespaces"
 	"github.com/containerd/errdefs"
 	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"gantry/internal/content"
 )
 
 // BuildKit's leases are in the ledger of the stores, which know them only later.
@@ -58,6 +63,39 @@ func (l layerNames) files(name string) leases.Resource {
 type blobs struct {
 	blobstore.Store
 	layerNames
+	later *later // nil: the history of builds is written like everything else
+}
+
+// shelves are where a blob may be that ctx asks for, besides the store.
+func (b blobs) shelves(ctx context.Context) []*shelf {
+	var list []*shelf
+	if s, ok := ctx.Value(draftKey{}).(*shelf); ok {
+		list = append(list, s)
+	}
+	if ns, _ := namespaces.Namespace(ctx); b.later != nil && ns == historyNamespace {
+		list = append(list, &b.later.shelf)
+	}
+	return list
+}
+
+// Info tells of a blob.
+func (b blobs) Info(ctx context.Context, d digest.Digest) (blobstore.Info, error) {
+	for _, s := range b.shelves(ctx) {
+		if i, ok := s.info(d); ok {
+			return i, nil
+		}
+	}
+	return b.Store.Info(ctx, d)
+}
+
+// ReaderAt reads a blob.
+func (b blobs) ReaderAt(ctx context.Context, d ocispec.Descriptor) (blobstore.ReaderAt, error) {
+	for _, s := range b.shelves(ctx) {
+		if data, ok := s.data(d.Digest); ok {
+			return shelved{bytes.NewReader(data)}, nil
+		}
+	}
+	return b.Store.ReaderAt(ctx, d)
 }
 
 // Writer begins to write a blob.
@@ -88,12 +126,25 @@ func (b blobs) Writer(ctx context.Context, opts ...blobstore.WriterOpt) (blobsto
 		}
 		return &blobWriter{Writer: w, layerNames: b.layerNames}, nil
 	}
-	return &smallWriter{blobs: b, ctx: free, opts: opts, asked: o, began: time.Now()}, nil
+	var on func(content.Small) error
+	if ns, _ := namespaces.Namespace(ctx); b.later != nil && ns == historyNamespace {
+		on = b.later.add
+	} else if s := draft(ctx, o); s != nil {
+		on = s.add
+	}
+	return &smallWriter{blobs: b, ctx: free, opts: opts, asked: o, on: on, began: time.Now()}, nil
 }
 
 // Update changes the labels of a blob, if they change.
 func (b blobs) Update(ctx context.Context, info blobstore.Info, fields ...string) (blobstore.Info, error) {
 	ctx = unleased{ctx}
+	for _, s := range b.shelves(ctx) {
+		if _, ok := s.info(info.Digest); ok {
+			if err := s.store(ctx, b); err != nil {
+				return blobstore.Info{}, err
+			}
+		}
+	}
 	was, err := b.Info(ctx, info.Digest)
 	if err == nil && len(fields) > 0 && len(info.Labels) > 0 {
 		if now, ok := labelled(was.Labels, info.Labels, fields); ok && maps.Equal(now, was.Labels) {

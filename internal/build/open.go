@@ -29,7 +29,6 @@ import (
 	"github.com/moby/buildkit/solver/bboltcachestorage"
 	"github.com/moby/buildkit/solver/llbsolver/cdidevices"
 	"github.com/moby/buildkit/solver/pb"
-	"github.com/moby/buildkit/util/db/boltutil"
 	"github.com/moby/buildkit/util/leaseutil"
 	"github.com/moby/buildkit/util/network"
 	buildkit "github.com/moby/buildkit/version"
@@ -72,7 +71,14 @@ func openEngine(ctx context.Context, o Options) (*engine, error) {
 		eo.Devices = found.FindDevices
 	}
 	steps := execute.New(eo)
-	w, err := openWorker(ctx, dir, run, o, conf, steps, found)
+	if err := checkBooks(ctx, dir, o.Content); err != nil {
+		return nil, err
+	}
+	history, err := openLater(ctx, filepath.Join(dir, "history.db"), o.Content, laterAfter)
+	if err != nil {
+		return nil, err
+	}
+	w, err := openWorker(ctx, dir, run, o, conf, steps, found, history)
 	if err != nil {
 		return nil, err
 	}
@@ -89,10 +95,6 @@ func openEngine(ctx context.Context, o Options) (*engine, error) {
 		return nil, err
 	}
 	keys, err := bboltcachestorage.NewStore(filepath.Join(dir, "cache.db"))
-	if err != nil {
-		return nil, err
-	}
-	history, err := boltutil.SafeOpen(filepath.Join(dir, "history.db"), 0o600, nil)
 	if err != nil {
 		return nil, err
 	}
@@ -164,12 +166,9 @@ func nameVersion() {
 }
 
 // openWorker opens what solves, over the stores of o.
-func openWorker(ctx context.Context, dir, run string, o Options, conf Config, steps *execute.Executor, found *cdidevices.Manager) (*imageWorker, error) {
+func openWorker(ctx context.Context, dir, run string, o Options, conf Config, steps *execute.Executor, found *cdidevices.Manager, history *later) (*imageWorker, error) {
 	id, err := base.ID(dir)
 	if err != nil {
-		return nil, err
-	}
-	if err := checkBooks(ctx, dir, o.Content); err != nil {
 		return nil, err
 	}
 	books, err := openBooks(dir)
@@ -178,7 +177,7 @@ func openWorker(ctx context.Context, dir, run string, o Options, conf Config, st
 	}
 	driver, s := o.Content.Layout().Driver, o.Content
 	names := layerNames{s}
-	blobs := snapshot.NewContentStore(blobs{s.Blobs(), names}, content.Namespace)
+	blobs := snapshot.NewContentStore(blobs{s.Blobs(), names, history}, content.Namespace)
 	labels := map[string]string{
 		label.Executor: "containerd", label.Snapshotter: driver, label.ContainerdNamespace: content.Namespace,
 		label.Network: "bridge", label.SELinuxEnabled: "false",
@@ -206,5 +205,5 @@ func openWorker(ctx context.Context, dir, run string, o Options, conf Config, st
 	if err != nil {
 		return nil, err
 	}
-	return &imageWorker{w}, nil
+	return &imageWorker{w, s}, nil
 }

@@ -160,6 +160,6 @@ func timeless(v any) any {
 
 // read reads a document. What can't be read is like nothing.
 func read(ctx context.Context, s *content.Store, d ocispec.Descriptor, limit int64, into any) bool {
-	data, err := s.Read(ctx, d, limit)
+	data, err := drafted(ctx, s, d, limit)
 	return err == nil && json.Unmarshal(data, into) == nil
 }

@@ -44,7 +44,8 @@ type smallWriter struct {
 	asked  blobstore.WriterOpts
 	began  time.Time
 	data   []byte
-	large  *blobWriter // nil as long as it is small
+	on     func(content.Small) error // puts it elsewhere than into the stores, if set
+	large  *blobWriter               // nil as long as it is small
 	closed bool
 }
 
@@ -145,5 +146,9 @@ func (w *smallWriter) Commit(ctx context.Context, size int64, expected digest.Di
 	if _, err := w.Info(ctx, is); err == nil {
 		return errdefs.ErrAlreadyExists.WithMessage("content " + is.String() + ": already exists")
 	}
-	return w.store.Ledger.Put(ctx, content.Small{Data: w.data, Digest: is, End: ofLayer(w.asked.Desc.MediaType, is, opts)})
+	b := content.Small{Data: w.data, Digest: is, End: ofLayer(w.asked.Desc.MediaType, is, opts)}
+	if w.on != nil {
+		return w.on(b)
+	}
+	return w.store.Ledger.Put(ctx, b)
 }

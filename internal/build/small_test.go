@@ -24,7 +24,7 @@ func TestBlobs(t *testing.T) {
 	}
 	t.Cleanup(func() { _ = s.Close() })
 	plain := content.Namespaced(t.Context())
-	b := blobs{s.Blobs(), layerNames{s}}
+	b := blobs{Store: s.Blobs(), layerNames: layerNames{s}}
 	if _, err := s.Ledger.Create(plain, leases.WithID("one")); err != nil {
 		t.Fatal(err)
 	}
@@ -98,7 +98,7 @@ func TestBlobRefused(t *testing.T) {
 	}
 	t.Cleanup(func() { _ = s.Close() })
 	ctx := content.Namespaced(t.Context())
-	b := blobs{s.Blobs(), layerNames{s}}
+	b := blobs{Store: s.Blobs(), layerNames: layerNames{s}}
 	for _, tt := range []struct {
 		name string
 		size int64

@@ -41,7 +41,10 @@ const danglingPrefix = "gantry-dangling"
 
 // imageWorker is BuildKit's worker with the images of this machine: they are
 // preferred to those of registries, and builds add to them.
-type imageWorker struct{ *base.Worker }
+type imageWorker struct {
+	*base.Worker
+	stores *content.Store
+}
 
 // DiskUsage returns the records of the cache. A layer that was never exported is no
 // image's, even if one has all that lies below it.
@@ -67,11 +70,14 @@ func (w *imageWorker) Exporter(name string, sm *session.Manager) (exporter.Expor
 		return w.Worker.Exporter(name, sm)
 	}
 	e, err := w.Worker.Exporter(client.ExporterImage, sm)
-	return imageExporter{e}, err
+	return imageExporter{e, w.stores}, err
 }
 
 // imageExporter makes images of this machine.
-type imageExporter struct{ exporter.Exporter }
+type imageExporter struct {
+	exporter.Exporter
+	stores *content.Store
+}
 
 // Resolve reads the options of an export.
 func (e imageExporter) Resolve(ctx context.Context, id int, attrs map[string]string) (exporter.ExporterInstance, error) {
@@ -94,7 +100,7 @@ func (e imageExporter) Resolve(ctx context.Context, id int, attrs map[string]str
 		return nil, err
 	}
 	pushes, _ := strconv.ParseBool(attrs["push"])
-	return imageExport{in, pushes}, nil
+	return imageExport{in, pushes, e.stores}, nil
 }
 
 // fullNames makes the names of an export those that images have in the store.
@@ -123,6 +129,15 @@ func fullNames(attrs map[string]string) error {
 type imageExport struct {
 	exporter.ExporterInstance
 	pushes bool
+	stores *content.Store
+}
+
+// release gives up what an export has made.
+func release(ref exporter.DescriptorReference) error {
+	if ref == nil {
+		return nil
+	}
+	return ref.Release()
 }
 
 // Export exports.
@@ -130,9 +145,15 @@ func (e imageExport) Export(ctx context.Context, src *exporter.Source, info expo
 	ctx = context.WithValue(ctx, sourceKey{}, exported{src, info.SessionID})
 	var k kept
 	if !e.pushes { // else what is here and what is there would differ
-		ctx = context.WithValue(ctx, keptKey{}, &k)
+		ctx = drafting(context.WithValue(ctx, keptKey{}, &k))
 	}
 	resp, finalize, ref, err := e.ExporterInstance.Export(ctx, src, info)
+	if err == nil && !k.ok {
+		err = settle(ctx, e.stores)
+	}
+	if err != nil {
+		return nil, nil, nil, errors.Join(err, release(ref))
+	}
 	k.answer(resp)
 	if k.ok && ref != nil {
 		ref = keptReference{ref, k.target}
@@ -198,6 +219,11 @@ func (s imageStore) Create(ctx context.Context, i images.Image) (images.Image, e
 	if target.Digest != i.Target.Digest && name != "" {
 		if was, err := s.Get(ctx, name); err == nil && was.Target.Digest == target.Digest {
 			return i, nil // it has its name
+		}
+	}
+	if target.Digest == i.Target.Digest {
+		if err := settle(ctx, s.stores); err != nil {
+			return i, err
 		}
 	}
 	return i, s.names.Built(ctx, name, target)
