@@ -132,10 +132,13 @@ func (s *session) lead(ctx context.Context, d ocispec.Descriptor) error {
 		return err
 	}
 	defer func() { in.Close() }()
-	wait, wrong, gave := backoff, 0, map[*wire]bool{}
+	wait, wrong, from := backoff, 0, &origin{gave: map[*wire]bool{}}
+	if in.Offset() > 0 {
+		from.gave[nil] = true // an earlier fetch, from wherever
+	}
 	for attempt := 1; ; attempt++ {
 		before := in.Offset()
-		err := s.attempt(ctx, in, d, f, gave)
+		err := s.attempt(ctx, in, d, f, from)
 		if err == nil {
 			return nil
 		}
@@ -200,29 +203,58 @@ func sleep(ctx context.Context, d time.Duration) error {
 // errDigest is a blob whose content is not what its digest says.
 var errDigest = errors.New("content has another digest than it shall have")
 
+// origin is whom what has arrived of a blob is from.
+type origin struct {
+	gave  map[*wire]bool // nil is an earlier fetch
+	alone bool           // all of it must be from one, since a mixture was wrong
+}
+
+// blame notes who has sent something else, if that is known; else it will be, by the
+// next attempts. What had arrived is thrown away.
+func (o *origin) blame() {
+	if len(o.gave) > 1 {
+		o.alone = true
+	} else {
+		for w := range o.gave {
+			if w != nil {
+				w.bad.Store(true)
+			}
+		}
+	}
+	clear(o.gave)
+}
+
+// mixed reports whether what an endpoint sends would go on where another's has ended,
+// and must not.
+func (o *origin) mixed(w *wire) bool {
+	return o.alone && len(o.gave) > 0 && !o.gave[w]
+}
+
 // attempt tries each endpoint in turn from where in is, and commits it.
-// Endpoints that can't be reached, or may have sent something else, are not asked
-// again as long as there is another one. gave are those that what has arrived is
-// from.
-func (s *session) attempt(ctx context.Context, in *content.Ingest, d ocispec.Descriptor, f *flow, gave map[*wire]bool) (err error) {
+// Endpoints that can't be reached, or have sent something else, are not asked
+// again as long as there is another one.
+func (s *session) attempt(ctx context.Context, in *content.Ingest, d ocispec.Descriptor, f *flow, from *origin) (err error) {
 	for host, w := range s.wires {
 		if w.bad.Load() && host < len(s.wires)-1 {
 			continue
+		}
+		if from.mixed(w) {
+			if err := in.Reset(); err != nil {
+				return err
+			}
+			clear(from.gave)
 		}
 		began := in.Offset()
 		f.done.Store(began)
 		f.state.Store(phaseFetching)
 		err = s.receive(ctx, host, in, d, f)
 		if in.Offset() > began {
-			gave[w] = true
+			from.gave[w] = true
 		}
 		if err == nil {
 			f.state.Store(phaseVerifying)
 			if err = in.Commit(); errs.Is(err, errs.Invalid) {
-				for g := range gave {
-					g.bad.Store(true)
-				}
-				clear(gave)
+				from.blame()
 				return fmt.Errorf("%w: %w", errDigest, err)
 			}
 			return err

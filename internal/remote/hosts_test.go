@@ -154,3 +154,35 @@ func TestLookup(t *testing.T) {
 		}
 	}
 }
+
+// TestMixtures pulls a blob of which an earlier pull, or a mirror, has sent a wrong part:
+// who has sent the rest is not blamed, although nobody else has it.
+func TestMixtures(t *testing.T) {
+	h, r := newHost(t), registry.New(t, registry.Options{})
+	wrong, right := registry.New(t, registry.Options{}), registry.New(t, registry.Options{})
+	for _, s := range []*registry.Server{r, wrong, right} {
+		s.Put("app", "1", registry.Image{Layers: [][]byte{registry.NoiseLayer("f", 3, 1<<20)}})
+	}
+	blobs := func(answer func(w http.ResponseWriter)) registry.Faults {
+		return registry.Faults{Before: func(w http.ResponseWriter, q *http.Request) bool {
+			if !strings.Contains(q.URL.Path, "/blobs/") {
+				return false
+			}
+			answer(w)
+			return true
+		}}
+	}
+	r.Set(blobs(func(w http.ResponseWriter) { w.WriteHeader(http.StatusNotFound) }))
+	wrong.Set(blobs(func(w http.ResponseWriter) { _, _ = w.Write(make([]byte, 200)) }))
+	h.config.Registries = map[string]remote.Registry{r.Host: {Mirrors: []string{wrong.URL}}}
+	if _, err := h.pull(r.Host + "/app:1"); err == nil {
+		t.Error("it was pulled from nobody")
+	}
+	h.config.Registries = map[string]remote.Registry{r.Host: {Mirrors: []string{right.URL}}}
+	h.mustPull(r.Host + "/app:1")
+	r.Put("app", "2", registry.Image{Layers: [][]byte{registry.NoiseLayer("f", 4, 1<<20)}})
+	wrong.Put("app", "2", registry.Image{Layers: [][]byte{registry.NoiseLayer("f", 4, 1<<20)}})
+	right.Put("app", "2", registry.Image{Layers: [][]byte{registry.NoiseLayer("f", 4, 1<<20)}})
+	h.config.Registries = map[string]remote.Registry{r.Host: {Mirrors: []string{wrong.URL, right.URL}}}
+	h.mustPull(r.Host + "/app:2")
+}

@@ -135,6 +135,22 @@ func TestDecodeAuth(t *testing.T) {
 	}
 }
 
+// TestAuthFor finds credentials in the ways that configurations call registries.
+func TestAuthFor(t *testing.T) {
+	list := map[string]apiwire.RegistryAuth{
+		"https://index." + defaultDomain() + "/v1/": {Username: "hub"}, "corp.test:5000": {Auth: "dTpw"}, "https://other.test/v2/": {Username: "other"}, "x": {Username: "elsewhere", ServerAddress: "there.test"},
+	}
+	for name, want := range map[string]string{"busybox": "hub", "corp.test:5000/a/b:1": "u", "corp.test/a": "", "other.test/a": "other", "there.test/a": "elsewhere", "x.test/a": ""} {
+		n, err := ParseName(name, "")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if a := AuthFor(list, n); a.Username != want {
+			t.Errorf("%s: %+v", name, a)
+		}
+	}
+}
+
 func TestSameSite(t *testing.T) {
 	for pair, want := range map[[2]string]bool{
 		{"r.example.com", "auth.example.com"}: true, {"r.example.com", "R.EXAMPLE.COM"}: true, {"a.co.uk", "b.co.uk"}: false,
