@@ -87,6 +87,8 @@ type Config struct {
 	IPForward      bool
 	Relay          bool // published ports that packet rules can't serve
 	FilterPorts    bool // published ports obey the host's own filters
+	DirectRouting  bool // published ports are reached at containers' own addresses, too
+	AcceptMark     Mark // of packets that containers take at every port
 	IPMasq         bool
 	Pools          []Pool
 	DNS            []netip.Addr
@@ -221,3 +223,7 @@ func (c *Config) String() string {
 	}
 	return fmt.Sprintf("gantryd (instance %s)", c.Instance)
 }
+
+// Mark is what a packet's firewall mark has to be in the bits of Mask; none if that
+// is 0.
+type Mark struct{ Value, Mask uint32 }

@@ -165,3 +165,13 @@ func FuzzFile(f *testing.F) {
 		}
 	})
 }
+
+func TestAcceptMark(t *testing.T) {
+	for text, want := range map[string]Mark{"": {}, "1": {1, 0xffffffff}, "0x1": {1, 0xffffffff}, "0x10/0xf0": {16, 0xf0}, "0x1/0xf0": {}, "x": {}, "1/0": {}, "1/": {}} {
+		var c Config
+		err := acceptMark(&c, text)
+		if c.AcceptMark != want || (err == nil) != (want != Mark{} || text == "") {
+			t.Errorf("%q: %+v %v", text, c.AcceptMark, err)
+		}
+	}
+}

@@ -322,3 +322,22 @@ func publishing(c *Config, s string) error {
 	}
 	return fmt.Errorf("published-ports is open or filtered, not %q", s)
 }
+
+// acceptMark reads a mark as "0x1" or "0x1/0x3".
+func acceptMark(c *Config, s string) error {
+	if s == "" {
+		c.AcceptMark = Mark{}
+		return nil
+	}
+	value, mask, ok := strings.Cut(s, "/")
+	if !ok {
+		mask = "0xffffffff"
+	}
+	v, err := strconv.ParseUint(value, 0, 32)
+	m, merr := strconv.ParseUint(mask, 0, 32)
+	if err != nil || merr != nil || m == 0 || v&^m != 0 {
+		return fmt.Errorf("invalid firewall mark %q: it has to be a number, or number/mask", s)
+	}
+	c.AcceptMark = Mark{uint32(v), uint32(m)}
+	return nil
+}

@@ -314,7 +314,7 @@ func networkOptions(c *config.Config, db *store.DB, bus *event.Bus) network.Opti
 		Gateway: c.DefaultGateway, Gateway6: c.DefaultGateway6, NetworkOptions: c.NetworkOpts, MTU: c.MTU, HostIP: c.HostIP,
 		Keeper:         shimKeeper(c.Run + "/c"),
 		IsolateDefault: !c.ICC, NoMasquerade: !c.IPMasq, NoIPForward: !c.IPForward,
-		FilterPorts: c.FilterPorts, NoRelay: !c.Relay,
+		FilterPorts: c.FilterPorts, NoRelay: !c.Relay, DirectRouting: c.DirectRouting, AcceptMark: network.Mark(c.AcceptMark),
 	}
 	for _, p := range c.Pools {
 		o.Pools = append(o.Pools, ipam.Source{Base: p.Base, Bits: p.Size})

@@ -94,6 +94,11 @@ type Options struct {
 	// for them run through its input hooks. A network's option
 	// "gantry.published-ports" overrides it.
 	FilterPorts bool
+	// DirectRouting lets everybody who has a way to them reach the published ports
+	// at the containers' own addresses.
+	DirectRouting bool
+	// AcceptMark is what of a packet's mark lets it to every port of containers.
+	AcceptMark Mark
 	// NoRelay publishes only what the packet rules can do alone: not ::1, and
 	// IPv6 only to containers that have it.
 	NoRelay bool
@@ -109,6 +114,9 @@ type Options struct {
 	// are asked for, so that questions wait for the next daemon; may be nil.
 	Keeper names.Keeper
 }
+
+// Mark is what a packet's mark has to be.
+type Mark = nat.Mark
 
 // Networks are the networks and sandboxes of one daemon. It is safe for
 // concurrent use.
@@ -165,7 +173,7 @@ func Open(ctx context.Context, o Options) (_ *Networks, err error) {
 	}
 	s.book = n.book
 	n.names = names.New(context.WithoutCancel(ctx), names.Options{Book: n.book, Keeper: o.Keeper, Host: nameServers})
-	if s.bridge, err = bridge.Open(ctx, bridge.Options{Host: host, Table: o.table(), Closed: n.book.Forwarding().Closed(), Closed6: n.book.Forwarding().IPv6().Closed(), Socket: func(p nat.Port) (*os.File, error) { return ledger.Socket(n.book, p) }}); err != nil {
+	if s.bridge, err = bridge.Open(ctx, bridge.Options{Host: host, Table: o.table(), Closed: n.book.Forwarding().Closed(), Closed6: n.book.Forwarding().IPv6().Closed(), Direct: o.DirectRouting, Accept: o.AcceptMark, Socket: func(p nat.Port) (*os.File, error) { return ledger.Socket(n.book, p) }}); err != nil {
 		return nil, err
 	}
 	namespace := func(owner string) string { return filepath.Join(n.book.NamespaceDir(), owner) }

@@ -90,3 +90,70 @@ func TestRangeIsOneElement(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// TestRangeAtAddress: a range at one address of the host is one element, too, and
+// so are the ports of a range that are opened in a routed network.
+func TestRangeAtAddress(t *testing.T) {
+	b := open(t, nil)
+	lan := machine(t, "lan", "192.0.2.2/24", "192.0.2.9/24")
+	routed := map[string]string{"com.docker.network.bridge.gateway_mode_ipv4": "routed"}
+	if _, err := b.Create(ctx, wire.NetworkCreate{Name: "routed", Options: routed}); err != nil {
+		t.Fatal(err)
+	}
+	ports := func(at string, n int) wire.PortMap {
+		var specs []string
+		for p := 8000; p < 8000+n; p++ {
+			specs = append(specs, fmt.Sprintf("%s%d>%d/tcp", at, p, p))
+		}
+		return published(t, specs...)
+	}
+	r := AttachRequest{Name: "served", Mode: "bridge", Ports: ports("192.0.2.2:", 100)}
+	s := b.attach(t, r)
+	r.ID = s.ID
+	open := b.attach(t, AttachRequest{Name: "opened", Mode: "routed", Ports: ports("", 100)})
+	element := func(kind, name, want string) {
+		t.Helper()
+		out, err := exec.Command("nft", "--numeric-protocol", "list", kind, "inet", "gantry", name).CombinedOutput()
+		if err != nil || !strings.Contains(string(out), want) || strings.Count(string(out), "comment") != 1 {
+			t.Errorf("%v: want %s:\n%s", err, want, out)
+		}
+	}
+	own := open.Endpoints[0].IPv4.Addr().String()
+	for _, p := range []int{8000, 8099} {
+		serve(t, namespace(t, s), p, fmt.Sprint("s", p))
+		serve(t, namespace(t, open), p, fmt.Sprint("o", p))
+	}
+	reach := func(when string, last int) {
+		t.Helper()
+		element("map", "ranges_at", fmt.Sprintf("192.0.2.2 . 6 . 8000-%d ", last))
+		element("set", "opened_ranges", own+" . 6 . 8000-8099 ")
+		for _, x := range [][2]string{{"192.0.2.2:8000", "s8000"}, {own + ":8099", "o8099"}} {
+			if got := knock(lan, "tcp", x[0], x[1]); got != x[1] {
+				t.Errorf("%s: %s: %q, want %q\n%s", when, x[0], got, x[1], dump())
+			}
+		}
+	}
+	reach("at first", 8099)
+	if got := knock(nil, "tcp", "127.0.0.1:8000", "refused"); got != "refused" {
+		t.Errorf("at another address: %q", got)
+	}
+	r.Ports = ports("192.0.2.2:", 50)
+	if _, err := b.Republish(ctx, r); err != nil {
+		t.Fatal(err)
+	}
+	reach("shortened", 8049)
+	if got := knock(lan, "tcp", "192.0.2.2:8099", "refused"); got != "refused" {
+		t.Errorf("taken back: %q", got)
+	}
+	b.reopen(t)
+	reach("after a restart", 8049)
+	if strays, err := b.Strays(ctx); err != nil || len(strays) > 0 {
+		t.Errorf("strays: %v %v", strays, err)
+	}
+	b.detach(t, s.ID)
+	b.detach(t, open.ID)
+	b.Settle()
+	if err := b.Remove(ctx, "routed"); err != nil {
+		t.Error(err)
+	}
+}

@@ -77,7 +77,7 @@ func owned(n *Networks, counts func(*ledger.Entry) bool) []Resource {
 			for _, a := range l.Addresses() {
 				out = append(out, Resource{KindLease, a.Addr().String(), e.ID})
 			}
-			for _, p := range l.Ports {
+			for _, p := range n.stage.bridge.Ruled(l) {
 				out = append(out, Resource{KindPort, p.String(), e.ID})
 			}
 		}

@@ -41,6 +41,8 @@ type Driver struct {
 	// closed6 is closed for IPv6 alone.
 	closed6 []string
 	ended   chan struct{} // closed by Close
+	direct  bool
+	accept  nat.Mark
 
 	redrawn atomic.Int64
 
@@ -63,6 +65,11 @@ type Options struct {
 	// Closed are the interfaces between which forwarding stays off, Closed6
 	// those of IPv6 alone.
 	Closed, Closed6 []string
+	// Direct lets everybody who has a way to them reach the published ports at the
+	// containers' own addresses.
+	Direct bool
+	// Accept marks packets that containers take at every port.
+	Accept nat.Mark
 	// Socket gives a copy of the bound socket of a published port, for those
 	// that the packet rules can't serve.
 	Socket func(nat.Port) (*os.File, error)
@@ -74,7 +81,7 @@ func Open(ctx context.Context, o Options) (*Driver, error) {
 	if err != nil {
 		return nil, err
 	}
-	d := &Driver{host: o.Host, rules: rules, table: o.Table, closed: o.Closed, closed6: o.Closed6, ended: make(chan struct{}), nets: map[string]active{}, ports: map[string][]nat.Port{}, linked: map[string]driver.Endpoint{}}
+	d := &Driver{host: o.Host, rules: rules, table: o.Table, closed: o.Closed, closed6: o.Closed6, ended: make(chan struct{}), direct: o.Direct, accept: o.Accept, nets: map[string]active{}, ports: map[string][]nat.Port{}, linked: map[string]driver.Endpoint{}}
 	d.relay = relay.New(ctx, sockets(o.Socket))
 	if d.watch, err = rules.Watch(); err != nil {
 		d.rules.Close()
@@ -129,7 +136,7 @@ func (d *Driver) Ensure(ctx context.Context, n driver.Network, adopted []driver.
 			d.linked[key(e)] = e
 		}
 		if len(e.Ports) > 0 {
-			d.ports[key(e)] = e.Ports
+			d.ports[key(e)] = d.ruled(e)
 			d.adopt(e.Ports)
 		}
 	}
@@ -179,8 +186,9 @@ func (d *Driver) publish(e driver.Endpoint) error {
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.ports[key(e)] = e.Ports
-	err := d.rules.Add(e.Ports)
+	ruled := d.ruled(e)
+	d.ports[key(e)] = ruled
+	err := d.rules.Add(ruled)
 	if errs.Is(err, errs.NotFound) { // the table was flushed from outside
 		err = d.apply()
 	}
@@ -189,10 +197,27 @@ func (d *Driver) publish(e driver.Endpoint) error {
 	}
 	if err != nil {
 		delete(d.ports, key(e))
-		return errors.Join(err, d.rules.Delete(e.Ports))
+		return errors.Join(err, d.rules.Delete(ruled))
 	}
 	// A datagram flow that was there before would go on bypassing the port.
 	return forget(e.Ports, netip.Addr{})
+}
+
+// ruled are the ports that the packet rules have for an endpoint: the published
+// ones and, where they are reached by routing, too, the container's. The lock is
+// held.
+func (d *Driver) ruled(e driver.Endpoint) []nat.Port {
+	if !d.direct && len(d.nets[e.Network].Trusted) == 0 {
+		return e.Ports
+	}
+	return slices.Concat(e.Ports, nat.Opened(e.Ports))
+}
+
+// Ruled returns the ports that the packet rules have for an endpoint.
+func (d *Driver) Ruled(e driver.Endpoint) []nat.Port {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.ruled(e)
 }
 
 // Republish implements driver.Publisher: one transaction takes and gives
@@ -201,10 +226,10 @@ func (d *Driver) Republish(_ context.Context, from, to driver.Endpoint) error {
 	gone, come := without(from.Ports, to.Ports), without(to.Ports, from.Ports)
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if d.ports[key(to)] = to.Ports; len(to.Ports) == 0 {
+	if d.ports[key(to)] = d.ruled(to); len(to.Ports) == 0 {
 		delete(d.ports, key(to))
 	}
-	err := d.rules.Replace(from.Ports, to.Ports)
+	err := d.rules.Replace(d.ruled(from), d.ruled(to))
 	if err != nil { // whatever is in the kernel: draw it anew
 		err = d.apply()
 	}
@@ -216,7 +241,7 @@ func (d *Driver) Republish(_ context.Context, from, to driver.Endpoint) error {
 		err = errors.Join(forgetOf(to, gone), forget(come, netip.Addr{}))
 	}
 	if err != nil {
-		d.ports[key(from)] = from.Ports
+		d.ports[key(from)] = d.ruled(from)
 		d.relay.Stop(relayed(come))
 		return errors.Join(err, d.apply(), d.relay.Serve(relayed(from.Ports)))
 	}
@@ -232,7 +257,7 @@ func without(a, b []nat.Port) []nat.Port {
 func (d *Driver) Leave(_ context.Context, e driver.Endpoint) error {
 	d.mu.Lock()
 	delete(d.ports, key(e))
-	err := errors.Join(d.rules.Delete(e.Ports), unlink(d, e))
+	err := errors.Join(d.rules.Delete(d.ruled(e)), unlink(d, e))
 	d.mu.Unlock()
 	d.relay.Stop(relayed(e.Ports))
 	return errors.Join(err, forgetOf(e, e.Ports))
@@ -330,11 +355,11 @@ func (d *Driver) Reassert() error {
 
 // config is all that the rules say. The lock is held.
 func (d *Driver) config() nat.Config {
-	c := nat.Config{Table: d.table, Closed: d.closed, Closed6: d.closed6}
+	c := nat.Config{Table: d.table, Closed: d.closed, Closed6: d.closed6, Accept: d.accept}
 	for _, n := range d.nets {
 		c.Networks = append(c.Networks, nat.Network{
 			Bridge: n.Link, Subnet: n.Subnet, Subnet6: n.Subnet6, Isolated: n.Isolated, Masquerade: n.NAT, Internal: n.Internal,
-			Mode: nat.Mode(n.Mode4), Mode6: nat.Mode(n.Mode6), Trusted: n.Trusted,
+			Mode: nat.Mode(n.Mode4), Mode6: nat.Mode(n.Mode6), Trusted: n.Trusted, Direct: d.direct,
 		})
 	}
 	c.Passes = passes(d.nets, d.linked)

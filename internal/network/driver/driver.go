@@ -27,7 +27,7 @@ type Network struct {
 	Gateway6 netip.Addr
 	Mode4    GatewayMode
 	Mode6    GatewayMode
-	Trusted  []string // interfaces of the host that reach unpublished ports, too
+	Trusted  []string // interfaces of the host that reach published ports at the containers' addresses
 	MTU      int      // 0 means the default
 	Internal bool
 	Isolated bool // containers do not reach each other

@@ -131,6 +131,11 @@ func throughPorts(a *Answer, c Config, h Host, q Question, n Network, local bool
 			best = &got
 		}
 	}
+	if best == nil || !best.Reachable {
+		if direct, ok := byRouting(*a, c, h, n, q); ok && !local {
+			return direct
+		}
+	}
 	if best != nil {
 		return *best
 	}
@@ -145,6 +150,34 @@ func throughPorts(a *Answer, c Config, h Host, q Question, n Network, local bool
 		return *a
 	}
 	return a.stop("table inet %s, chain to-%s: drop: the port is not published%s", c.Table, n.Bridge, other(q))
+}
+
+// byRouting is a packet for a container's own address, of a network whose published
+// ports are reached so, too; false if it is none, or the port is not published.
+func byRouting(a Answer, c Config, h Host, n Network, q Question) (Answer, bool) {
+	a.Steps = slices.Clone(a.Steps)
+	for _, p := range Opened(q.Ports) {
+		if p.Proto != q.Proto || p.Container.Port() != q.Port || q.From.IsValid() && q.From.Is4() != p.Container.Addr().Is4() {
+			continue
+		}
+		who := "allow-direct-routing"
+		switch bridged := slices.ContainsFunc(c.Networks, func(o Network) bool { return o.Subnet.Contains(q.From) || o.Subnet6.Contains(q.From) }); {
+		case n.Direct && !bridged:
+		case len(n.Trusted) > 0 && !n.Direct:
+			who, a.Doubt = "trusted_host_interfaces", true
+			a.say("MAYBE: only what comes by %s is let through", strings.Join(n.Trusted, " or "))
+		default:
+			return a, false
+		}
+		a.Reachable = true
+		a.say("the port is published: a packet for %s itself is let through (%s)", p.Container, who)
+		forwarded(&a, h, p, n, false)
+		if a.Reachable {
+			a.say("table inet %s, chain to-%s: @%s accept", c.Table, n.Bridge, mapOf(c.Ports, p).name)
+		}
+		return a, true
+	}
+	return a, false
 }
 
 // other names what is published instead.

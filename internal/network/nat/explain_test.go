@@ -25,6 +25,7 @@ func TestExplain(t *testing.T) {
 	filtered := open
 	filtered.Filtered = true
 	opened := Port{Proto: TCP, Container: netip.MustParseAddrPort("172.22.0.2:80")}
+	c.Networks = append(c.Networks, Network{Bridge: "dir", Subnet: netip.MustParsePrefix("172.29.0.0/16"), Direct: true})
 	for _, x := range []struct {
 		name, link, from string
 		h                Host
@@ -36,7 +37,7 @@ func TestExplain(t *testing.T) {
 		{"best of two", "gb1", "", free, []Port{mine, open}, true, false, "ct status dnat accept"},
 		{"not published", "gb1", "", free, nil, false, false, "the port is not published"},
 		{"not published, from here", "gb1", "192.0.2.2", free, nil, true, false, "over bridge gb1"},
-		{"for this host", "gb1", "192.0.2.9", free, []Port{mine}, false, false, "published for this host only"},
+		{"for this host", "gb2", "192.0.2.9", free, []Port{mine}, false, false, "published for this host only"},
 		{"for this host, from here", "gb1", "127.0.0.1", free, []Port{mine}, true, false, "ct status dnat accept"},
 		{"no forwarding", "gb1", "", closed, []Port{open}, false, false, "ip_forward is 0"},
 		{"no forwarding, from here", "gb1", "127.0.0.1", closed, []Port{open}, true, false, "accept"},
@@ -52,6 +53,11 @@ func TestExplain(t *testing.T) {
 		{"other network", "gb1", "172.31.0.9", free, nil, false, false, "not published"},
 		{"routed", "gb2", "", free, []Port{opened}, true, false, "@opened accept"},
 		{"unprotected", "gb3", "", free, nil, true, false, "nat-unprotected"},
+		{"by routing", "dir", "", free, []Port{mine}, true, false, "chain to-dir: @opened accept"},
+		{"by routing, filtered", "dir", "", dropping, []Port{filtered}, true, true, "inet ufw/in"},
+		{"by routing, not published", "dir", "", free, nil, false, false, "not published"},
+		{"by routing, from another network", "dir", "172.21.0.9", free, []Port{mine}, false, false, "this host only"},
+		{"by a trusted interface", "gb1", "192.0.2.9", free, []Port{mine}, true, true, "chain to-gb1: @opened accept"},
 		{"no network", "none", "", free, nil, false, false, "not up"},
 	} {
 		q := Question{Proto: TCP, Port: 80, Link: x.link, Ports: x.ports, To: []netip.Addr{netip.MustParseAddr("172.31.0.2")}}

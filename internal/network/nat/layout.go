@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 
 	"github.com/google/nftables"
@@ -22,41 +23,39 @@ type layout struct {
 	ranges bool
 }
 
-// The maps: of ports bound to one address of the host, of those bound to all, of
-// whole ranges of those, and of ports that are opened at the container's own
-// address.
+// The maps: of ports bound to one address of the host, of those bound to all, and
+// of ports that are opened at the container's own address; and the same of whole
+// ranges.
 var (
-	at4       = layout{name: "published_at", at: true}
-	anywhere4 = layout{name: "published"}
-	at6       = layout{name: "published6_at", v6: true, at: true}
-	anywhere6 = layout{name: "published6", v6: true}
-	ranges4   = layout{name: "ranges", ranges: true}
-	ranges6   = layout{name: "ranges6", v6: true, ranges: true}
-	opened4   = layout{name: "opened", at: true, opens: true}
-	opened6   = layout{name: "opened6", v6: true, at: true, opens: true}
+	at4           = layout{name: "published_at", at: true}
+	anywhere4     = layout{name: "published"}
+	at6           = layout{name: "published6_at", v6: true, at: true}
+	anywhere6     = layout{name: "published6", v6: true}
+	opened4       = layout{name: "opened", at: true, opens: true}
+	opened6       = layout{name: "opened6", v6: true, at: true, opens: true}
+	rangesAt4     = layout{name: "ranges_at", at: true, ranges: true}
+	ranges4       = layout{name: "ranges", ranges: true}
+	rangesAt6     = layout{name: "ranges6_at", v6: true, at: true, ranges: true}
+	ranges6       = layout{name: "ranges6", v6: true, ranges: true}
+	openedRanges4 = layout{name: "opened_ranges", at: true, opens: true, ranges: true}
+	openedRanges6 = layout{name: "opened6_ranges", v6: true, at: true, opens: true, ranges: true}
 )
 
-var layouts = []layout{at4, anywhere4, ranges4, at6, anywhere6, ranges6, opened4, opened6}
+var layouts = []layout{
+	at4, rangesAt4, anywhere4, ranges4, at6, rangesAt6, anywhere6, ranges6, opened4, openedRanges4, opened6, openedRanges6,
+}
 
 // layoutOf returns the form of the map that a span is in.
 func layoutOf(p span) layout {
-	switch {
-	case !p.single() && p.HostIP.Is6():
-		return ranges6
-	case !p.single():
-		return ranges4
-	case p.HostPort == 0 && p.Container.Addr().Is6():
-		return opened6
-	case p.HostPort == 0:
-		return opened4
-	case p.HostIP.Is6() && p.HostIP.IsUnspecified():
-		return anywhere6
-	case p.HostIP.Is6():
-		return at6
-	case p.HostIP.IsUnspecified():
-		return anywhere4
+	want := layout{ranges: !p.single(), opens: p.HostPort == 0, v6: p.HostIP.Is6(), at: !p.HostIP.IsUnspecified()}
+	if want.opens {
+		want.v6, want.at = p.Container.Addr().Is6(), true
 	}
-	return at4
+	i := slices.IndexFunc(layouts, func(l layout) bool {
+		want.name = l.name
+		return l == want
+	})
+	return layouts[i]
 }
 
 // address returns nft's name and the kernel's type for an address.
@@ -84,10 +83,12 @@ func (l layout) set(t *nftables.Table) *nftables.Set {
 		types = append([]nftables.SetDatatype{addr}, types...)
 	}
 	s := &nftables.Set{Table: t, Name: l.name, Concatenation: true, KeyType: nftables.MustConcatSetType(types...)}
+	s.Interval = l.ranges
 	switch {
+	case l.opens:
 	case l.ranges:
-		s.IsMap, s.DataType, s.Interval = true, addr, true
-	case !l.opens:
+		s.IsMap, s.DataType = true, addr
+	default:
 		s.IsMap, s.DataType = true, nftables.MustConcatSetType(addr, nftables.TypeInetService)
 	}
 	return s
@@ -97,9 +98,7 @@ func (l layout) set(t *nftables.Table) *nftables.Set {
 func (l layout) keys(s span) (first, last []byte) {
 	first = l.key(s.Port)
 	if l.ranges {
-		end := s.Port
-		end.HostPort = s.last
-		last = l.key(end)
+		last = l.key(s.numbered(s.last))
 	}
 	return first, last
 }
@@ -108,11 +107,11 @@ func (l layout) keys(s span) (first, last []byte) {
 func (l layout) key(p Port) []byte {
 	k := make([]byte, 8)
 	k[0] = byte(p.Proto)
-	port, addr := p.HostPort, p.HostIP
+	addr := p.HostIP
 	if l.opens {
-		port, addr = p.Container.Port(), p.Container.Addr()
+		addr = p.Container.Addr()
 	}
-	binary.BigEndian.PutUint16(k[4:], port)
+	binary.BigEndian.PutUint16(k[4:], p.number())
 	if l.at {
 		return append(addr.AsSlice(), k...)
 	}
@@ -124,9 +123,10 @@ func (l layout) element(p span) nftables.SetElement {
 	e := nftables.SetElement{Comment: p.Owner}
 	e.Key, e.KeyEnd = l.keys(p)
 	switch {
+	case l.opens:
 	case l.ranges:
 		e.Val = p.Container.Addr().AsSlice()
-	case !l.opens:
+	default:
 		e.Val = append(p.Container.Addr().AsSlice(), 0, 0, 0, 0)
 		binary.BigEndian.PutUint16(e.Val[l.width():], p.Container.Port())
 	}
@@ -136,26 +136,23 @@ func (l layout) element(p span) nftables.SetElement {
 // decode is the reverse of element.
 func (l layout) decode(e nftables.SetElement) (s span) {
 	p := Port{HostIP: netip.IPv4Unspecified(), Owner: e.Comment}
-	defer func() { s.Port, s.last = p, max(s.last, p.HostPort) }()
+	defer func() { s.Port, s.last = p, max(s.last, p.number()) }()
 	if l.v6 {
 		p.HostIP = netip.IPv6Unspecified()
 	}
-	k := e.Key
-	var addr netip.Addr
-	if l.at && len(k) >= l.width() {
-		addr, _ = netip.AddrFromSlice(k[:l.width()])
-		k = k[l.width():]
-	}
-	if len(k) < 6 {
+	addr, proto, port, ok := l.split(e.Key)
+	if !ok {
 		return s
 	}
-	p.Proto = Proto(k[0])
-	port := binary.BigEndian.Uint16(k[4:])
-	switch {
-	case l.opens:
+	p.Proto = proto
+	if l.ranges {
+		_, _, s.last, _ = l.split(e.KeyEnd)
+	}
+	if l.opens {
 		p.HostIP, p.Container = netip.Addr{}, netip.AddrPortFrom(addr, port)
 		return s
-	case l.at:
+	}
+	if l.at {
 		p.HostIP = addr
 	}
 	p.HostPort = port
@@ -166,13 +163,22 @@ func (l layout) decode(e nftables.SetElement) (s span) {
 	a, _ := netip.AddrFromSlice(e.Val[:w])
 	if l.ranges {
 		p.Container = netip.AddrPortFrom(a, port)
-		if end := e.KeyEnd; len(end) >= 6 {
-			s.last = binary.BigEndian.Uint16(end[4:])
-		}
 	} else if len(e.Val) >= w+2 {
 		p.Container = netip.AddrPortFrom(a, binary.BigEndian.Uint16(e.Val[w:]))
 	}
 	return s
+}
+
+// split takes a key apart; false if it is none.
+func (l layout) split(k []byte) (addr netip.Addr, proto Proto, port uint16, ok bool) {
+	if l.at && len(k) >= l.width() {
+		addr, _ = netip.AddrFromSlice(k[:l.width()])
+		k = k[l.width():]
+	}
+	if len(k) < 6 {
+		return addr, 0, 0, false
+	}
+	return addr, Proto(k[0]), binary.BigEndian.Uint16(k[4:]), true
 }
 
 // print writes the map in the language of nft(8).
@@ -186,9 +192,12 @@ func (m portMap) print(b *strings.Builder) {
 	case m.opens:
 		kind = "set"
 	case m.ranges:
-		typ += " : " + addr + "\n\t\tflags interval"
+		typ += " : " + addr
 	default:
 		typ += " : " + addr + " . inet_service"
+	}
+	if m.ranges {
+		typ += "\n\t\tflags interval"
 	}
 	fmt.Fprintf(b, "\t%s %s {\n\t\ttype %s\n", kind, m.name, typ)
 	for i, p := range m.spans {
@@ -205,15 +214,22 @@ func (m portMap) print(b *strings.Builder) {
 }
 
 func (l layout) text(p span) string {
-	if l.opens {
-		return fmt.Sprintf("%s . %s . %d comment %q", p.Container.Addr(), p.Proto, p.Container.Port(), p.Owner)
-	}
+	key := fmt.Sprintf("%s . %d", p.Proto, p.number())
 	if l.ranges {
-		return fmt.Sprintf("%s . %d-%d comment %q : %s", p.Proto, p.HostPort, p.last, p.Owner, p.Container.Addr())
+		key += fmt.Sprintf("-%d", p.last)
 	}
-	key := fmt.Sprintf("%s . %d", p.Proto, p.HostPort)
-	if l.at {
+	switch {
+	case l.opens:
+		key = p.Container.Addr().String() + " . " + key
+	case l.at:
 		key = p.HostIP.String() + " . " + key
 	}
-	return fmt.Sprintf("%s comment %q : %s . %d", key, p.Owner, p.Container.Addr(), p.Container.Port())
+	key += fmt.Sprintf(" comment %q", p.Owner)
+	switch {
+	case l.opens:
+		return key
+	case l.ranges:
+		return key + " : " + p.Container.Addr().String()
+	}
+	return key + fmt.Sprintf(" : %s . %d", p.Container.Addr(), p.Container.Port())
 }

@@ -85,6 +85,11 @@ func iifIn(m linkMap) part {
 	return part{"iifname @" + m.name, []expr.Any{&expr.Meta{Key: expr.MetaKeyIIFNAME, Register: reg}, &expr.Lookup{SourceRegister: reg, SetName: m.name}}}
 }
 
+// iifNotIn matches packets that come by none of the interfaces of a set.
+func iifNotIn(set string) part {
+	return part{"iifname != @" + set, []expr.Any{&expr.Meta{Key: expr.MetaKeyIIFNAME, Register: reg}, &expr.Lookup{SourceRegister: reg, SetName: set, Invert: true}}}
+}
+
 // oifGo sends packets where the map says of the interface that they leave by.
 func oifGo(m linkMap) part {
 	return part{"oifname vmap @" + m.name, []expr.Any{&expr.Meta{Key: expr.MetaKeyOIFNAME, Register: reg}, &expr.Lookup{SourceRegister: reg, IsDestRegSet: true, SetName: m.name}}}

@@ -44,7 +44,13 @@ type Config struct {
 	Closed []string
 	// Closed6 is the same for IPv6 alone.
 	Closed6 []string
+	// Accept marks packets that every container of a network that is not internal
+	// takes, at every port.
+	Accept Mark
 }
+
+// Mark is what a packet's mark has to be in the bits of Mask; none if that is 0.
+type Mark struct{ Value, Mask uint32 }
 
 // Network is one bridge.
 type Network struct {
@@ -56,9 +62,11 @@ type Network struct {
 	Internal   bool         // nothing goes in or out
 	// Mode and Mode6 say how each family of the network meets the others.
 	Mode, Mode6 Mode
-	// Trusted are interfaces from which every port of the containers may be
-	// reached at the containers' own addresses.
+	// Trusted are interfaces from which the published ports may be reached at the
+	// containers' own addresses, Direct says that they may from everywhere but the
+	// other bridges. Those ports have to be in the rules as opened, too.
 	Trusted []string
+	Direct  bool
 }
 
 // Mode is how the containers of a network are reached from elsewhere, by
@@ -99,6 +107,24 @@ type Port struct {
 	// Filtered ports are never translated: packets for them reach a socket of
 	// the host, past the filters that the host has for its own ports.
 	Filtered bool `json:",omitempty"`
+}
+
+// Opened are the ports of containers that ports publish, as ones that are reached
+// at the containers' own addresses. Filtered ones are not: who comes that way comes
+// past the host's filters. Pure.
+func Opened(ports []Port) []Port {
+	var out []Port
+	seen := map[Port]bool{}
+	for _, p := range ports {
+		o := Port{Proto: p.Proto, Container: p.Container, Owner: p.Owner}
+		if !p.Filtered && !seen[o] {
+			seen[o] = p.HostPort != 0
+			if seen[o] {
+				out = append(out, o)
+			}
+		}
+	}
+	return out
 }
 
 // String returns the port as "address:port/protocol".
@@ -198,11 +224,11 @@ type rule []part
 func Render(c Config) Ruleset {
 	c.Networks = slices.SortedFunc(slices.Values(c.Networks), func(a, b Network) int { return strings.Compare(a.Bridge, b.Bridge) })
 	r := Ruleset{Family: nftables.TableFamilyINet, Table: c.Table, Maps: portMaps(c.Ports)}
-	bridges, inward, hairpin := linkMap{name: "bridges"}, linkMap{name: "inward"}, linkMap{name: "hairpin"}
+	bridges, inward, hairpin := linkMap{name: bridgeSet}, linkMap{name: "inward"}, linkMap{name: "hairpin"}
 	var into, back []chain
 	out, inside := []rule{}, []rule{}
 	for _, n := range c.Networks {
-		in, at := chain{name: "to-" + n.Bridge, rules: inwardRules(n, c.Passes)}, chain{name: "back-" + n.Bridge, rules: hairpinRules(n)}
+		in, at := chain{name: "to-" + n.Bridge, rules: inwardRules(n, c)}, chain{name: "back-" + n.Bridge, rules: hairpinRules(n)}
 		bridges.add(n.Bridge)
 		inward.add(n.Bridge, in.name)
 		hairpin.add(n.Bridge, at.name)
@@ -285,44 +311,73 @@ func closed(links []string, match ...part) []rule {
 }
 
 // inwardRules are those for packets that go to the containers of a network.
-func inwardRules(n Network, passes []Pass) []rule {
+func inwardRules(n Network, c Config) []rule {
 	among := verdictAccept
 	rules := []rule{{translated, verdictAccept}}
 	if n.Isolated {
 		among = verdictDrop
-		rules = append(rules, passRules(n, passes)...)
+		rules = append(rules, passRules(n, c.Passes)...)
 	}
 	// Where bridged frames run through here, neighbour discovery does so, too,
 	// which is not tracked: no question about its connection has an answer.
 	rules = append(rules, rule{iifname(n.Bridge), among})
-	for _, link := range n.Trusted {
-		rules = append(rules, rule{iifname(link), verdictAccept})
+	if c.Accept.Mask != 0 {
+		rules = append(rules, rule{marked(c.Accept), verdictAccept})
 	}
 	for _, f := range n.families() {
 		switch f.mode {
 		case Unprotected:
 			rules = append(rules, rule{daddr(f.subnet), verdictAccept})
 		case Routed:
-			rules = append(rules, rule{ping(f.subnet), verdictAccept}, rule{opened(f.layout), verdictAccept})
+			rules = append(rules, rule{ping(f.subnet), verdictAccept})
+			rules = append(rules, openedRules(f)...)
+		default:
+			rules = append(rules, directRules(n, f)...)
 		}
 	}
 	return append(rules, rule{verdictDrop})
 }
 
+// openedRules let through what is opened at the containers' own addresses, and
+// matches the conditions.
+func openedRules(f family, when ...part) []rule {
+	var out []rule
+	for _, l := range f.layouts {
+		out = append(out, append(slices.Clone(when), opened(l), verdictAccept))
+	}
+	return out
+}
+
+// directRules are openedRules for those who may come by routing though ports are
+// published by translation.
+func directRules(n Network, f family) []rule {
+	if n.Direct {
+		return openedRules(f, iifNotIn(bridgeSet))
+	}
+	var out []rule
+	for _, link := range n.Trusted {
+		out = append(out, openedRules(f, iifname(link))...)
+	}
+	return out
+}
+
+// bridgeSet is the name of the set of all bridges.
+const bridgeSet = "bridges"
+
 // family is a network's part in one version of IP.
 type family struct {
 	subnet, loopback netip.Prefix
 	mode             Mode
-	layout           layout // of the map of opened ports
+	layouts          []layout // of the maps of opened ports
 }
 
 func (n Network) families() []family {
 	var out []family
 	if n.Subnet.IsValid() {
-		out = append(out, family{n.Subnet, loopback, n.Mode, opened4})
+		out = append(out, family{n.Subnet, loopback, n.Mode, []layout{opened4, openedRanges4}})
 	}
 	if n.Subnet6.IsValid() {
-		out = append(out, family{n.Subnet6, loopback6, n.Mode6, opened6})
+		out = append(out, family{n.Subnet6, loopback6, n.Mode6, []layout{opened6, openedRanges6}})
 	}
 	return out
 }

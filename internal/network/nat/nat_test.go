@@ -58,6 +58,13 @@ func cases() map[string]Config {
 			rangeOf(TCP, "0.0.0.0", 7000, 9, "172.20.0.3", 7001, "c2"),   // other numbers
 			rangeOf(TCP, "127.0.0.1", 6000, 9, "172.20.0.3", 6000, "c2"), // one address
 		)},
+		"direct": {Table: "gantry", Accept: Mark{1, 3}, Networks: []Network{
+			{Bridge: "gb1", Subnet: netip.MustParsePrefix("172.21.0.0/16"), Subnet6: netip.MustParsePrefix("fd00:1::/64"), Masquerade: true, Direct: true, Trusted: []string{"wg0"}},
+		}, Ports: Opened(slices.Concat(
+			rangeOf(TCP, "0.0.0.0", 8000, 12, "172.21.0.2", 8000, "c1"),
+			rangeOf(TCP, "127.0.0.1", 9000, 12, "172.21.0.2", 8000, "c1"), // the same ports
+			[]Port{port(TCP, "::", 80, "[fd00:1::2]:80", "c1"), {Proto: TCP, HostIP: netip.IPv4Unspecified(), HostPort: 7, Filtered: true}},
+		))},
 		"links": {Table: "gantry", Networks: []Network{
 			{Bridge: "gantry0", Subnet: netip.MustParsePrefix("172.20.0.0/16"), Isolated: true, Masquerade: true},
 			{Bridge: "gb1", Subnet: netip.MustParsePrefix("172.21.0.0/16")},

@@ -1,6 +1,7 @@
 package nat
 
 import (
+	"fmt"
 	"net/netip"
 
 	"github.com/google/nftables"
@@ -68,6 +69,18 @@ func ctBits(text string, key expr.CtKey, mask uint32, op expr.CmpOp) part {
 		&expr.Ct{Key: key, Register: reg},
 		&expr.Bitwise{SourceRegister: reg, DestRegister: reg, Len: 4, Mask: binaryutil.NativeEndian.PutUint32(mask), Xor: zero},
 		&expr.Cmp{Op: op, Register: reg, Data: zero},
+	}}
+}
+
+func marked(m Mark) part {
+	text := fmt.Sprintf("meta mark & 0x%08x == 0x%08x", m.Mask, m.Value)
+	if m.Mask == 0xffffffff {
+		text = fmt.Sprintf("meta mark 0x%08x", m.Value)
+	}
+	return part{text, []expr.Any{
+		&expr.Meta{Key: expr.MetaKeyMARK, Register: reg},
+		&expr.Bitwise{SourceRegister: reg, DestRegister: reg, Len: 4, Mask: binaryutil.NativeEndian.PutUint32(m.Mask), Xor: make([]byte, 4)},
+		&expr.Cmp{Op: expr.CmpOpEq, Register: reg, Data: binaryutil.NativeEndian.PutUint32(m.Value)},
 	}}
 }
 

@@ -9,7 +9,7 @@ import (
 // numbers of one container: one element of the packet rules, however long.
 type span struct {
 	Port
-	last uint16 // on the host; that of Port if it is one
+	last uint16 // the last number; that of Port if it is one
 }
 
 // leastSpan is how many ports make a range: few are found faster one by one.
@@ -28,34 +28,49 @@ func spans(ports []Port) []span {
 		if n < leastSpan {
 			n = 1
 		}
-		out = append(out, span{sorted[0], sorted[n-1].HostPort})
+		out = append(out, span{sorted[0], sorted[n-1].number()})
 		sorted = sorted[n:]
 	}
 	return out
 }
 
-// follows reports whether b is the next port of a range that a is in. Pure.
+// number is the port's on the host, or of one that is opened as it is.
+func (p Port) number() uint16 {
+	if p.HostPort == 0 {
+		return p.Container.Port()
+	}
+	return p.HostPort
+}
+
+// numbered is the port with other numbers on both sides.
+func (p Port) numbered(n uint16) Port {
+	if p.HostPort != 0 {
+		p.HostPort = n
+	}
+	p.Container = netip.AddrPortFrom(p.Container.Addr(), n)
+	return p
+}
+
+// follows reports whether b is the next port of a range that a is in: one of equal
+// numbers on both sides, since a rule that leads a range to another keeps the
+// numbers. (The kernel can shift them, but only so that of two connections that it
+// can't tell apart one is led to the port beside.) Pure.
 func follows(a, b Port) bool {
-	whole := a.HostPort != 0 && a.HostIP.IsUnspecified() && a.HostPort == a.Container.Port()
-	next := a
-	next.HostPort++
-	next.Container = netip.AddrPortFrom(a.Container.Addr(), a.Container.Port()+1)
-	return whole && a.HostPort != 65535 && b == next
+	n := a.number()
+	return n == a.Container.Port() && n != 65535 && b == a.numbered(n+1)
 }
 
 // single reports whether the span is one port.
-func (s span) single() bool { return s.last == s.HostPort }
+func (s span) single() bool { return s.last == s.number() }
 
 // ports are those of the span.
 func (s span) ports() []Port {
+	if s.single() {
+		return []Port{s.Port}
+	}
 	var out []Port
-	for n := int(s.HostPort); n <= int(s.last); n++ {
-		p := s.Port
-		p.HostPort = uint16(n)
-		if !s.single() {
-			p.Container = netip.AddrPortFrom(p.Container.Addr(), p.HostPort)
-		}
-		out = append(out, p)
+	for n := int(s.number()); n <= int(s.last); n++ {
+		out = append(out, s.numbered(uint16(n)))
 	}
 	return out
 }
@@ -63,11 +78,20 @@ func (s span) ports() []Port {
 // mapOf returns the form of the map that a port is in, which is one of ports.
 func mapOf(ports []Port, p Port) layout {
 	for _, s := range spans(ports) {
-		if at := s.Port; s.HostPort <= p.HostPort && p.HostPort <= s.last && at.Proto == p.Proto && at.HostIP == p.HostIP && (!s.single() || at == p) {
+		if s.has(p) {
 			return layoutOf(s)
 		}
 	}
-	return layoutOf(span{p, p.HostPort})
+	return layoutOf(span{p, p.number()})
+}
+
+// has reports whether a port is one of the span's, whoever has it.
+func (s span) has(p Port) bool {
+	n, first := p.number(), s.number()
+	if n < first || n > s.last || p.HostIP != s.HostIP || p.Proto != s.Proto || (p.HostPort == 0) != (s.HostPort == 0) {
+		return false
+	}
+	return p.Container == netip.AddrPortFrom(s.Container.Addr(), s.Container.Port()+n-first)
 }
 
 // without returns the spans of a that b does not have. Pure.
