@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 
+	"gantry/internal/network/bridge"
 	"gantry/internal/network/kernel"
 	"gantry/internal/network/ledger"
 	"gantry/internal/network/nat"
@@ -77,7 +78,7 @@ func owned(n *Networks, counts func(*ledger.Entry) bool) []Resource {
 			for _, a := range l.Addresses() {
 				out = append(out, Resource{KindLease, a.Addr().String(), e.ID})
 			}
-			for _, p := range n.stage.bridge.Ruled(l) {
+			for _, p := range bridge.Ruled(n.stage.bridge, l) {
 				out = append(out, Resource{KindPort, p.String(), e.ID})
 			}
 		}

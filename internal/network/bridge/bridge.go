@@ -214,7 +214,7 @@ func (d *Driver) ruled(e driver.Endpoint) []nat.Port {
 }
 
 // Ruled returns the ports that the packet rules have for an endpoint.
-func (d *Driver) Ruled(e driver.Endpoint) []nat.Port {
+func Ruled(d *Driver, e driver.Endpoint) []nat.Port {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	return d.ruled(e)
