@@ -29,6 +29,7 @@ import (
 	"github.com/moby/buildkit/solver/bboltcachestorage"
 	"github.com/moby/buildkit/solver/llbsolver/cdidevices"
 	"github.com/moby/buildkit/solver/pb"
+	"github.com/moby/buildkit/source/local"
 	"github.com/moby/buildkit/util/leaseutil"
 	"github.com/moby/buildkit/util/network"
 	buildkit "github.com/moby/buildkit/version"
@@ -205,5 +206,10 @@ func openWorker(ctx context.Context, dir, run string, o Options, conf Config, st
 	if err != nil {
 		return nil, err
 	}
+	dirs, err := local.NewSource(local.Opt{CacheAccessor: w.CacheMgr})
+	if err != nil {
+		return nil, err
+	}
+	w.SourceManager.Register(knownDirs{dirs, w.CacheMgr})
 	return &imageWorker{w, s}, nil
 }

@@ -26,7 +26,7 @@ const maxDockerfile = 16 << 20
 
 // inputs sets the build context, the Dockerfile and the named contexts.
 func (b *builder) inputs(ctx context.Context) error {
-	b.so.LocalMounts = map[string]fsutil.FS{}
+	b.dirs = map[string]fsutil.FS{}
 	b.so.FrontendAttrs["filename"] = "Dockerfile"
 	lone, err := b.mainContext()
 	if err != nil {
@@ -35,7 +35,13 @@ func (b *builder) inputs(ctx context.Context) error {
 	if err := b.dockerfile(ctx, lone); err != nil {
 		return err
 	}
-	return b.namedContexts()
+	if err := b.namedContexts(); err != nil {
+		return err
+	}
+	if len(b.dirs) > 0 {
+		b.so.Session = append(b.so.Session, newOffer(b.dirs))
+	}
+	return nil
 }
 
 // mainContext sets the context. A Dockerfile that came on standard input instead
@@ -83,7 +89,7 @@ func (b *builder) stdin() ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	b.so.LocalMounts["context"] = oneFile{}
+	b.dirs["context"] = oneFile{}
 	return data, nil
 }
 
@@ -128,7 +134,7 @@ func (b *builder) dockerfile(ctx context.Context, lone []byte) (err error) {
 		return err
 	}
 	if lone != nil {
-		b.so.LocalMounts["dockerfile"] = oneFile{name: "Dockerfile", data: lone}
+		b.dirs["dockerfile"] = oneFile{name: "Dockerfile", data: lone}
 		b.so.FrontendAttrs["dockerfilekey"] = "dockerfile"
 		return nil
 	}
@@ -144,7 +150,7 @@ func (b *builder) dockerfile(ctx context.Context, lone []byte) (err error) {
 	}
 	b.so.FrontendAttrs["filename"] = existing(dir, name)
 	if b.sameDir(dir) {
-		b.so.LocalMounts["dockerfile"] = b.so.LocalMounts["context"]
+		b.dirs["dockerfile"] = b.dirs["context"]
 		return nil
 	}
 	return b.mount("dockerfile", dir)
@@ -218,7 +224,7 @@ func (b *builder) mount(name, dir string) error {
 		return err
 	}
 	b.closes = append(b.closes, close)
-	b.so.LocalMounts[name] = f
+	b.dirs[name] = f
 	return nil
 }
 

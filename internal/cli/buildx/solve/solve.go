@@ -16,6 +16,7 @@ import (
 
 	"github.com/moby/buildkit/client"
 	gateway "github.com/moby/buildkit/frontend/gateway/client"
+	"github.com/tonistiigi/fsutil"
 
 	"gantry/internal/cli/buildx/grammar"
 )
@@ -119,6 +120,7 @@ type builder struct {
 	env    Env
 	so     client.SolveOpt
 	source string
+	dirs   map[string]fsutil.FS // that the daemon may read
 	closes []func() error
 	outs   []*outFile
 }
