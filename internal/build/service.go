@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net"
 	"net/http"
+	"os"
 	"sync"
 	"time"
 
@@ -87,7 +88,31 @@ func (b *Builder) ServeSession(ctx context.Context, conn net.Conn, header http.H
 	if err != nil {
 		return errors.Join(err, conn.Close())
 	}
-	return e.sessions.HandleConn(ctx, conn, header)
+	return handleSession(ctx, e.sessions, conn, header)
+}
+
+// handleSession serves a session until its other side hangs up: the manager alone
+// would find that out when it next asks how the session is, seconds later, and log
+// an error about what is the usual end.
+func handleSession(ctx context.Context, m *session.Manager, conn net.Conn, header http.Header) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	return m.HandleConn(ctx, &hangUp{conn, cancel}, header)
+}
+
+// hangUp is a connection that tells when it can't be read any more.
+type hangUp struct {
+	net.Conn
+	tell context.CancelFunc
+}
+
+// Read is Conn's.
+func (h *hangUp) Read(b []byte) (int, error) {
+	n, err := h.Conn.Read(b)
+	if err != nil && !errors.Is(err, os.ErrDeadlineExceeded) {
+		h.tell()
+	}
+	return n, err
 }
 
 // Client returns BuildKit's client of this builder: no socket is in between. It
@@ -106,7 +131,7 @@ func (b *Builder) Client(ctx context.Context) (*client.Client, error) {
 func (b *Builder) sessionDialer(e *engine) session.Dialer {
 	return func(ctx context.Context, _ string, meta map[string][]string) (net.Conn, error) {
 		ours, theirs := net.Pipe()
-		go func() { _ = e.sessions.HandleConn(context.WithoutCancel(ctx), theirs, meta) }()
+		go func() { _ = handleSession(context.WithoutCancel(ctx), e.sessions, theirs, meta) }()
 		return ours, nil
 	}
 }

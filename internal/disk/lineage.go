@@ -3,6 +3,7 @@ package disk
 import (
 	"cmp"
 	"slices"
+	"time"
 )
 
 // inOrder returns candidates with the one that goes first at the beginning. Build
@@ -26,6 +27,7 @@ func inOrder(list []candidate) []candidate {
 			newest = i
 		}
 	}
+	newest = top(list, newest)
 	if newest >= 0 && list[newest].keep == "" {
 		list[newest].keep = "just built"
 	}
@@ -52,6 +54,27 @@ func inOrder(list []candidate) []candidate {
 		return cmp.Or(x.used.Compare(y.used), cmp.Compare(y.depth, x.depth), cmp.Compare(x.id, y.id))
 	})
 	return list
+}
+
+// oneBuild is how far apart the uses of the layers of one build are: a build lets go
+// of them at its end, in any order.
+const oneBuild = time.Minute
+
+// top returns the last layer of the build that list[newest] is of, or newest itself.
+func top(list []candidate, newest int) int {
+	for range list { // be the books as they may
+		over := -1
+		for i, c := range list {
+			if newest >= 0 && c.layer && slices.Contains(c.parents, list[newest].id) && list[newest].used.Sub(c.used).Abs() <= oneBuild && (over < 0 || c.used.After(list[over].used)) {
+				over = i
+			}
+		}
+		if over < 0 {
+			break
+		}
+		newest = over
+	}
+	return newest
 }
 
 // depth is the length of the longest way down from list[i]. No way has more than

@@ -60,6 +60,8 @@ func TestPlanRemovals(t *testing.T) {
 		{"cache newer than all images", 302, Budget{200, 10}, []candidate{img("a", 9, "", "1"), img("b", 8, "", "2"), cache("x", 1, "")}, "a", 201},
 		{"the layer just built stays, with those below", 500, Budget{10, 5}, []candidate{cache("base", 9, ""), cache("step", 8, "", "base"), cache("old", 7, "", "base"), cache("last", 1, "", "step"), context}, "old local", 300},
 		{"the top one of several just built", 300, Budget{10, 5}, []candidate{cache("low", 1, ""), cache("top", 1, "", "low"), cache("x", 5, "")}, "x", 200},
+		{"the top one, let go before what is below it", 300, Budget{10, 5}, []candidate{cache("low", 1, ""), cache("top", 3, "", "low"), cache("x", 2, "")}, "x", 200},
+		{"a top one of an earlier build", 300, Budget{10, 5}, []candidate{cache("low", 1, ""), cache("top", 100, "", "low"), cache("x", 5, "")}, "top x", 100},
 		{"what is on top goes first", 500, Budget{300, 300}, []candidate{cache("a", 9, ""), cache("b", 5, "", "a"), cache("c", 7, "", "a"), cache("d", 6, "", "c"), cache("new", 1, "")}, "d c", 300},
 		{"a circle in the books", 300, Budget{100, 100}, []candidate{cache("a", 9, "", "b"), cache("b", 8, "", "a"), cache("c", 1, "")}, "a b", 100},
 	} {

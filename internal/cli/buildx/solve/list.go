@@ -106,14 +106,20 @@ func (l listing) sum() string {
 
 func write(h hash.Hash, b []byte) { _, _ = h.Write(b) } // never fails, by its contract
 
+// appendStat appends what makes a file another one. The time of a directory does not:
+// it is not looked at where files are compared one by one.
 func appendStat(b []byte, s *types.Stat) []byte {
+	when := s.ModTime
+	if s.IsDir() {
+		when = 0
+	}
 	text := func(t string) {
 		b = binary.AppendUvarint(b, uint64(len(t)))
 		b = append(b, t...)
 	}
 	text(s.Path)
 	text(s.Linkname)
-	for _, n := range [...]uint64{uint64(s.Mode), uint64(s.Uid), uint64(s.Gid), uint64(s.Size), uint64(s.ModTime), uint64(s.Devmajor), uint64(s.Devminor), uint64(len(s.Xattrs))} {
+	for _, n := range [...]uint64{uint64(s.Mode), uint64(s.Uid), uint64(s.Gid), uint64(s.Size), uint64(when), uint64(s.Devmajor), uint64(s.Devminor), uint64(len(s.Xattrs))} {
 		b = binary.AppendUvarint(b, n)
 	}
 	for _, k := range slices.Sorted(maps.Keys(s.Xattrs)) {
