@@ -100,6 +100,9 @@ func (b blobs) ReaderAt(ctx context.Context, d ocispec.Descriptor) (blobstore.Re
 
 // Writer begins to write a blob.
 func (b blobs) Writer(ctx context.Context, opts ...blobstore.WriterOpt) (blobstore.Writer, error) {
+	if content.Held(ctx) {
+		return b.Store.Writer(ctx, opts...) // the stores know that lease
+	}
 	var o blobstore.WriterOpts
 	for _, opt := range opts {
 		if err := opt(&o); err != nil {

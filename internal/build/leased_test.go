@@ -7,8 +7,11 @@ import (
 
 	blobstore "github.com/containerd/containerd/v2/core/content"
 	"github.com/containerd/containerd/v2/core/leases"
+	"github.com/containerd/errdefs"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"gantry/internal/content"
 )
 
 func TestUnleased(t *testing.T) {
@@ -81,5 +84,38 @@ func TestOfLayer(t *testing.T) {
 	}
 	if got := labelsOf(ofLayer(ocispec.MediaTypeImageLayerGzip, d, of("key", "value"))); len(got) != 1 {
 		t.Errorf("layer without the digest of what is in it: %v", got)
+	}
+}
+
+func TestABlobOfAHoldIsKeptByIt(t *testing.T) {
+	s, err := content.Open(t.Context(), content.Options{Root: t.TempDir()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = s.Close() })
+	b := blobs{Store: s.Blobs(), layerNames: layerNames{s}}
+	held, release, err := s.Hold(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	d := digest.FromString("text")
+	for range 2 { // the second time it is there
+		w := open(t, held, b, ocispec.Descriptor{})
+		if _, err := w.Write([]byte("text")); err != nil {
+			t.Fatal(err)
+		}
+		if err := w.Commit(held, 4, d); err != nil && !errdefs.IsAlreadyExists(err) {
+			t.Fatal(err)
+		}
+		if err := s.Collect(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := b.Info(content.Namespaced(t.Context()), d); err != nil {
+			t.Fatal(err)
+		}
+	}
+	release()
+	if _, err := b.Info(content.Namespaced(t.Context()), d); !errdefs.IsNotFound(err) {
+		t.Errorf("kept without the hold: %v", err)
 	}
 }

@@ -41,6 +41,12 @@ func (s *Store) Hold(ctx context.Context) (held context.Context, release func(),
 	}, nil
 }
 
+// Held tells whether ctx is one that Hold has made.
+func Held(ctx context.Context) bool {
+	id, ok := leases.FromContext(ctx)
+	return ok && strings.HasPrefix(id, holdPrefix)
+}
+
 // dropHolds ends the holds of a process that is no more and removes what they
 // kept.
 func dropHolds(ctx context.Context, s *Store) error {
