@@ -3,6 +3,7 @@ package cli
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -13,6 +14,7 @@ import (
 	"github.com/docker/go-units"
 	"github.com/spf13/cobra"
 
+	"gantry/internal/cli/progress"
 	"gantry/internal/client"
 	"gantry/internal/wire"
 )
@@ -160,28 +162,42 @@ func writeCheck(w io.Writer, v *wire.ImageCheck) error {
 // imageConvertCommand is `gantry image convert`. Beyond Docker.
 func imageConvertCommand(a *App) *cobra.Command {
 	var form bool
-	var platform string
+	var platforms []string
 	cmd := leaf("convert --estargz [OPTIONS] IMAGE NAME[:TAG]", "Make an image of the same files that can be started before it is here", exactArgs(2), func(cmd *cobra.Command, args []string) error {
 		if !form {
 			return fmt.Errorf("say which form: --estargz is the only one")
 		}
-		c, err := a.client()
+		made, err := convertImage(cmd.Context(), a, url.Values{"from": {args[0]}, "to": {args[1]}, "form": {"estargz"}, "platform": platforms})
 		if err != nil {
-			return err
-		}
-		var made wire.ImageConverted
-		q := url.Values{"from": {args[0]}, "to": {args[1]}, "form": {"estargz"}}
-		if platform != "" {
-			q.Set("platform", platform)
-		}
-		if err := c.Call(cmd.Context(), http.MethodPost, "/gantry/images/convert", q, nil, &made); err != nil {
 			return err
 		}
 		_, err = fmt.Fprintf(a.Out, "%s: %d of %d layers converted, %s packed\n%s\n", made.Name, made.Converted, made.Layers, units.HumanSize(float64(made.Size)), made.ID)
 		return err
 	})
 	cmd.Flags().BoolVar(&form, "estargz", false, "Pack layers in eStargz form")
-	cmd.Flags().StringVar(&platform, "platform", "", "Convert what the image has for this platform, as os/arch[/variant]")
+	cmd.Flags().StringSliceVar(&platforms, "platform", nil, `Convert what the image has for these platforms, as os/arch[/variant], or "all"`)
 	cmd.ValidArgsFunction = completeImages(a)
 	return cmd
+}
+
+// convertImage has an image converted, and shows how far it is.
+func convertImage(ctx context.Context, a *App, q url.Values) (made wire.ImageConverted, err error) {
+	c, err := a.client()
+	if err != nil {
+		return made, err
+	}
+	res, err := c.Stream(ctx, client.Request{Method: http.MethodPost, Path: "/gantry/images/convert", Query: q})
+	if err != nil {
+		return made, err
+	}
+	defer res.Body.Close()
+	var bad error
+	err = progress.Show(a.Out, res.Body, func(m progress.Message) { bad = json.Unmarshal(m.Aux, &made) })
+	if ctx.Err() != nil {
+		return made, context.Cause(ctx)
+	}
+	if err == nil && made.ID == "" && bad == nil {
+		bad = io.ErrUnexpectedEOF
+	}
+	return made, errors.Join(err, bad)
 }

@@ -25,12 +25,8 @@ func (t imageTools) Diff(ctx context.Context, from, to string) (wire.ImageDiff, 
 }
 
 // Convert converts an image.
-func (t imageTools) Convert(ctx context.Context, from, to, platform string) (wire.ImageConverted, error) {
-	p, err := image.ParsePlatform(platform)
-	if err != nil {
-		return wire.ImageConverted{}, err
-	}
-	return image.NewTools(t.images.Images).Convert(ctx, image.ConvertOptions{From: from, To: to, Platform: p, Done: lazy.Packed, Pack: lazy.Pack})
+func (t imageTools) Convert(ctx context.Context, o server.ImageConvert, tell func(wire.Progress)) (wire.ImageConverted, error) {
+	return image.NewTools(t.images.Images).Convert(ctx, image.ConvertOptions{From: o.From, To: o.To, Platforms: o.Platforms, Done: lazy.Packed, Pack: lazy.Pack}, tell)
 }
 
 // Verify verifies images.

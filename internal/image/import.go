@@ -99,6 +99,15 @@ func noRoom(err error) error {
 // assemble writes configuration and manifest of an image of the given layers,
 // and completes it. Its target may be recorded then.
 func (s *maker) assemble(ctx context.Context, i dockerspec.DockerOCIImage, layers []content.Layer) (ocispec.Descriptor, error) {
+	target, err := s.describe(ctx, i, layers)
+	if err != nil {
+		return ocispec.Descriptor{}, err
+	}
+	return target, s.complete(ctx, target, nil)
+}
+
+// describe writes configuration and manifest of an image of the given layers.
+func (s *maker) describe(ctx context.Context, i dockerspec.DockerOCIImage, layers []content.Layer) (ocispec.Descriptor, error) {
 	m := ocispec.Manifest{Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: ocispec.MediaTypeImageManifest}
 	i.RootFS = ocispec.RootFS{Type: "layers", DiffIDs: []digest.Digest{}}
 	for _, l := range layers {
@@ -113,11 +122,7 @@ func (s *maker) assemble(ctx context.Context, i dockerspec.DockerOCIImage, layer
 		return ocispec.Descriptor{}, err
 	}
 	m.Config.MediaType = ocispec.MediaTypeImageConfig
-	target, err := s.writeManifest(ctx, m)
-	if err != nil {
-		return ocispec.Descriptor{}, err
-	}
-	return target, s.complete(ctx, target, nil)
+	return s.writeManifest(ctx, m)
 }
 
 func chainOf(c *parts) digest.Digest { return content.Chain(c.layers, len(c.layers)) }

@@ -11,10 +11,15 @@ import (
 // ImageTools compares, converts and verifies images. Beyond Docker.
 type ImageTools interface {
 	Diff(ctx context.Context, from, to string) (wire.ImageDiff, error)
-	// Convert makes an image in eStargz form of another one; platform as os/arch, or
-	// empty.
-	Convert(ctx context.Context, from, to, platform string) (wire.ImageConverted, error)
+	// Convert makes an image in eStargz form of another one. tell gets how far it is.
+	Convert(ctx context.Context, o ImageConvert, tell func(wire.Progress)) (wire.ImageConverted, error)
 	Verify(ctx context.Context, o ImageVerify) (wire.ImageCheck, error)
+}
+
+// ImageConvert says what to convert.
+type ImageConvert struct {
+	From, To  string
+	Platforms []string // as os/arch, or "all"
 }
 
 // ImageVerify says which images to verify.
@@ -50,11 +55,18 @@ func (s *imageTools) convert(w http.ResponseWriter, r *request) error {
 	if form := q.Get("form"); form != "estargz" {
 		return errs.New(errs.Invalid, "invalid form %.40q: estargz is the only one", form)
 	}
-	c, err := s.Convert(r.Context(), q.Get("from"), q.Get("to"), q.Get("platform"))
-	if err != nil {
+	p := &progress{w: w}
+	c, err := s.Convert(r.Context(), ImageConvert{From: q.Get("from"), To: q.Get("to"), Platforms: q["platform"]}, p.tell)
+	if err != nil && p.began {
+		p.fail(err)
+		return nil
+	} else if err != nil {
 		return err
 	}
-	return ok(w, c)
+	p.send(struct {
+		Aux wire.ImageConverted `json:"aux"`
+	}{c})
+	return nil
 }
 
 func (s *imageTools) verify(w http.ResponseWriter, r *request) error {

@@ -87,9 +87,11 @@ type ConfigDiff struct {
 }
 
 // ImageConverted is an image that was made of another one. Beyond Docker:
-// POST /gantry/images/convert?from=&to=&form=estargz&platform=.
+// POST /gantry/images/convert?from=&to=&form=estargz&platform=&platform=. It is the
+// aux of the last message of the answer, a stream of progress.
 type ImageConverted struct {
 	ID, Name  string
+	Platforms []string
 	Layers    int   // all
 	Converted int   // those that were not in that form before
 	Size      int64 // of all layers, packed, in bytes
