@@ -107,7 +107,7 @@ func openEngine(ctx context.Context, o Options) (*engine, error) {
 			"gateway.v0":             gateways,
 			wire.CacheMountsFrontend: cacheMounts{worker: w, stores: o.Content, names: o.Names, differ: walking.NewWalkingDiff(w.ContentStore())},
 		},
-		CacheManager: solver.NewCacheManager(ctx, "local", keys, worker.NewCacheResultStorage(all)),
+		CacheManager: solver.NewCacheManager(ctx, "local", keys, &remembering{CacheResultStorage: worker.NewCacheResultStorage(all), blobs: w.ContentStore()}),
 		ResolveCacheExporterFuncs: map[string]remotecache.ResolveCacheExporterFunc{
 			"registry": registrycache.ResolveCacheExporterFunc(sessions, o.Hosts),
 			"local":    localcache.ResolveCacheExporterFunc(sessions),

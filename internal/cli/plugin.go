@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"sort"
 	"strings"
+	"syscall"
 	"time"
 
 	"gantry/internal/cli/conf"
@@ -68,6 +69,10 @@ func runPlugin(ctx context.Context, a *App, path string, args []string) error {
 	// A plugin made for another engine finds this one through the environment.
 	if t, err := conf.Resolve(a.global, a.config()); err == nil && t.Context == conf.DefaultContext && len(a.global.Hosts) == 0 {
 		cmd.Env = append(cmd.Env, "DOCKER_HOST="+t.Host)
+	}
+	if a.In == os.Stdin && a.Out == os.Stdout && a.Err == os.Stderr {
+		// There is nothing left to do: this process becomes the plugin.
+		return fmt.Errorf("%s: %w", path, syscall.Exec(path, cmd.Args, cmd.Environ()))
 	}
 	// The terminal's ctrl-c reaches the plugin too: it decides what to do.
 	cmd.Cancel = func() error { return nil }
