@@ -94,6 +94,9 @@ func TestABlobOfAHoldIsKeptByIt(t *testing.T) {
 	}
 	t.Cleanup(func() { _ = s.Close() })
 	b := blobs{Store: s.Blobs(), layerNames: layerNames{s}}
+	if _, err := s.Ledger.Create(content.Namespaced(t.Context()), leases.WithID("other")); err != nil {
+		t.Fatal(err) // from now on the ledger knows what is its own
+	}
 	held, release, err := s.Hold(t.Context())
 	if err != nil {
 		t.Fatal(err)
