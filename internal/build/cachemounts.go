@@ -91,7 +91,38 @@ const cacheDirKey = "cache-dir"
 var begun = regexp.MustCompile(`:[a-z0-9]{25}$`)
 
 // mountName is what a person calls a key.
-func mountName(key string) string { return strings.TrimPrefix(key, "/") }
+func mountName(key string) string {
+	return strings.TrimPrefix(begun.ReplaceAllString(key, ""), "/")
+}
+
+// begins is why a mount that begins with other files can't be exported.
+const begins = "it begins with other files (from=, uid=, gid= or mode=), which only this daemon knows"
+
+// exportable refuses IDs that only mounts have which begin with other files, and all
+// if there are no others. Pure.
+func exportable(keys, ids []string) ([]string, error) {
+	var free, bound []string
+	for _, k := range keys {
+		if begun.MatchString(k) {
+			bound = append(bound, k)
+		} else {
+			free = append(free, k)
+		}
+	}
+	refused := func(key string) error {
+		return errs.New(errs.Unsupported, "cache mount %q can't be exported: %s", mountName(key), begins)
+	}
+	if len(ids) == 0 && len(free) == 0 && len(bound) > 0 {
+		return nil, refused(bound[0])
+	}
+	for _, id := range ids {
+		named := func(k string) bool { return mountName(k) == id }
+		if i := slices.IndexFunc(bound, named); i >= 0 && !slices.ContainsFunc(free, named) {
+			return nil, refused(bound[i])
+		}
+	}
+	return free, nil
+}
 
 // cacheMount is one key, with its records: a mount that is not shared can have
 // several.
@@ -117,7 +148,7 @@ func (m cacheMounts) all(ctx context.Context) (map[string]*cacheMount, error) {
 	out := map[string]*cacheMount{}
 	for _, u := range usage {
 		key := keys[u.ID]
-		if key == "" || begun.MatchString(key) {
+		if key == "" {
 			continue
 		}
 		x := out[key]
@@ -146,7 +177,9 @@ func (m cacheMounts) list(ctx context.Context) ([]wire.CacheMount, error) {
 	all, err := m.all(ctx)
 	out := make([]wire.CacheMount, 0, len(all))
 	for _, key := range slices.Sorted(maps.Keys(all)) {
-		out = append(out, all[key].CacheMount)
+		x := all[key].CacheMount
+		x.Stays = begun.MatchString(key)
+		out = append(out, x)
 	}
 	return out, err
 }
@@ -179,7 +212,12 @@ func (m cacheMounts) export(ctx context.Context, name string, ids []string) ([]w
 	if err != nil {
 		return nil, err
 	}
-	keys, err := chosen(slices.Sorted(maps.Keys(all)), ids, "here")
+	here := slices.Sorted(maps.Keys(all))
+	free, err := exportable(here, ids)
+	if err != nil {
+		return nil, err
+	}
+	keys, err := chosen(free, ids, "here")
 	if err != nil {
 		return nil, err
 	}
@@ -203,6 +241,11 @@ func (m cacheMounts) export(ctx context.Context, name string, ids []string) ([]w
 		config.RootFS.DiffIDs = append(config.RootFS.DiffIDs, diffID)
 		config.History = append(config.History, ocispec.History{Created: &now, CreatedBy: "cache mount " + mountName(key)})
 		out = append(out, wire.CacheMount{ID: mountName(key), Size: d.Size})
+	}
+	for _, key := range here {
+		if len(ids) == 0 && begun.MatchString(key) {
+			out = append(out, wire.CacheMount{ID: mountName(key), Stays: true})
+		}
 	}
 	if manifest.Config, err = m.write(held, ocispec.MediaTypeImageConfig, config); err != nil {
 		return nil, err

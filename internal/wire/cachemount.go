@@ -22,4 +22,7 @@ type CacheMount struct {
 	Size       int64      `json:"size"` // bytes: of the files, or of the layer that was exported or imported
 	InUse      bool       `json:"inUse"`
 	LastUsedAt *time.Time `json:"lastUsedAt,omitempty"`
+	// Stays: it begins with other files (from=, uid=, gid= or mode=), which only
+	// this daemon knows, and is not exported.
+	Stays bool `json:"stays,omitempty"`
 }

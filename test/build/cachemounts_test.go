@@ -23,7 +23,7 @@ func TestCacheMountsTravel(t *testing.T) {
 	}
 	c.ok("build", ".")
 	list, _ := c.ok("builder", "cache", "ls", "--format", "{{.ID}}")
-	if list != "/c\nnamed\n" {
+	if list != "/c\n/u\nnamed\n" {
 		t.Errorf("there are %q", list)
 	}
 	for _, x := range []*cliCase{c, there} {
@@ -31,8 +31,13 @@ func TestCacheMountsTravel(t *testing.T) {
 			t.Fatal(errs)
 		}
 	}
-	out, _ := c.ok("builder", "cache", "export", "--push", image)
+	// A mount that begins with other files stays, and that is said.
+	out, errs := c.ok("builder", "cache", "export", "--push", image)
 	c.has(out, "/c: exported", "named: exported")
+	c.has(errs, "/u: not exported: it begins with other files")
+	if _, errs, code := c.run("", "builder", "cache", "export", "--id", "/u", image); code != 1 || !strings.Contains(errs, `cache mount "/u" can't be exported: it begins with other files`) {
+		t.Errorf("%d: %s", code, errs)
+	}
 	if _, _, ok := reg.Manifest("team/mounts", "1"); !ok {
 		t.Error("nothing was pushed")
 	}

@@ -38,13 +38,13 @@ func cacheLs(a *App) *cobra.Command {
 		if done, err := formatted(a.Out, format, list); done || err != nil {
 			return err
 		}
-		rows := [][]string{{"ID", "SIZE", "IN USE", "LAST USED"}}
+		rows := [][]string{{"ID", "SIZE", "IN USE", "EXPORT", "LAST USED"}}
 		for _, m := range list {
 			used := ""
 			if m.LastUsedAt != nil {
 				used = units.HumanDuration(time.Since(*m.LastUsedAt)) + " ago"
 			}
-			rows = append(rows, []string{m.ID, units.HumanSize(float64(m.Size)), fmt.Sprint(m.InUse), used})
+			rows = append(rows, []string{m.ID, units.HumanSize(float64(m.Size)), fmt.Sprint(m.InUse), fmt.Sprint(!m.Stays), used})
 		}
 		return table(a.Out, rows)
 	})
@@ -92,6 +92,10 @@ func cacheImport(a *App) *cobra.Command {
 
 func (a *App) printMounts(list []wire.CacheMount, done string) {
 	for _, m := range list {
+		if m.Stays {
+			fmt.Fprintf(a.Err, "%s: not %s: it begins with other files (from=, uid=, gid= or mode=), which only this daemon knows\n", m.ID, done)
+			continue
+		}
 		fmt.Fprintf(a.Out, "%s: %s (%s compressed)\n", m.ID, done, units.HumanSize(float64(m.Size)))
 	}
 }
