@@ -6,6 +6,7 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"sync"
 
 	"github.com/containerd/containerd/v2/core/leases"
 	"github.com/containerd/containerd/v2/core/mount"
@@ -136,18 +137,59 @@ func (h holders) DeleteResource(ctx context.Context, l leases.Lease, r leases.Re
 	return h.Manager.DeleteResource(ctx, l, r)
 }
 
-// Keys of BuildKit's books about a record.
+// Keys of BuildKit's books about a record (its cache/metadata.go).
 const (
+	blobKey     = "cache.blob"
 	snapshotKey = "cache.snapshot"
 	chainKey    = "cache.chainID"
 )
 
 type sourceKey struct{}
 
-// exported is what an export makes an image of, and whose session it is.
+// exported is what an export makes an image of, and whose session it is. flushed
+// returns when the files of the steps are on disk.
 type exported struct {
 	src     *exporter.Source
 	session string
+	flushed func() error
+}
+
+// flushes begins to write the files of the steps of an export to disk, if some are
+// of no image yet: beside the packing of layers, which only reads. What is made
+// during the export, as BuildKit does with merges, is flushed later, all of it.
+func (e exported) flushes(ctx context.Context, s *content.Store) func() error {
+	news := false
+	for _, ref := range e.refs() {
+		chain := ref.LayerChain()
+		for _, r := range chain {
+			news = news || r.GetString(blobKey) == ""
+			if !ended(ctx, s, r) {
+				_ = chain.Release(context.WithoutCancel(ctx)) // of our own references
+				return s.Flush
+			}
+		}
+		_ = chain.Release(context.WithoutCancel(ctx))
+	}
+	if !news || s.Layout().Whole {
+		return s.Flush
+	}
+	done := make(chan error, 1)
+	go func() { done <- s.Flush() }()
+	return sync.OnceValue(func() error { return <-done })
+}
+
+// ended tells whether the files of a layer are written: its snapshot is there, or
+// that of the step which it is to be made of.
+func ended(ctx context.Context, s *content.Store, r cache.RefMetadata) bool {
+	if _, err := s.Snapshots().Stat(content.Namespaced(ctx), layerNames{s}.ours(ctx, r.GetString(snapshotKey))); err == nil {
+		return true
+	}
+	step, ok := r.GetEqualMutable()
+	if !ok {
+		return false
+	}
+	_, err := s.Snapshots().Stat(content.Namespaced(ctx), step.GetString(snapshotKey))
+	return err == nil
 }
 
 // refs are the results that the images consist of, one a platform.
@@ -197,7 +239,7 @@ func adopt(ctx context.Context, s *content.Store) error {
 		made := madeOf(chain)
 		_ = chain.Release(context.WithoutCancel(ctx)) // of our own references
 		// One that has gone meanwhile is unpacked by whoever needs it.
-		if err := s.Adopt(ctx, made); err != nil && errs.KindOf(err) != errs.NotFound {
+		if err := s.Adopt(ctx, made, e.flushed); err != nil && errs.KindOf(err) != errs.NotFound {
 			return err
 		}
 	}

@@ -56,12 +56,10 @@ func (w *imageWorker) DiskUsage(ctx context.Context, o client.DiskUsageInfo) ([]
 	return list, err
 }
 
-// exported reports whether the layer of a record has a blob. The key is BuildKit's
-// (its cache/metadata.go).
+// exported reports whether the layer of a record has a blob.
 func (w *imageWorker) exported(id string) bool {
-	const blob = "cache.blob"
 	r, ok := w.MetadataStore.Get(id)
-	return ok && r.Get(blob) != nil
+	return ok && r.Get(blobKey) != nil
 }
 
 // Exporter returns where results go.
@@ -142,7 +140,9 @@ func release(ref exporter.DescriptorReference) error {
 
 // Export exports.
 func (e imageExport) Export(ctx context.Context, src *exporter.Source, info exporter.ExportBuildInfo) (map[string]string, exporter.FinalizeFunc, exporter.DescriptorReference, error) {
-	ctx = context.WithValue(ctx, sourceKey{}, exported{src, info.SessionID})
+	what := exported{src: src, session: info.SessionID}
+	what.flushed = what.flushes(ctx, e.stores)
+	ctx = context.WithValue(ctx, sourceKey{}, what)
 	var k kept
 	if !e.pushes { // else what is here and what is there would differ
 		ctx = drafting(context.WithValue(ctx, keptKey{}, &k))

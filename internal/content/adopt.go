@@ -32,9 +32,10 @@ type Made struct {
 // Adopt makes committed snapshots the unpacked layers of their chains: nothing is
 // copied. They stay as long as any others while an image needs them (Refer).
 // layers are those of an image, lowest first. What lies over something else than
-// the layer before, or is unpacked already, is left alone. When it returns they
-// are on disk, flushed before they are recorded, all in one transaction.
-func (a *Adopted) Adopt(ctx context.Context, layers []Made) error {
+// the layer before, or is unpacked already, is left alone. flushed is called, if
+// there is something to adopt, and returns when the files are on disk (Flush). They
+// are recorded after that, all in one transaction.
+func (a *Adopted) Adopt(ctx context.Context, layers []Made, flushed func() error) error {
 	s := a.s
 	ctx = Namespaced(ctx)
 	var todo []Made
@@ -52,7 +53,7 @@ func (a *Adopted) Adopt(ctx context.Context, layers []Made) error {
 	if len(todo) == 0 {
 		return nil
 	}
-	if err := Flush(s.driver.dir); err != nil {
+	if err := flushed(); err != nil {
 		return err
 	}
 	err := s.Ledger.Atomic(ctx, func(ctx context.Context) error {
@@ -72,6 +73,9 @@ func (a *Adopted) Adopt(ctx context.Context, layers []Made) error {
 	}
 	return nil
 }
+
+// Flush writes the files of all snapshots to disk.
+func (a *Adopted) Flush() error { return Flush(a.s.driver.dir) }
 
 // SnapshotOf returns the name of the snapshot that has, or would have, the files
 // of a chain.

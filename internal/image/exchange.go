@@ -126,7 +126,8 @@ func FormatPlatform(p *ocispec.Platform) string {
 // least one manifest must be. It tells whether the name meant another image
 // before, or none. ctx must be one of the store's Hold.
 func (s *Images) Receive(ctx context.Context, name string, target ocispec.Descriptor) (news bool, err error) {
-	if err := s.note(ctx, target); err != nil {
+	err = s.store.Ledger.Atomic(ctx, func(ctx context.Context) error { return s.note(ctx, target) })
+	if err != nil {
 		return false, err
 	}
 	old, err := s.store.Images().Get(content.Namespaced(ctx), name)
