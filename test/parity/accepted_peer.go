@@ -26,7 +26,6 @@ var peerAccepted = []acceptance{
 	{command: "docker kill -s NOPE", says: "invalid signal", reason: n29},
 	{command: "docker kill -s 77", says: "does not support signal 77", reason: n29},
 	{command: "^docker rm c2$", says: "container is running: stop the container", reason: n29},
-	{command: "^docker rm -f c2 c2$", reason: "removed already counts as removed"},
 	{command: "docker run --rm busybox nosuch", says: "error during container init", reason: n29},
 	{command: "docker run --rm busybox /etc/passwd", says: "error during container init", reason: n29},
 	{command: "docker run --rm busybox /tmp", says: "error during container init", reason: n29},
