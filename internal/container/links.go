@@ -3,6 +3,7 @@ package container
 import (
 	"bytes"
 	"context"
+	"errors"
 	"net/netip"
 	"slices"
 	"strconv"
@@ -241,8 +242,12 @@ func (c *Control) removeLink(ctx context.Context, ref string) error {
 	return a.as(ctx, func() error {
 		rec := *a.now.rec
 		rec.Plan = rec.Plan.WithoutLink(alias)
-		if err := c.putRecord(&rec); err != nil {
+		// First, so that no way is open that is on no record.
+		if err := (links{c.core}).closeWay(ctx, a, &rec); err != nil {
 			return err
+		}
+		if err := c.putRecord(&rec); err != nil {
+			return errors.Join(err, links{c.core}.closeWay(ctx, a, a.now.rec))
 		}
 		a.now.rec = &rec
 		if a.now.state.Phase.live() {
@@ -250,4 +255,21 @@ func (c *Control) removeLink(ctx context.Context, ref string) error {
 		}
 		return nil
 	})
+}
+
+// closeWay makes what a running container reaches by links what rec says.
+func (c links) closeWay(ctx context.Context, a *actor, rec *Record) error {
+	if !a.now.state.Phase.live() || a.running == nil || a.running.Sandbox == nil {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, changeWait)
+	defer cancel()
+	in := c.plainInput(rec)
+	in.Reaches = c.reaches(rec)
+	sandbox, err := c.o.Launcher.Publish(ctx, in)
+	if err == nil && sandbox != nil {
+		a.running.Sandbox = sandbox
+		a.observe()
+	}
+	return err
 }

@@ -294,6 +294,7 @@ func (e *edit) publish(ctx context.Context, p *plan.Plan) error {
 	rec := *e.a.now.rec
 	rec.Plan = p
 	in := e.a.core.plainInput(&rec)
+	in.Reaches = links{e.a.core}.reaches(&rec)
 	sandbox, err := e.a.core.o.Launcher.Publish(ctx, in)
 	if err != nil {
 		return err

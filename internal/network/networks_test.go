@@ -4,10 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
+	"net"
 	"net/netip"
 	"os/exec"
 	"strings"
 	"testing"
+	"time"
 
 	"gantry/internal/errs"
 	"gantry/internal/filter"
@@ -215,39 +218,115 @@ func TestIsolated(t *testing.T) {
 }
 
 // TestLinkedThoughIsolated: a link opens the exposed ports of the other, in one
-// direction, as long as both are there.
+// direction and over both versions of IP, as long as both are there and it is.
 func TestLinkedThoughIsolated(t *testing.T) {
-	b := open(t, func(o *Options) { o.IsolateDefault = true; o.Subnet = netip.MustParsePrefix("10.9.8.7/24") })
+	b := open(t, func(o *Options) {
+		o.IsolateDefault, o.IPv6 = true, true
+		o.Subnet, o.Subnet6 = netip.MustParsePrefix("10.9.8.7/24"), netip.MustParsePrefix("fd98::7/64")
+	})
 	db := b.attach(t, AttachRequest{Name: "db", Mode: "bridge"})
-	reaches := Reaches{db.ID: {tcp(t, "80"): {}}}
-	web := b.attach(t, AttachRequest{Name: "web", Mode: "bridge", Reaches: reaches})
+	r := AttachRequest{Name: "web", Mode: "bridge", Reaches: Reaches{db.ID: {tcp(t, "80"): {}}}}
+	web := b.attach(t, r)
+	r.ID = web.ID
 	other := b.attach(t, AttachRequest{Name: "other", Mode: "bridge"})
-	at := func(s *Sandbox, port string) string { return s.Endpoints[0].IPv4.Addr().String() + ":" + port }
 	for _, port := range []int{80, 81} {
 		serve(t, namespace(t, db), port, "db")
 		serve(t, namespace(t, web), port, "web")
 	}
-	check := func(when string, s *Sandbox, to, want string) {
+	check := func(when string, s, to *Sandbox, port, want string) {
 		t.Helper()
-		if got := ask(namespace(t, s), "tcp4", to, want); got != want {
-			t.Errorf("%s: %q answers, want %q", when, got, want)
+		for _, x := range []struct {
+			network string
+			of      func(*Sandbox) netip.Addr
+		}{
+			{"tcp4", func(s *Sandbox) netip.Addr { return s.Endpoints[0].IPv4.Addr() }},
+			{"tcp6", func(s *Sandbox) netip.Addr { return s.Endpoints[0].IPv6.Addr() }},
+		} {
+			want := want
+			if want != "-" {
+				want += " " + x.of(s).String()
+			}
+			if got := ask(namespace(t, s), x.network, net.JoinHostPort(x.of(to).String(), port), want); got != want {
+				t.Errorf("%s, %s: %q answers, want %q", when, x.network, got, want)
+			}
 		}
 	}
-	from := web.Endpoints[0].IPv4.Addr().String()
-	check("linked", web, at(db, "80"), "db "+from)
-	check("another port", web, at(db, "81"), "-")
-	check("the other way", db, at(web, "80"), "-")
-	check("not linked", other, at(db, "80"), "-")
+	check("linked", web, db, "80", "db")
+	check("linked, once more", web, db, "80", "db") // no redirect has come
+	check("another port", web, db, "81", "-")
+	check("the other way", db, web, "80", "-")
+	check("not linked", other, db, "80", "-")
 	b.detach(t, other.ID)
 	b.Settle()
 	// The next daemon knows it from the books.
 	b.reopen(t)
-	check("after the daemon's return", web, at(db, "80"), "db "+from)
-	was := at(db, "80")
+	check("after the daemon's return", web, db, "80", "db")
+	// Without the link what is under way ends, too; with it again it goes on.
+	var c net.Conn
+	if err := namespace(t, db).Do(func() error { return echo(t, "[::]:82") }); err != nil {
+		t.Fatal(err)
+	}
+	linked, unlinked := r, r
+	linked.Reaches, unlinked.Reaches = Reaches{db.ID: {tcp(t, "80"): {}, tcp(t, "82"): {}}}, nil
+	republish := func(r AttachRequest) {
+		t.Helper()
+		if _, err := b.Republish(ctx, r); err != nil {
+			t.Fatal(err)
+		}
+	}
+	republish(linked)
+	if err := namespace(t, web).Do(func() (err error) {
+		c, err = net.DialTimeout("tcp", net.JoinHostPort(db.Endpoints[0].IPv6.Addr().String(), "82"), 10*time.Second)
+		return err
+	}); err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	said := func(within time.Duration) bool {
+		t.Helper()
+		if _, err := io.WriteString(c, "x"); err != nil {
+			t.Fatal(err)
+		}
+		_ = c.SetReadDeadline(time.Now().Add(within))
+		n, err := c.Read(make([]byte, 10))
+		return err == nil && n > 0
+	}
+	if !said(10 * time.Second) {
+		t.Error("nothing comes back over the link")
+	}
+	republish(unlinked)
+	check("the link has gone", web, db, "80", "-")
+	if said(300 * time.Millisecond) {
+		t.Error("what was under way goes on without the link")
+	}
+	b.reopen(t)
+	check("the link has gone for the next daemon, too", web, db, "80", "-")
+	republish(linked)
+	check("linked again", web, db, "80", "db")
 	b.detach(t, db.ID)
-	check("the other has gone", web, was, "-")
+	check("the other has gone", web, db, "80", "-")
 	b.detach(t, web.ID)
 	b.clean(t)
+}
+
+// echo sends back what comes, on every connection.
+func echo(t *testing.T, at string) error {
+	l, err := net.Listen("tcp", at)
+	if err != nil {
+		return err
+	}
+	t.Cleanup(func() { l.Close() })
+	go func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			t.Cleanup(func() { c.Close() })
+			go func() { _, _ = io.Copy(c, c) }()
+		}
+	}()
+	return nil
 }
 
 func TestHostFiles(t *testing.T) { // spec/cli/01-run.txt

@@ -55,4 +55,10 @@ func TestLinksWithoutICC(t *testing.T) {
 	if reaches("later", ip("source"), "80") {
 		t.Error("the link outlives the container")
 	}
+	d.OK(t, "run", "-d", "--name", "second", "--link", "source:src", "busybox", "sleep", "1000")
+	testkit.Eventually(t, "the second's link answers", func() bool { return reaches("second", "src", "80") })
+	d.OK(t, "rm", "--link", "second/src")
+	if reaches("second", ip("source"), "80") {
+		t.Error("the way stays when the link has been removed")
+	}
 }

@@ -136,7 +136,7 @@ func (d *Driver) Ensure(ctx context.Context, n driver.Network, adopted []driver.
 			d.linked[key(e)] = e
 		}
 		if len(e.Ports) > 0 {
-			d.ports[key(e)] = d.ruled(e)
+			d.ports[key(e)] = ruled(d, e)
 			d.adopt(e.Ports)
 		}
 	}
@@ -186,9 +186,9 @@ func (d *Driver) publish(e driver.Endpoint) error {
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	ruled := d.ruled(e)
-	d.ports[key(e)] = ruled
-	err := d.rules.Add(ruled)
+	list := ruled(d, e)
+	d.ports[key(e)] = list
+	err := d.rules.Add(list)
 	if errs.Is(err, errs.NotFound) { // the table was flushed from outside
 		err = d.apply()
 	}
@@ -197,7 +197,7 @@ func (d *Driver) publish(e driver.Endpoint) error {
 	}
 	if err != nil {
 		delete(d.ports, key(e))
-		return errors.Join(err, d.rules.Delete(ruled))
+		return errors.Join(err, d.rules.Delete(list))
 	}
 	// A datagram flow that was there before would go on bypassing the port.
 	return forget(e.Ports, netip.Addr{})
@@ -206,7 +206,7 @@ func (d *Driver) publish(e driver.Endpoint) error {
 // ruled are the ports that the packet rules have for an endpoint: the published
 // ones and, where they are reached by routing, too, the container's. The lock is
 // held.
-func (d *Driver) ruled(e driver.Endpoint) []nat.Port {
+func ruled(d *Driver, e driver.Endpoint) []nat.Port {
 	if !d.direct && len(d.nets[e.Network].Trusted) == 0 {
 		return e.Ports
 	}
@@ -217,7 +217,7 @@ func (d *Driver) ruled(e driver.Endpoint) []nat.Port {
 func Ruled(d *Driver, e driver.Endpoint) []nat.Port {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	return d.ruled(e)
+	return ruled(d, e)
 }
 
 // Republish implements driver.Publisher: one transaction takes and gives
@@ -226,10 +226,10 @@ func (d *Driver) Republish(_ context.Context, from, to driver.Endpoint) error {
 	gone, come := without(from.Ports, to.Ports), without(to.Ports, from.Ports)
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if d.ports[key(to)] = d.ruled(to); len(to.Ports) == 0 {
+	if d.ports[key(to)] = ruled(d, to); len(to.Ports) == 0 {
 		delete(d.ports, key(to))
 	}
-	err := d.rules.Replace(d.ruled(from), d.ruled(to))
+	err := d.rules.Replace(ruled(d, from), ruled(d, to))
 	if err != nil { // whatever is in the kernel: draw it anew
 		err = d.apply()
 	}
@@ -241,7 +241,7 @@ func (d *Driver) Republish(_ context.Context, from, to driver.Endpoint) error {
 		err = errors.Join(forgetOf(to, gone), forget(come, netip.Addr{}))
 	}
 	if err != nil {
-		d.ports[key(from)] = d.ruled(from)
+		d.ports[key(from)] = ruled(d, from)
 		d.relay.Stop(relayed(come))
 		return errors.Join(err, d.apply(), d.relay.Serve(relayed(from.Ports)))
 	}
@@ -257,7 +257,7 @@ func without(a, b []nat.Port) []nat.Port {
 func (d *Driver) Leave(_ context.Context, e driver.Endpoint) error {
 	d.mu.Lock()
 	delete(d.ports, key(e))
-	err := errors.Join(d.rules.Delete(d.ruled(e)), unlink(d, e))
+	err := errors.Join(d.rules.Delete(ruled(d, e)), unlink(d, e))
 	d.mu.Unlock()
 	d.relay.Stop(relayed(e.Ports))
 	return errors.Join(err, forgetOf(e, e.Ports))
@@ -303,6 +303,11 @@ func forget(ports []nat.Port, reply netip.Addr) error {
 			flows = append(flows, kernel.Flow{Proto: uint8(nat.UDP), Port: p.HostPort, Reply: reply})
 		}
 	}
+	return drop(flows)
+}
+
+// drop has the kernel forget connections.
+func drop(flows []kernel.Flow) error {
 	err := kernel.Forget(flows)
 	if errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.EPROTONOSUPPORT) || errors.Is(err, os.ErrNotExist) {
 		return nil // a kernel without ctnetlink: flows end by time
@@ -373,7 +378,7 @@ func (d *Driver) apply() error {
 	if err := d.rules.Apply(nat.Render(c)); err != nil {
 		return fmt.Errorf("bridge rules: %w", err)
 	}
-	return answerFor(c)
+	return answerFor(d.host, c)
 }
 
 // SetClosed changes the interfaces between which forwarding stays off: that of

@@ -133,3 +133,10 @@ type Publisher interface {
 	// two endpoints is the same. If it fails the ports are those of from.
 	Republish(ctx context.Context, from, to Endpoint) error
 }
+
+// Linker is a driver that can change what an endpoint that is there reaches by
+// links.
+type Linker interface {
+	// Relink makes it what e says.
+	Relink(ctx context.Context, e Endpoint) error
+}

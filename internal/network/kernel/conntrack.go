@@ -2,6 +2,7 @@ package kernel
 
 import (
 	"fmt"
+	"net"
 	"net/netip"
 	"slices"
 
@@ -13,15 +14,16 @@ type Flow struct {
 	Proto uint8 // IP protocol number
 	// Port is the destination port of the first packet, as the host saw it.
 	Port uint16
-	// Reply is who answers; invalid matches everyone.
-	Reply netip.Addr
+	// Reply is who answers, From who has begun; invalid matches everyone.
+	Reply, From netip.Addr
 }
 
 // Forget drops the tracked connections, of both versions of IP, that match one
 // of flows. A datagram
 // flow that began before a port was published, or that leads to a container
 // that is gone, would otherwise keep its old way for as long as packets come.
-// It reads the whole connection table: call it for UDP only.
+// It reads the whole connection table: call it for UDP only, or
+// where connections are to be cut, which then meet the rules as new ones do.
 func Forget(flows []Flow) error {
 	if len(flows) == 0 {
 		return nil
@@ -45,9 +47,15 @@ func (m match) MatchConntrackFlow(f *netlink.ConntrackFlow) bool {
 		if f.Forward.Protocol != w.Proto || f.Forward.DstPort != w.Port {
 			continue
 		}
-		if a, _ := netip.AddrFromSlice(f.Reverse.SrcIP); !w.Reply.IsValid() || a.Unmap() == w.Reply {
+		if is(f.Reverse.SrcIP, w.Reply) && is(f.Forward.SrcIP, w.From) {
 			return true
 		}
 	}
 	return false
+}
+
+// is reports whether an address is the one that is wanted, if one is.
+func is(ip net.IP, want netip.Addr) bool {
+	a, _ := netip.AddrFromSlice(ip)
+	return !want.IsValid() || a.Unmap() == want
 }

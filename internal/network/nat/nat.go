@@ -268,6 +268,9 @@ func Render(c Config) Ruleset {
 		// the host's loopback.
 		r.Chains = append(r.Chains, chain{name: "spoofing", rules: []rule{{iifIn(bridges), verdictDrop}}})
 	}
+	if rules := unredirected(c); len(rules) > 0 {
+		r.Chains = append(r.Chains, chain{name: "redirects", hook: filterOutput, rules: rules})
+	}
 	r.Chains = append(append(r.Chains, into...), back...)
 	return r
 }

@@ -66,12 +66,13 @@ func cases() map[string]Config {
 			[]Port{port(TCP, "::", 80, "[fd00:1::2]:80", "c1"), {Proto: TCP, HostIP: netip.IPv4Unspecified(), HostPort: 7, Filtered: true}},
 		))},
 		"links": {Table: "gantry", Networks: []Network{
-			{Bridge: "gantry0", Subnet: netip.MustParsePrefix("172.20.0.0/16"), Isolated: true, Masquerade: true},
+			{Bridge: "gantry0", Subnet: netip.MustParsePrefix("172.20.0.0/16"), Subnet6: netip.MustParsePrefix("fd00::/64"), Isolated: true, Masquerade: true},
 			{Bridge: "gb1", Subnet: netip.MustParsePrefix("172.21.0.0/16")},
 		}, Passes: []Pass{
 			{Bridge: "gantry0", From: netip.MustParseAddr("172.20.0.3"), To: netip.MustParseAddr("172.20.0.2"), Proto: UDP, Port: 53},
 			{Bridge: "gantry0", From: netip.MustParseAddr("172.20.0.3"), To: netip.MustParseAddr("172.20.0.2"), Proto: TCP, Port: 6379},
 			{Bridge: "gantry0", From: netip.MustParseAddr("172.20.0.3"), To: netip.MustParseAddr("172.20.0.2"), Proto: TCP, Port: 6379},
+			{Bridge: "gantry0", From: netip.MustParseAddr("fd00::3"), To: netip.MustParseAddr("fd00::2"), Proto: TCP, Port: 6379},
 			{Bridge: "gb1", From: netip.MustParseAddr("172.21.0.3"), To: netip.MustParseAddr("172.21.0.2"), Proto: TCP, Port: 1}, // all are open there
 		}},
 		"networks": {Table: "gantry-b", Networks: []Network{

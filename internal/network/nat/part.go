@@ -29,6 +29,7 @@ var (
 	dstnat        = hook{"type nat hook prerouting priority dstnat; policy accept;", nftables.ChainTypeNAT, nftables.ChainHookPrerouting, nftables.ChainPriorityNATDest}
 	output        = hook{"type nat hook output priority dstnat; policy accept;", nftables.ChainTypeNAT, nftables.ChainHookOutput, nftables.ChainPriorityNATDest}
 	srcnat        = hook{"type nat hook postrouting priority srcnat; policy accept;", nftables.ChainTypeNAT, nftables.ChainHookPostrouting, nftables.ChainPriorityNATSource}
+	filterOutput  = hook{"type filter hook output priority filter; policy accept;", nftables.ChainTypeFilter, nftables.ChainHookOutput, nftables.ChainPriorityFilter}
 	forward       = hook{"type filter hook forward priority filter; policy accept;", nftables.ChainTypeFilter, nftables.ChainHookForward, nftables.ChainPriorityFilter}
 )
 
@@ -201,10 +202,18 @@ func ping(p netip.Prefix) part {
 	if p.Addr().Is6() {
 		text, proto, echo = " icmpv6 type echo-request", unix.IPPROTO_ICMPV6, 128
 	}
-	return part{to.text + text, append(to.exprs,
+	return part{to.text + text, append(to.exprs, icmpType(proto, echo)...)}
+}
+
+// redirect6 matches redirects (RFC 4861 4.5).
+var redirect6 = part{"icmpv6 type nd-redirect", icmpType(unix.IPPROTO_ICMPV6, 137)}
+
+// icmpType matches messages of one type.
+func icmpType(proto, kind byte) []expr.Any {
+	return []expr.Any{
 		&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: reg},
 		&expr.Cmp{Op: expr.CmpOpEq, Register: reg, Data: []byte{proto}},
 		&expr.Payload{DestRegister: reg, Base: expr.PayloadBaseTransportHeader, Offset: 0, Len: 1},
-		&expr.Cmp{Op: expr.CmpOpEq, Register: reg, Data: []byte{echo}},
-	)}
+		&expr.Cmp{Op: expr.CmpOpEq, Register: reg, Data: []byte{kind}},
+	}
 }

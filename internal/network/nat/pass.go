@@ -60,3 +60,16 @@ func passed(c Config, n Network, q Question) bool {
 		return p.Bridge == n.Bridge && p.From == q.From && p.Proto == q.Proto && p.Port == q.Port && slices.Contains(q.To, p.To)
 	})
 }
+
+// unredirected are the rules that keep this host from telling a container that its
+// neighbour, whose address this host answers for or did until now, can be reached
+// without a router: on an isolated bridge it can't.
+func unredirected(c Config) []rule {
+	var out []rule
+	for _, n := range c.Networks {
+		if n.Isolated && n.Subnet6.IsValid() {
+			out = append(out, rule{oifname(n.Bridge), redirect6, verdictDrop})
+		}
+	}
+	return out
+}
