@@ -4,7 +4,9 @@ import (
 	"context"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
+	"strings"
 	"sync"
 
 	"github.com/containerd/containerd/v2/core/snapshots"
@@ -29,6 +31,21 @@ type trash struct {
 	due  bool // something was removed since the last look began
 	busy bool
 	err  error // of the last look
+}
+
+// Update changes the labels of a snapshot. Those that are the names' alone, which
+// the books below never get, are not worth a transaction of them.
+func (t *trash) Update(ctx context.Context, info snapshots.Info, fields ...string) (snapshots.Info, error) {
+	if len(fields) > 0 && !slices.ContainsFunc(fields, below) {
+		return t.Stat(ctx, info.Name)
+	}
+	return t.Snapshotter.Update(ctx, info, fields...)
+}
+
+// below tells whether a field of a snapshot is in the books below the names. Pure.
+func below(field string) bool {
+	key, ok := strings.CutPrefix(field, "labels.")
+	return !ok || len(snapshots.FilterInheritedLabels(map[string]string{key: ""})) > 0
 }
 
 // newTrash begins to delete what s, which removes asynchronously, leaves.

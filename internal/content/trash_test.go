@@ -71,3 +71,18 @@ func TestTrashGoesOn(t *testing.T) {
 		t.Errorf("%d layers stay", n)
 	}
 }
+
+// The books below get the labels that are theirs, and no transaction for others.
+func TestBelow(t *testing.T) {
+	for field, want := range map[string]bool{
+		"labels":                               true,
+		"labels." + chainLabel:                 false,
+		"labels.containerd.io/gc.root":         false,
+		"labels.containerd.io/snapshot.ref":    true,
+		"labels.containerd.io/snapshot/remote": true,
+	} {
+		if got := below(field); got != want {
+			t.Errorf("%s: %v, want %v", field, got, want)
+		}
+	}
+}
