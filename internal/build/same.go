@@ -28,24 +28,28 @@ type kept struct {
 
 type keptKey struct{}
 
-// instead returns what to record for target: an image that is here, if there is
-// one that is the same. All names of a build get what the first one gets.
-func instead(ctx context.Context, s *content.Store, list func(context.Context) ([]images.Image, error), target ocispec.Descriptor) ocispec.Descriptor {
+// instead returns what to record for target under a name: an image that is here, if
+// there is one that is the same, that of the name before others. All names of a
+// build get what the first one gets.
+func instead(ctx context.Context, here imageStore, name string, target ocispec.Descriptor) ocispec.Descriptor {
 	k, ok := ctx.Value(keptKey{}).(*kept)
 	if !ok || !images.IsIndexType(target.MediaType) {
 		return target
 	}
+	find := func(list ...images.Image) {
+		for _, i := range list {
+			if !k.ok && i.Target.Digest != target.Digest && images.IsIndexType(i.Target.MediaType) && same(ctx, here.stores, i.Target, target) {
+				k.ok, k.target = true, i.Target
+			}
+		}
+	}
 	if !k.asked {
 		k.asked = true
-		all, err := list(ctx)
-		if err != nil {
-			return target // recording it will say why
+		if was, err := here.Get(ctx, name); err == nil {
+			find(was)
 		}
-		for _, i := range all {
-			if i.Target.Digest != target.Digest && images.IsIndexType(i.Target.MediaType) && same(ctx, s, i.Target, target) {
-				k.ok, k.target = true, i.Target
-				break
-			}
+		if all, err := here.List(ctx); err == nil && !k.ok { // else recording it will say why
+			find(all...)
 		}
 	}
 	if k.ok {

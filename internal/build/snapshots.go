@@ -205,7 +205,7 @@ func (e exported) refs() []cache.ImmutableRef {
 
 // fetch brings the layers of an export that were found in a registry's cache and
 // not needed so far: an image is not named before it is whole.
-func fetch(ctx context.Context) error {
+func fetch(ctx context.Context, _ *content.Store) error {
 	e, ok := ctx.Value(sourceKey{}).(exported)
 	if !ok {
 		return nil

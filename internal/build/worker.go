@@ -207,26 +207,20 @@ func (s imageStore) Create(ctx context.Context, i images.Image) (images.Image, e
 	if strings.HasPrefix(name, danglingPrefix+"@") {
 		name = ""
 	}
-	if err := fetch(ctx); err != nil {
-		return i, err
-	}
-	if err := adopt(ctx, s.stores); err != nil {
-		return i, err
-	}
-	ctx = unleased{ctx}
-	list := func(ctx context.Context) ([]images.Image, error) { return s.List(ctx) }
-	target := instead(ctx, s.stores, list, i.Target)
-	if target.Digest != i.Target.Digest && name != "" {
+	free := unleased{ctx}
+	target := instead(free, s, name, i.Target)
+	if target.Digest == i.Target.Digest { // else all of it is here
+		for _, f := range []func(context.Context, *content.Store) error{fetch, adopt, settle} {
+			if err := f(ctx, s.stores); err != nil {
+				return i, err
+			}
+		}
+	} else if name != "" {
 		if was, err := s.Get(ctx, name); err == nil && was.Target.Digest == target.Digest {
 			return i, nil // it has its name
 		}
 	}
-	if target.Digest == i.Target.Digest {
-		if err := settle(ctx, s.stores); err != nil {
-			return i, err
-		}
-	}
-	return i, s.names.Built(ctx, name, target)
+	return i, s.names.Built(free, name, target)
 }
 
 // Update records an image.

@@ -127,6 +127,19 @@ func (s *Store) Refer(ctx context.Context, d digest.Digest, chain digest.Digest,
 	if len(fields) == 0 {
 		return nil
 	}
+	if was, err := s.Blobs().Info(Namespaced(ctx), d); err == nil && contains(was.Labels, info.Labels) {
+		return nil // a transaction, which waits for the disk, would change nothing
+	}
 	_, err := s.Blobs().Update(Namespaced(ctx), info, fields...)
 	return kind(err)
+}
+
+// contains tells whether all of part is in labels. Pure.
+func contains(labels, part map[string]string) bool {
+	for k, v := range part {
+		if is, ok := labels[k]; !ok || is != v {
+			return false
+		}
+	}
+	return true
 }
