@@ -18,6 +18,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netlink/nl"
@@ -33,6 +34,8 @@ type Host struct {
 	// leaving are the links that may still be seen though they were removed: by
 	// name, *departure.
 	leaving sync.Map
+	// removing is how many links the kernel is at.
+	removing atomic.Int32
 }
 
 // Open returns the namespace of the calling thread.

@@ -24,13 +24,23 @@ const removals = 16
 // all of it.
 func (h *Host) RemoveLink(link string) error { return takeOff(h, link, nil) }
 
-// patience is how long LetGo waits for a link to go.
-const patience = 10 * time.Millisecond
+// How long LetGo waits for a link to go: while the kernel is at others it takes
+// them one after another, and to wait is in vain.
+const (
+	patience     = 10 * time.Millisecond
+	patienceBusy = 500 * time.Microsecond
+)
 
 // LetGo is RemoveLink for a link that leads to nobody: where the kernel is busy
 // with others it does not wait long. Whoever makes a link of this name here, or
 // asks for one or for routes, does not meet the old one.
-func (h *Host) LetGo(link string) error { return takeOff(h, link, time.After(patience)) }
+func (h *Host) LetGo(link string) error {
+	wait := patience
+	if h.removing.Load() > 0 {
+		wait = patienceBusy
+	}
+	return takeOff(h, link, time.After(wait))
+}
 
 // takeOff begins the removal of a link and returns when it is gone, or, without
 // an error, when enough is over.
@@ -45,7 +55,9 @@ func takeOff(h *Host, link string, enough <-chan time.Time) error {
 	c := <-h.spare
 	done, gone := make(chan error, 1), &departure{index: int(i), over: make(chan struct{})}
 	h.leaving.Store(link, gone)
+	h.removing.Add(1)
 	h.going.Go(func() {
+		defer h.removing.Add(-1)
 		done <- remove(c, i)
 		h.leaving.CompareAndDelete(link, gone)
 		close(gone.over)
