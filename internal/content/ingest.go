@@ -131,11 +131,36 @@ func (in *Intake) Forget(ctx context.Context, list ...digest.Digest) error {
 		if err := s.Blobs().Abort(ctx, id); err != nil && !errdefs.IsNotFound(err) {
 			all = append(all, kind(err))
 		}
-		if err := s.leases.Delete(ctx, leases.Lease{ID: id}); err != nil && !errdefs.IsNotFound(err) {
-			all = append(all, kind(err))
-		}
 	}
-	return errors.Join(all...)
+	if len(list) == 0 {
+		return nil
+	}
+	return errors.Join(append(all, s.Ledger.Atomic(ctx, func(ctx context.Context) error {
+		for _, d := range list {
+			if err := s.leases.Delete(ctx, leases.Lease{ID: fetchLease(d)}); err != nil && !errdefs.IsNotFound(err) {
+				return err
+			}
+		}
+		return nil
+	}))...)
+}
+
+// Expect prepares for blobs that will come by Continue, and be forgotten by Forget:
+// what each of those would write alone is one transaction.
+func (in *Intake) Expect(ctx context.Context, list ...digest.Digest) error {
+	s := in.s
+	if len(list) == 0 {
+		return nil
+	}
+	return s.Atomic(ctx, func(ctx context.Context) error {
+		for _, d := range list {
+			_, err := s.leases.Create(ctx, leases.WithID(fetchLease(d)), leases.WithExpiration(partialTime))
+			if err != nil && !errdefs.IsAlreadyExists(err) {
+				return err
+			}
+		}
+		return nil
+	})
 }
 
 // Reserve adds blobs, which need not exist yet, to the hold of ctx: from when
@@ -182,32 +207,96 @@ const sourcePrefix = "containerd.io/distribution.source."
 // maxSources is how many repositories of a registry are remembered for a blob.
 const maxSources = 8
 
+// originLabel is the label by which an image tells in which repositories it is known
+// to be, each with its registry.
+const originLabel = "gantry.origins"
+
+// An Origin is a repository that blobs came from or went to.
+type Origin struct {
+	Name string // with the registry's host and port
+	Host string // of the registry, without the port
+	Path string // in the registry
+}
+
 // AddSource notes that a registry has a blob in a repository, so that a push to
 // another one there need not send it.
 func (in *Intake) AddSource(ctx context.Context, d digest.Digest, host, repository string) error {
+	return in.addFirst(ctx, []mark{{d, sourcePrefix + host, repository}})
+}
+
+// AddOrigin notes that a repository has an image, and that it has blobs of it, as
+// AddSource does, all in one transaction.
+func (in *Intake) AddOrigin(ctx context.Context, image digest.Digest, o Origin, list ...digest.Digest) error {
+	marks := []mark{{image, originLabel, o.Name}}
+	for _, d := range list {
+		marks = append(marks, mark{d, sourcePrefix + o.Host, o.Path})
+	}
+	return in.addFirst(ctx, marks)
+}
+
+// Origins returns what AddOrigin has noted of an image, the last first.
+func (s *Store) Origins(ctx context.Context, image digest.Digest) ([]string, error) {
+	info, err := s.Blobs().Info(Namespaced(ctx), image)
+	if err != nil || info.Labels[originLabel] == "" {
+		return nil, kind(err)
+	}
+	return strings.Split(info.Labels[originLabel], ","), nil
+}
+
+// A mark is something to note in a label, which is a list, of a blob.
+type mark struct {
+	blob       digest.Digest
+	key, value string
+}
+
+// addFirst notes what is not noted yet, of blobs that are here.
+func (in *Intake) addFirst(ctx context.Context, marks []mark) error {
 	s := in.s
 	ctx = Namespaced(ctx)
-	info, err := s.Blobs().Info(ctx, d)
-	if err != nil {
-		return kind(err)
+	var news []blobs.Info
+	var fields []string
+	for _, m := range marks {
+		info, err := s.Blobs().Info(ctx, m.blob)
+		if errdefs.IsNotFound(err) {
+			continue
+		} else if err != nil {
+			return kind(err)
+		}
+		if value, changed := withFirst(info.Labels[m.key], m); changed {
+			news = append(news, blobs.Info{Digest: m.blob, Labels: map[string]string{m.key: value}})
+			fields = append(fields, "labels."+m.key)
+		}
 	}
-	key := sourcePrefix + host
-	var repos []string
-	for r := range strings.SplitSeq(info.Labels[key], ",") {
-		if r == repository {
-			return nil
+	if len(news) == 0 {
+		return nil
+	}
+	return s.Ledger.Atomic(ctx, func(ctx context.Context) error {
+		for i, info := range news {
+			if _, err := s.Blobs().Update(ctx, info, fields[i]); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+// withFirst returns a list with what m notes before the others, of which not too many
+// are kept; false if it is in the list. Pure.
+func withFirst(list string, m mark) (string, bool) {
+	all := []string{m.value}
+	for r := range strings.SplitSeq(list, ",") {
+		if r == m.value {
+			return list, false
 		}
 		if r != "" {
-			repos = append(repos, r)
+			all = append(all, r)
 		}
 	}
-	repos = append([]string{repository}, repos...)
-	value := strings.Join(repos[:min(len(repos), maxSources)], ",")
-	if len(key)+len(value) > 4000 { // a label's limit is 4096
-		value = repository
+	value := strings.Join(all[:min(len(all), maxSources)], ",")
+	if len(m.key)+len(value) > 4000 { // a label's limit is 4096
+		value = m.value
 	}
-	_, err = s.Blobs().Update(ctx, blobs.Info{Digest: d, Labels: map[string]string{key: value}}, "labels."+key)
-	return kind(err)
+	return value, true
 }
 
 // Sources returns the labels that AddSource has written for a blob.

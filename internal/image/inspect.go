@@ -57,10 +57,25 @@ func (s *Images) Inspect(ctx context.Context, ref string, o InspectOptions) (wir
 		r.Comment = c.History[n-1].Comment
 	}
 	r.Metadata.LastTagTime = i.Updated
+	r.Identity = s.identity(ctx, g)
 	if o.Manifests {
 		r.Manifests = z.manifests
 	}
 	return r, nil
+}
+
+// identity tells which repositories an image was pulled from, or pushed to; nil if
+// none is known.
+func (s *catalog) identity(ctx context.Context, g group) *wire.ImageIdentity {
+	list, err := s.store.Origins(ctx, g.target.Digest)
+	if err != nil || len(list) == 0 {
+		return nil // it says no more than that
+	}
+	i := &wire.ImageIdentity{}
+	for _, r := range list {
+		i.Pull = append(i.Pull, wire.PullIdentity{Repository: r})
+	}
+	return i
 }
 
 // History tells how the image that ref means was made, the last step first.

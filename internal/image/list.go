@@ -21,6 +21,7 @@ type ListOptions struct {
 	All        bool // those between a name and its base too; there are none yet
 	SharedSize bool // count what each shares with others; else it is -1
 	Manifests  bool
+	Identity   bool        // where each came from, with its manifests
 	Filters    filter.Args // before, since, dangling, label, label!, reference, until
 }
 
@@ -55,6 +56,9 @@ func (s *catalog) measured(ctx context.Context, o ListOptions) ([]wire.ImageSumm
 			continue
 		}
 		sum := s.summary(g, sizes, o)
+		if o.Identity {
+			identify(sum.Manifests, s.identity(ctx, g))
+		}
 		if sizes.best != nil {
 			sum.ParentID = s.parentOf(ctx, sizes.best)
 		}
@@ -84,6 +88,15 @@ func (s *catalog) summary(g group, z sizes, o ListOptions) wire.ImageSummary {
 		sum.Manifests = z.manifests
 	}
 	return sum
+}
+
+// identify adds to what is told of an image's manifests where the image came from.
+func identify(list []wire.ImageManifest, i *wire.ImageIdentity) {
+	for n := range list {
+		if d := list[n].ImageData; d != nil && list[n].Available {
+			d.Identity = i
+		}
+	}
 }
 
 // digests returns repository@id for each repository.

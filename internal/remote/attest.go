@@ -70,9 +70,6 @@ func (p *pull) attestation(ctx context.Context, d ocispec.Descriptor) error {
 		if err := p.blob(ctx, plain(l)); err != nil {
 			return err
 		}
-		if err := p.source(ctx, l.Digest); err != nil {
-			return err
-		}
 	}
 	return nil
 }

@@ -74,7 +74,8 @@ func (c *Client) Complete(ctx context.Context, o PullOptions, target ocispec.Des
 	if _, err := c.record(ctx, s.name, target); err != nil {
 		return err
 	}
-	return c.intake.Forget(context.WithoutCancel(ctx), p.fetched...)
+	p.finish(ctx, target)
+	return nil
 }
 
 // Blobs reads parts of a repository's blobs. It is safe for concurrent use.

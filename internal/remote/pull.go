@@ -86,9 +86,7 @@ func (c *Client) pullOne(ctx context.Context, o PullOptions, t *teller) error {
 	if err != nil {
 		return err
 	}
-	if err := c.intake.Forget(context.WithoutCancel(ctx), p.fetched...); err != nil {
-		c.Log.Warn("parts of a pull were not forgotten", "image", o.Name.String(), "err", err)
-	}
+	p.finish(held, target)
 	status := "Image is up to date for "
 	if news {
 		status = "Downloaded newer image for "
@@ -97,6 +95,21 @@ func (c *Client) pullOne(ctx context.Context, o PullOptions, t *teller) error {
 	t.say("", "Status: "+status+reference.FamiliarString(o.Name))
 	c.Names.Moved("pull", o.Name.String())
 	return nil
+}
+
+// finish notes where an image that is recorded came from, and lets go of what fetches
+// keep.
+func (p *pull) finish(ctx context.Context, target ocispec.Descriptor) {
+	if err := p.c.intake.AddOrigin(ctx, target.Digest, originOf(p.name), p.fetched...); err != nil {
+		p.c.Log.Warn("where an image came from was not noted", "image", p.name.String(), "err", err)
+	}
+	if err := p.c.intake.Forget(context.WithoutCancel(ctx), p.fetched...); err != nil {
+		p.c.Log.Warn("parts of a pull were not forgotten", "image", p.name.String(), "err", err)
+	}
+}
+
+func originOf(name reference.Named) content.Origin {
+	return content.Origin{Name: name.Name(), Host: hostName(reference.Domain(name)), Path: reference.Path(name)}
 }
 
 // record gives the image its name. One that was asked for by its digest has only
@@ -226,9 +239,12 @@ func (p *pull) layers(ctx context.Context, layers []content.Layer) error {
 	if err := p.c.intake.Reserve(ctx, list...); err != nil {
 		return err
 	}
+	todo := p.present(ctx, layers)
+	if err := p.c.intake.Expect(ctx, list[todo:]...); err != nil {
+		return err
+	}
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	todo := p.present(ctx, layers)
 	stop := every(ctx, tick, p.tellBars)
 	var wg sync.WaitGroup
 	defer func() { cancel(nil); wg.Wait(); stop() }()
@@ -248,12 +264,8 @@ func (p *pull) layers(ctx context.Context, layers []content.Layer) error {
 			}
 			p.bars[d.Digest].set(barFetched)
 			p.tellBars()
-			err := p.source(ctx, d.Digest)
-			if err == nil {
-				p.bars[d.Digest].set(barUnpacking)
-				err = p.c.Content.Stage(ctx, layers[:i+1])
-			}
-			if err != nil {
+			p.bars[d.Digest].set(barUnpacking)
+			if err := p.c.Content.Stage(ctx, layers[:i+1]); err != nil {
 				cancel(err)
 				return
 			}

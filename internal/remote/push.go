@@ -114,6 +114,9 @@ func (c *Client) pushOne(ctx context.Context, name reference.NamedTagged, target
 	if send.target.Digest != target.Digest && o.Platform == nil {
 		t.aux(apiwire.PushedInstead{ManifestPushedInsteadOfIndex: true, OriginalIndex: target, SelectedManifest: send.target})
 	}
+	if err := c.intake.AddOrigin(held, target.Digest, originOf(name)); err != nil {
+		c.Log.Warn("where an image went was not noted", "image", name.String(), "err", err)
+	}
 	c.Names.Moved("push", name.String())
 	return nil
 }

@@ -48,6 +48,7 @@ type Platform struct {
 // ImageList says which images to list, and what to find out about them.
 type ImageList struct {
 	All, SharedSize, Manifests bool
+	Identity                   bool // only with Manifests
 	Filters                    filter.Args
 }
 
@@ -118,6 +119,7 @@ func (s *images) list(w http.ResponseWriter, r *request) error {
 	o := ImageList{All: r.flag("all"), Filters: f}
 	o.SharedSize = r.v >= 1042 && r.flag("shared-size")
 	o.Manifests = r.v >= 1047 && r.flag("manifests")
+	o.Identity = r.v >= 1054 && o.Manifests && r.flag("identity")
 	list, err := s.store.List(r.Context(), o)
 	if err != nil {
 		return err

@@ -95,6 +95,8 @@ type (
 	ImageManifest         = image.ManifestSummary
 	ImageProperties       = image.ImageProperties
 	AttestationProperties = image.AttestationProperties
+	ImageIdentity         = image.Identity
+	PullIdentity          = image.PullIdentity
 	Attestation           = image.AttestationStatement
 )
 

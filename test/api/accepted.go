@@ -36,7 +36,7 @@ var accepted = []acceptance{
 	{path: "*escriptor.size", numbers: true, reason: "the image is another one"},
 	{path: "*escriptor.annotations*", reason: "the image comes from another program"},
 	{path: "*.Comment", section: "55-*", reason: "the image comes from another program"},
-	{path: "*.Identity", section: "55-*", reason: "nothing is pulled yet"},
+	{path: "*.Identity", section: "55-*", reason: "the recorder's image was pulled"},
 	{path: "*", request: "/images/bt:", reason: "made by a build"},
 	{path: "*.Status", section: "29-*", reason: "the moment of asking"},
 	{path: "*", numbers: true, section: "45-*", reason: "measurements"},
