@@ -235,8 +235,8 @@ func (in *Intake) AddOrigin(ctx context.Context, image digest.Digest, o Origin, 
 }
 
 // Origins returns what AddOrigin has noted of an image, the last first.
-func (s *Store) Origins(ctx context.Context, image digest.Digest) ([]string, error) {
-	info, err := s.Blobs().Info(Namespaced(ctx), image)
+func (in *Intake) Origins(ctx context.Context, image digest.Digest) ([]string, error) {
+	info, err := in.s.Blobs().Info(Namespaced(ctx), image)
 	if err != nil || info.Labels[originLabel] == "" {
 		return nil, kind(err)
 	}

@@ -67,7 +67,7 @@ func (s *Images) Inspect(ctx context.Context, ref string, o InspectOptions) (wir
 // identity tells which repositories an image was pulled from, or pushed to; nil if
 // none is known.
 func (s *catalog) identity(ctx context.Context, g group) *wire.ImageIdentity {
-	list, err := s.store.Origins(ctx, g.target.Digest)
+	list, err := content.NewIntake(s.store).Origins(ctx, g.target.Digest)
 	if err != nil || len(list) == 0 {
 		return nil // it says no more than that
 	}
