@@ -117,7 +117,7 @@ func (c *cliCase) tarNames(data string) string {
 func TestCommandLine(t *testing.T) {
 	d := testkit.StartBusybox(t)
 	for name, test := range map[string]func(*testing.T, *testkit.Daemon){
-		"outputs": cliOutputs, "contexts": cliContexts, "ignored": cliIgnored, "secrets": cliSecrets, "agents": cliAgents, "errors": cliErrors,
+		"outputs": cliOutputs, "composed": cliComposed, "contexts": cliContexts, "ignored": cliIgnored, "secrets": cliSecrets, "agents": cliAgents, "errors": cliErrors,
 		"calls": cliCalls, "explain": cliExplain, "bake": cliBake, "privileges": cliPrivileges, "cache": cliCache, "cancel": cliCancel, "plugin": cliPlugin, "builder": cliBuilder,
 	} {
 		t.Run(name, func(t *testing.T) {

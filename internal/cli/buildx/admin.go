@@ -32,7 +32,7 @@ func adminCommands(a *App) []*cobra.Command {
 
 func versionCommand(a *App) *cobra.Command {
 	return leaf("version", "Show buildx version information", atMost(0), func(*cobra.Command, []string) error {
-		fmt.Fprintf(a.Out, "gantry-buildx %s %s\n", a.version.Version, a.version.Commit)
+		fmt.Fprintf(a.Out, "gantry-buildx %s %s\n", a.version.plugin(), a.version.Commit)
 		return nil
 	})
 }

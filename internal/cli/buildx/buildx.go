@@ -13,6 +13,7 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"runtime/debug"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -32,6 +33,19 @@ type Streams struct{ In, Out, Err *os.File }
 
 // Version describes this binary; the linker stamps it.
 type Version struct{ Version, Commit string }
+
+// plugin is the version as what calls docker's plugin compares it (docker compose
+// wants 0.17 or later): that of docker buildx whose flags and files these are.
+func (v Version) plugin() string {
+	if info, ok := debug.ReadBuildInfo(); ok {
+		for _, m := range info.Deps {
+			if m.Path == "github.com/docker/buildx" {
+				return m.Version + "-gantry" + v.Version
+			}
+		}
+	}
+	return v.Version
+}
 
 // App is one run of the program.
 type App struct {
@@ -73,7 +87,7 @@ func Run(ctx context.Context, s Streams, v Version, args []string) int {
 	context.AfterFunc(ctx, stop)
 	a := &App{Streams: s, version: v}
 	if len(args) > 0 && args[0] == "docker-cli-plugin-metadata" {
-		_ = json.NewEncoder(s.Out).Encode(map[string]string{"SchemaVersion": "0.1.0", "Vendor": "Gantry", "Version": v.Version, "ShortDescription": "Build images"})
+		_ = json.NewEncoder(s.Out).Encode(map[string]string{"SchemaVersion": "0.1.0", "Vendor": "Gantry", "Version": v.plugin(), "ShortDescription": "Build images"})
 		return 0
 	}
 	err := a.run(ctx, args)

@@ -118,8 +118,15 @@ func (a *App) solveAll(ctx context.Context, c *client.Client, jobs []job, notes 
 				}
 			}()
 			env := solve.Env{In: in, Out: a.Out, Proxy: a.config().ProxyEnv(a.target.Host), Auth: a.config(), Lookup: os.LookupEnv, Watch: notes[i].watch}
-			if shares[i] != nil {
+			switch {
+			case shares[i] == nil:
+			case j.req.Call.Name == "":
 				env.Share = shares[i].give
+			default: // nothing is built, and whoever only asks needs nothing of it
+				if err := onlyAsked(jobs, i); err != nil {
+					return err
+				}
+				shares[i].link <- solve.Nothing()
 			}
 			res, err := solve.Run(ctx, c, j.req, env, ch)
 			<-piped
@@ -158,6 +165,19 @@ func newShares(jobs []job) shares {
 		}
 	}
 	return out
+}
+
+// onlyAsked refuses a build that needs the result of job k, of which something is
+// asked instead. Pure.
+func onlyAsked(jobs []job, k int) error {
+	for _, j := range jobs {
+		for name, on := range j.links {
+			if on == k && j.req.Call.Name == "" {
+				return fmt.Errorf("target %s: its context %s is the result of target %s, which is not built: it has call=%s", j.name, name, jobs[k].name, jobs[k].req.Call.Name)
+			}
+		}
+	}
+	return nil
 }
 
 // ended lets the builds go whose results j has used.

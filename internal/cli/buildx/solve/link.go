@@ -19,10 +19,20 @@ type Link struct {
 	config map[string][]byte
 }
 
+// Nothing is the result of a build that makes no files.
+func Nothing() *Link {
+	return &Link{states: map[string]llb.State{"": empty()}, config: map[string][]byte{}}
+}
+
+// empty has no files. It is no scratch: a definition of nothing is refused as an input.
+func empty() llb.State {
+	return llb.Scratch().File(llb.Mkdir("/", 0o755, llb.WithParents(true)), llb.WithCustomName("[internal] no files"))
+}
+
 func newLink(out *gateway.Result) (*Link, error) {
 	l := &Link{states: map[string]llb.State{}, config: map[string][]byte{}}
 	add := func(platform, key string, ref gateway.Reference) error {
-		st := llb.Scratch()
+		st := empty()
 		if ref != nil {
 			var err error
 			if st, err = ref.ToState(); err != nil {
