@@ -194,8 +194,10 @@ func classicCancel(t *testing.T, d *testkit.Daemon) {
 			break
 		}
 	}
-	if !running(mark) {
-		t.Fatal("the step does not run")
+	for deadline := time.Now().Add(time.Minute); !running(mark); time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatal("the step does not run")
+		}
 	}
 	cancel()
 	for deadline := time.Now().Add(time.Minute); running(mark); time.Sleep(50 * time.Millisecond) {
