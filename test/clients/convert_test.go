@@ -112,7 +112,7 @@ func TestConvertInterrupted(t *testing.T) {
 	d.OK(t, "pull", "-q", r.Host+"/big:1")
 	before := blobs(t, d)
 	cmd := exec.Command(d.Program("gantry"), "image", "convert", "--estargz", r.Host+"/big:1", "made:1")
-	cmd.Env = append(os.Environ(), "GANTRY_HOST=unix://"+d.Socket)
+	cmd.Env = append(os.Environ(), "GANTRY_HOST=unix://"+d.Socket, "DOCKER_HOST=", "DOCKER_CONTEXT=", "DOCKER_CONFIG="+filepath.Dir(d.Socket))
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
