@@ -193,3 +193,23 @@ func TestSplit(t *testing.T) {
 		}
 	}
 }
+
+func TestSupported(t *testing.T) {
+	of := func(kinds ...string) record {
+		var r record
+		for _, k := range kinds {
+			r.Config.Interface.Types = append(r.Config.Interface.Types, wire.PluginType{Prefix: "docker", Capability: k, Version: "1.0"})
+		}
+		return r
+	}
+	for _, ok := range []record{of(), of("volumedriver"), of("logdriver", "IpamDriver")} {
+		if err := supported(ok); err != nil {
+			t.Error(err)
+		}
+	}
+	for _, no := range []record{of("logdriver"), of("metricscollector", "graphdriver")} {
+		if err := supported(no); !errs.Is(err, errs.Unsupported) {
+			t.Errorf("%v: %v", no.Config.Interface.Types, err)
+		}
+	}
+}

@@ -131,6 +131,26 @@ func kinds(types []wire.PluginType) string {
 	return strings.Join(out, ",")
 }
 
+// supported returns why a plugin is of no use here, or nil: one that has interfaces
+// and none that the engine calls would run for nothing. Pure.
+func supported(r record) error {
+	types := r.Config.Interface.Types
+	for _, t := range types {
+		switch strings.ToLower(t.Capability) {
+		case "volumedriver", "networkdriver", "ipamdriver", "authz":
+			return nil
+		}
+	}
+	if len(types) == 0 {
+		return nil
+	}
+	var names []string
+	for _, t := range types {
+		names = append(names, t.Capability)
+	}
+	return errs.New(errs.Unsupported, "plugin %s implements %s: plugins of this kind are not supported (volumedriver, networkdriver, ipamdriver and authz are)", r.Name, strings.Join(names, ", "))
+}
+
 // endpoint is where a plugin that runs is reached; false if it has no socket.
 func endpoint(r record, at places) (plugin.Endpoint, bool) {
 	socket := r.Config.Interface.Socket

@@ -297,6 +297,9 @@ func (m Switches) Enable(ctx context.Context, ref string, within time.Duration) 
 	if rec.Enabled {
 		return errs.New(errs.Conflict, "plugin already enabled: plugin %s is enabled", rec.Name)
 	}
+	if err := supported(rec); err != nil {
+		return err
+	}
 	if within <= 0 {
 		within = comeUp
 	}

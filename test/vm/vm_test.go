@@ -180,6 +180,13 @@ func TestEngineOnCgroupV2(t *testing.T) {
 	for _, p := range []string{"gantry", "gantryd"} {
 		files["/bin/"+p] = testkit.Bin(t, p)
 	}
+	plugin := filepath.Join(t.TempDir(), "plugin")
+	build := exec.Command("go", "build", "-ldflags=-s -w", "-o", plugin, "../clients/testdata/volumeplugin")
+	build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if msg, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, msg)
+	}
+	files["/test/plugin/rootfs/plugin"], files["/test/plugin/config.json"] = plugin, "testdata/plugin.json"
 	withLibraries(t, files, map[string]string{"/bin/criu": "/usr/sbin/criu", "/bin/tar": "/usr/bin/tar"})
 	if out := boot(t, "", files, "sh /test/engine.sh"); !strings.Contains(out, "all passed") {
 		t.Error("the script did not reach its end")

@@ -59,11 +59,18 @@ check "device allowed" "0" "$(gantry run --rm --device /dev/kmsg --cap-add SYSLO
 check "device write-only" "w" "$(gantry run --rm --cap-add SYSLOG --device /dev/kmsg:/dev/k:w busybox sh -c '(exec 3</dev/k) 2>/dev/null && echo r; (exec 3>/dev/k) && echo w')"
 check "device read-only" "r" "$(gantry run --rm --cap-add SYSLOG --device /dev/kmsg:/dev/k:r busybox sh -c '(exec 3</dev/k) && echo r; (exec 3>/dev/k) 2>/dev/null && echo w')"
 check "device rule" "0" "$(gantry run --rm --cap-add MKNOD --device-cgroup-rule 'c 1:11 rw' busybox sh -c 'mknod /tmp/k c 1 11 && exec 3>/tmp/k; echo $?')"
+gantry plugin create sample /test/plugin >/dev/null
+gantry plugin enable sample >/dev/null
+gantry volume create -d sample managed >/dev/null
+check "managed plugin" kept "$(gantry run --rm -v managed:/d busybox sh -c 'echo kept >/d/f; cat /d/f')"
 kill -9 $daemon
 gantryd --experimental --data-root /tmp/lib --exec-root /run/gantry --pidfile /run/gantryd.pid --config-file "" -H $GANTRY_HOST >>/tmp/log 2>&1 &
 daemon=$!
 until gantry version >/dev/null 2>&1; do sleep 0.1; done
 check "adopted" alive "$(gantry exec box echo alive)"
+check "managed plugin of the next daemon" kept "$(gantry run --rm -v managed:/d busybox cat /d/f)"
+gantry volume rm managed >/dev/null
+gantry plugin rm -f sample >/dev/null
 gantry update -v live:/live --mount-add type=tmpfs,dst=/mem box >/dev/null
 check "mounts added" 2 "$(gantry exec box sh -c 'echo x >/live/f; grep -c -e " /live " -e " /mem " /proc/mounts')"
 gantry update --mount-rm /live --mount-rm /mem --publish-rm 80 box >/dev/null
