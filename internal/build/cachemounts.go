@@ -141,7 +141,7 @@ func (m cacheMounts) all(ctx context.Context) (map[string]*cacheMount, error) {
 	for _, md := range books {
 		keys[md.ID()] = md.GetString(cacheDirKey)
 	}
-	usage, err := m.worker.CacheMgr.DiskUsage(ctx, client.DiskUsageInfo{})
+	usage, err := m.worker.DiskUsage(ctx, client.DiskUsageInfo{})
 	if err != nil {
 		return nil, err
 	}

@@ -20,6 +20,7 @@ import (
 	"github.com/moby/buildkit/frontend"
 	"github.com/moby/buildkit/session"
 	"github.com/moby/buildkit/solver"
+	"github.com/moby/buildkit/solver/llbsolver/mounts"
 	"github.com/moby/buildkit/solver/pb"
 	"github.com/moby/buildkit/worker"
 	"github.com/moby/buildkit/worker/base"
@@ -48,8 +49,14 @@ type imageWorker struct {
 
 // DiskUsage returns the records of the cache. A layer that was never exported is no
 // image's, even if one has all that lies below it.
+//
+// While the files of a record are counted nobody else gets it, and a step that wants
+// it as a cache mount would get an empty one: steps wait for that.
 func (w *imageWorker) DiskUsage(ctx context.Context, o client.DiskUsageInfo) ([]*client.UsageInfo, error) {
+	mu := mounts.CacheMountsLocker()
+	mu.Lock()
 	list, err := w.Worker.DiskUsage(ctx, o)
+	mu.Unlock()
 	for _, u := range list {
 		u.Shared = u.Shared && w.exported(u.ID)
 	}

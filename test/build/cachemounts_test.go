@@ -1,6 +1,8 @@
 package build_test
 
 import (
+	"context"
+	"fmt"
 	"regexp"
 	"strings"
 	"testing"
@@ -111,4 +113,29 @@ func TestCacheGoesAndComes(t *testing.T) {
 	}
 	// Nothing there yet: the build goes on.
 	c.ok("build", "--cache-from", "type=registry,ref="+reg.Host+"/c/nosuch", ".")
+}
+
+// TestCacheMountsAreKeptWhileTheyAreMeasured builds while others ask how large the
+// cache is: a mount whose files are counted right then is the same mount.
+func TestCacheMountsAreKeptWhileTheyAreMeasured(t *testing.T) {
+	d := testkit.StartBusybox(t, "--bridge", "none")
+	c := newCLI(t, d, map[string]string{"Dockerfile": "FROM busybox\nARG N\nRUN --network=none --mount=type=cache,target=/c cd /c && if [ $N = 0 ]; then seq 3000 | xargs touch; fi && touch n$N && echo there are $(ls | wc -l)\n"})
+	c.ok("build", "--build-arg", "N=0", ".")
+	for n := 1; n <= 2; n++ {
+		ctx, stop := context.WithCancel(t.Context())
+		asked := make(chan error, 1)
+		go func() {
+			for ctx.Err() == nil {
+				if _, err := d.Gantry("builder", "du"); err != nil {
+					asked <- err
+					return
+				}
+			}
+			asked <- nil
+		}()
+		_, said := c.ok("build", "--progress=plain", "--build-arg", fmt.Sprint("N=", n), ".")
+		stop()
+		must(t, <-asked)
+		c.has(said, fmt.Sprint("there are ", 3001+n))
+	}
 }
