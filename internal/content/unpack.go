@@ -88,6 +88,7 @@ type unpacker struct {
 	stages  keyed.Flight[string, struct{}]
 	staged  sync.Map      // chain ID → snapshot key, of layers unpacked ahead of those below
 	slots   chan struct{} // bounds how many layers are unpacked at once
+	zstd    layer.Decompressors
 }
 
 // missing returns the indexes of the layers that are not unpacked. They, and the
@@ -202,7 +203,7 @@ func (u *unpacker) fillOnce(ctx context.Context, l Layer, parent digest.Digest, 
 			return f, err
 		}
 	}
-	_, stats, err := layer.Unpack(ctx, dir, r, l.DiffID, layer.Options{Limits: u.s.limits, Parents: parents, Blind: blind, Whole: u.s.driver.whole})
+	_, stats, err := layer.Unpack(ctx, dir, r, l.DiffID, layer.Options{Limits: u.s.limits, Parents: parents, Blind: blind, Whole: u.s.driver.whole, Decompressors: &u.zstd})
 	if err != nil {
 		return f, err
 	}

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"sync"
 
 	"github.com/klauspost/compress/gzip"
 	"github.com/klauspost/compress/zstd"
@@ -54,6 +55,38 @@ func Detect(head []byte) Compression {
 // compression. A stream that unpacks to more than l allows fails with
 // errs.Invalid. Close frees the decompressor, not r.
 func Decompress(r io.Reader, l Limits) (io.ReadCloser, Compression, error) {
+	return new(Decompressors).decompress(r, l)
+}
+
+// Decompressors are those of zstd that are used again: each has megabytes of
+// memory. The zero value is ready; one that nobody uses is freed in time.
+type Decompressors struct{ free sync.Pool }
+
+// zstd returns one for r.
+func (p *Decompressors) zstd(r io.Reader) (io.ReadCloser, error) {
+	if d, ok := p.free.Get().(*zstd.Decoder); ok {
+		return pooled{d, p}, d.Reset(r)
+	}
+	d, err := zstd.NewReader(r, zstd.WithDecoderConcurrency(1), zstd.WithDecoderLowmem(true), zstd.WithDecoderMaxWindow(maxWindow))
+	return pooled{d, p}, err
+}
+
+// pooled goes back when it is closed.
+type pooled struct {
+	*zstd.Decoder
+	to *Decompressors
+}
+
+// Close lets the next one use it.
+func (d pooled) Close() error {
+	err := d.Reset(nil)
+	if err == nil {
+		d.to.free.Put(d.Decoder)
+	}
+	return err
+}
+
+func (p *Decompressors) decompress(r io.Reader, l Limits) (io.ReadCloser, Compression, error) {
 	in := &counter{r: r}
 	br := bufio.NewReaderSize(in, 64<<10)
 	head, err := br.Peek(peekLen)
@@ -66,11 +99,7 @@ func Decompress(r io.Reader, l Limits) (io.ReadCloser, Compression, error) {
 	case Gzip:
 		out, err = gzip.NewReader(br)
 	case Zstd:
-		var d *zstd.Decoder
-		d, err = zstd.NewReader(br, zstd.WithDecoderConcurrency(1), zstd.WithDecoderLowmem(true), zstd.WithDecoderMaxWindow(maxWindow))
-		if err == nil {
-			out = d.IOReadCloser()
-		}
+		out, err = p.zstd(br)
 	case Xz:
 		if err = checkXz(head); err == nil {
 			var d *xz.Reader

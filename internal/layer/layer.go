@@ -70,6 +70,9 @@ type Options struct {
 	// the layer hides is removed from it, and Parents are not needed. Files
 	// that are there are replaced, never written in place.
 	Whole bool
+	// Decompressors are those that are used, and may be used by others; nil
+	// for new ones.
+	Decompressors *Decompressors
 }
 
 // Stats is what a layer held.

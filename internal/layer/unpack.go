@@ -34,7 +34,11 @@ func Unpack(ctx context.Context, dir string, r io.Reader, diffID digest.Digest, 
 }
 
 func unpack(ctx context.Context, dir string, r io.Reader, algorithm digest.Algorithm, o Options) (digest.Digest, Stats, error) {
-	plain, _, err := Decompress(r, o.Limits)
+	from := o.Decompressors
+	if from == nil {
+		from = new(Decompressors)
+	}
+	plain, _, err := from.decompress(r, o.Limits)
 	if err != nil {
 		return "", Stats{}, err
 	}
