@@ -2,7 +2,6 @@ package build_test
 
 import (
 	"encoding/json"
-	"errors"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -27,32 +26,61 @@ func TestDockerPyBuilds(t *testing.T) {
 	}
 }
 
-// pluginCache is where docker's own plugin is kept when it is compiled.
-const pluginCache = "/var/cache/gantry-test/buildx"
+// stockCache is where docker's own plugins are kept when they are compiled.
+const stockCache = "/var/cache/gantry-test/stock"
 
-// plugin returns docker buildx, made of the module of that version.
-func plugin(t *testing.T, version string) string {
+// A stockPlugin is one of docker's command line, as its module has it.
+type stockPlugin struct {
+	module, version, path string
+	stamp                 string // the variable that is its version: others ask it
+}
+
+var (
+	stockBuildx  = stockPlugin{"github.com/docker/buildx", "v0.37.2", "./cmd/buildx", "github.com/docker/buildx/version.Version"}
+	stockCompose = stockPlugin{"github.com/docker/compose/v2", "v2.40.3", "./cmd", "github.com/docker/compose/v2/internal.Version"}
+)
+
+// compile returns the program.
+func (p stockPlugin) compile(t *testing.T) string {
 	t.Helper()
 	if os.Getenv("GANTRY_BUILDX") == "" {
-		t.Skip("GANTRY_BUILDX=1 shows it; docker buildx is compiled first, which takes minutes")
+		t.Skip("GANTRY_BUILDX=1 shows it; docker's plugins are compiled first, which takes minutes")
 	}
-	dir := filepath.Join(pluginCache, version)
-	path := filepath.Join(dir, "buildx")
+	path := filepath.Join(stockCache, filepath.FromSlash(p.module)+"@"+p.version)
 	if _, err := os.Stat(path); err == nil {
 		return path
 	}
-	must(t, os.MkdirAll(dir, 0o755))
-	cmd := exec.Command("go", "install", "github.com/docker/buildx/cmd/buildx@"+version)
-	cmd.Env = append(os.Environ(), "GOBIN="+dir, "CGO_ENABLED=0", "GOFLAGS=")
-	if out, err := cmd.CombinedOutput(); err != nil {
-		t.Fatalf("buildx: %v: %s", err, out)
+	// In its own directory: what has replacements can't be installed by its name.
+	env := append(os.Environ(), "CGO_ENABLED=0", "GOFLAGS=")
+	download := exec.Command("go", "mod", "download", "-json", p.module+"@"+p.version)
+	download.Env, download.Dir = env, t.TempDir()
+	out, err := download.Output()
+	var is struct{ Dir, Error string }
+	if e := json.Unmarshal(out, &is); err != nil || e != nil || is.Error != "" {
+		t.Fatalf("%s: %v %v %s", p.module, err, e, is.Error)
+	}
+	build := exec.Command("go", "build", "-trimpath", "-ldflags", "-s -w -X "+p.stamp+"="+p.version, "-o", path, p.path)
+	build.Env, build.Dir = env, is.Dir
+	if out, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("%s: %v: %s", p.module, err, out)
 	}
 	return path
 }
 
+// plug makes plugins of docker's command line of programs, by name.
+func (c *cliCase) plug(t *testing.T, programs map[string]string) {
+	t.Helper()
+	plugins := filepath.Join(c.dir, ".docker", "cli-plugins")
+	must(t, os.MkdirAll(plugins, 0o755))
+	for name, program := range programs {
+		must(t, os.RemoveAll(filepath.Join(plugins, name)))
+		must(t, os.Symlink(program, filepath.Join(plugins, name)))
+	}
+}
+
 // TestDockerBuildx drives the daemon with the stock docker and its stock plugin.
 func TestDockerBuildx(t *testing.T) {
-	buildx := plugin(t, "v0.37.2")
+	buildx := stockBuildx.compile(t)
 	docker, err := exec.LookPath("docker")
 	must(t, err)
 	d := testkit.StartBusybox(t)
@@ -62,8 +90,7 @@ func TestDockerBuildx(t *testing.T) {
 		"compose.yaml":    "services:\n  web:\n    image: composed:1\n    build:\n      context: .\n      args: {WORD: composed}\n",
 		"docker-bake.hcl": "group \"default\" { targets = [\"one\", \"two\"] }\ntarget \"one\" {\n  tags = [\"baked:1\"]\n  args = { WORD = \"one\" }\n}\ntarget \"two\" {\n  inherits = [\"one\"]\n  target = \"files\"\n  output = [\"baked\"]\n}\n",
 	})
-	plugins := filepath.Join(c.dir, ".docker", "cli-plugins")
-	must(t, errors.Join(os.MkdirAll(plugins, 0o755), os.Symlink(buildx, filepath.Join(plugins, "docker-buildx"))))
+	c.plug(t, map[string]string{"docker-buildx": buildx})
 	stock := func(args ...string) string {
 		t.Helper()
 		out, err := c.command(docker, args...).CombinedOutput()
