@@ -89,6 +89,7 @@ type unpacker struct {
 	staged  sync.Map      // chain ID → snapshot key, of layers unpacked ahead of those below
 	slots   chan struct{} // bounds how many layers are unpacked at once
 	zstd    layer.Decompressors
+	heap    frugal
 }
 
 // missing returns the indexes of the layers that are not unpacked. They, and the
@@ -178,6 +179,8 @@ func (u *unpacker) fillOnce(ctx context.Context, l Layer, parent digest.Digest, 
 	case <-ctx.Done():
 		return f, context.Cause(ctx)
 	}
+	u.heap.begin()
+	defer u.heap.end()
 	sn, key := u.s.Snapshots(), "unpack-"+id.New()
 	r, _, err := u.s.Open(ctx, l.Blob.Digest)
 	if err != nil {

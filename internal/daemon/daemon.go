@@ -111,10 +111,11 @@ func open(ctx context.Context, c *config.Config, d *Daemon) (_ *Daemon, err erro
 	if err := d.hold(c); err != nil {
 		return nil, err
 	}
-	program, err := shimbin.Program()
+	shims, err := newShims()
 	if err != nil {
 		return nil, err
 	}
+	d.later("shims", func(context.Context) error { return shims.Close() })
 	db, err := store.Open(c.Root + "/state.db")
 	if err != nil {
 		return nil, err
@@ -142,12 +143,21 @@ func open(ctx context.Context, c *config.Config, d *Daemon) (_ *Daemon, err erro
 	if err != nil {
 		return nil, err
 	}
-	return d, d.openEngine(ctx, c, parts{program, db, images, networks, volumes, plugins})
+	return d, d.openEngine(ctx, c, parts{shims, db, images, networks, volumes, plugins})
+}
+
+// newShims returns what starts shims. The program, megabytes, is not kept.
+func newShims() (*shim.Launcher, error) {
+	program, err := shimbin.Program()
+	if err != nil {
+		return nil, err
+	}
+	return shim.NewLauncher(program)
 }
 
 // parts are what the engine stands on.
 type parts struct {
-	shim     []byte
+	shims    *shim.Launcher
 	db       *store.DB
 	images   *imageStore
 	networks *network.Networks
@@ -168,11 +178,6 @@ func (d *Daemon) openEngine(ctx context.Context, c *config.Config, p parts) erro
 	case fast != nil:
 		d.later("fast moves between control groups", func(context.Context) error { return fast.Close() })
 	}
-	shims, err := shim.NewLauncher(p.shim)
-	if err != nil {
-		return err
-	}
-	d.later("shims", func(context.Context) error { return shims.Close() })
 	parent := cgroupParent(c)
 	if c.CgroupDriver == "systemd" {
 		if !cgroup.SystemdRuns() {
@@ -187,7 +192,7 @@ func (d *Daemon) openEngine(ctx context.Context, c *config.Config, p parts) erro
 	}
 	launcher := launch.New(launch.Options{
 		Users: users, Quota: quota.New(c.Root), Devices: cdi.Devices{Dirs: func() []string { return cdiDirs(d.config.Load()) }},
-		Root: c.Root, RunDir: c.Run, Networks: launchNetworks{p.networks}, Volumes: p.volumes, Shims: shims,
+		Root: c.Root, RunDir: c.Run, Networks: launchNetworks{p.networks}, Volumes: p.volumes, Shims: p.shims,
 		Cgroups: cgroups, CgroupParent: parent, Systemd: c.CgroupDriver == "systemd", ScopePrefix: scopePrefix(c), Runtime: d.runtime, Log: d.log,
 		Launched: meter{d}.launched,
 	})
