@@ -89,12 +89,22 @@ func TestRateBounds(t *testing.T) {
 	check := func(when string, in, out float64) {
 		t.Helper()
 		for _, m := range []struct {
-			way       string
-			want, got float64
-		}{{"in", in, pump(t, nil, ns, ip+":7000")}, {"out", out, pump(t, ns, nil, gw+":7001")}} {
-			t.Logf("%s, %s: %.2f Mbit/s of %.2f", when, m.way, m.got/1e6, m.want/1e6)
-			if m.want == 0 && m.got < 100e6 || m.want != 0 && (m.got > 1.15*m.want || m.got < 0.7*m.want) {
-				t.Errorf("%s, %s: %.2f Mbit/s, want %.2f", when, m.way, m.got/1e6, m.want/1e6)
+			way  string
+			want float64
+			rate func() float64
+		}{
+			{"in", in, func() float64 { return pump(t, nil, ns, ip+":7000") }},
+			{"out", out, func() float64 { return pump(t, ns, nil, gw+":7001") }},
+		} {
+			// A busy machine makes it slower, never faster.
+			got, slow := 0.0, true
+			for try := 0; slow && try < 6; try++ {
+				got = m.rate()
+				slow = m.want == 0 && got < 100e6 || got < 0.7*m.want
+				t.Logf("%s, %s: %.2f Mbit/s of %.2f", when, m.way, got/1e6, m.want/1e6)
+			}
+			if slow || m.want != 0 && got > 1.15*m.want {
+				t.Errorf("%s, %s: %.2f Mbit/s, want %.2f", when, m.way, got/1e6, m.want/1e6)
 			}
 		}
 	}
