@@ -79,19 +79,15 @@ func (k *Kept) Close() error {
 // they become idle.
 func (k *Kept) Take() {
 	k.mu.Lock()
+	defer k.mu.Unlock()
 	k.taking = true
-	var idle []*keptConn
-	for c := range k.conns {
-		if c.idle {
-			idle = append(idle, c)
-		}
-	}
-	k.mu.Unlock()
 	if d, ok := k.Listener.(interface{ SetDeadline(time.Time) error }); ok {
 		_ = d.SetDeadline(time.Unix(1, 0))
 	}
-	for _, c := range idle {
-		_ = c.Conn.SetReadDeadline(time.Unix(1, 0))
+	for c := range k.conns {
+		if c.idle {
+			_ = c.Conn.SetReadDeadline(time.Unix(1, 0))
+		}
 	}
 }
 
@@ -147,6 +143,11 @@ func (c *keptConn) Read(p []byte) (int, error) {
 	n, err := c.Conn.Read(p)
 	if n > 0 {
 		c.of.mu.Lock()
+		if c.of.taking && c.idle {
+			// It was not idle any more when it was cut off: the rest of this
+			// request is still to be read.
+			_ = c.Conn.SetReadDeadline(time.Time{})
+		}
 		// The server reads one byte ahead while it answers.
 		c.ahead = c.ahead || len(p) == 1 && !c.idle
 		c.idle = false
