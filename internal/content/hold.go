@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"strings"
 	"time"
 
@@ -95,7 +96,13 @@ func disturb(ctx context.Context, s *Store) error {
 		return err
 	}
 	key := "sweep-" + id.New()
-	if _, err := s.Snapshots().Prepare(ctx, key, ""); err != nil {
+	_, err = s.Snapshots().Prepare(ctx, key, "")
+	if errors.Is(err, fs.ErrExist) {
+		// A process that was killed between making a directory and recording it
+		// has left one where this shall be. The driver has removed it.
+		_, err = s.Snapshots().Prepare(ctx, key, "")
+	}
+	if err != nil {
 		return err
 	}
 	return s.Snapshots().Remove(ctx, key)
