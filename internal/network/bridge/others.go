@@ -63,11 +63,7 @@ func (d *Driver) Unblock() error {
 	chains, err := d.blocking(links)
 	all := []error{err}
 	for _, c := range chains {
-		if c.Legacy() {
-			all = append(all, nat.LetThroughLegacy(c, links))
-		} else {
-			all = append(all, d.rules.LetThrough(c, links))
-		}
+		all = append(all, d.rules.LetThrough(c, links))
 	}
 	return errors.Join(all...)
 }

@@ -40,8 +40,8 @@ type Chain struct {
 // String returns the chain as "family table/chain".
 func (c Chain) String() string { return c.Family + " " + c.Table + "/" + c.Name }
 
-// Legacy reports whether the chain is one of iptables-legacy or ip6tables-legacy.
-func (c Chain) Legacy() bool { return strings.HasSuffix(c.Family, "-legacy") }
+// legacy reports whether the chain is one of iptables-legacy or ip6tables-legacy.
+func (c Chain) legacy() bool { return strings.HasSuffix(c.Family, "-legacy") }
 
 // An Answer says which rule lets a packet pass, or stops it.
 type Answer struct {

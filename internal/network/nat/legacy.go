@@ -131,8 +131,8 @@ func accepted(list string) []string {
 	return slices.DeleteFunc(in, func(l string) bool { return !slices.Contains(out, l) })
 }
 
-// LetThroughLegacy is LetThrough of a chain of LegacyDrops, by the tool that made it.
-func LetThroughLegacy(ch Chain, links []string) error {
+// letThroughLegacy is LetThrough of a chain of LegacyDrops, by the tool that made it.
+func letThroughLegacy(ch Chain, links []string) error {
 	for _, l := range links {
 		if slices.Contains(ch.Passes, l) {
 			continue

@@ -44,8 +44,12 @@ func (r *Rules) Drops() ([]Chain, error) {
 }
 
 // LetThrough makes a chain of another program accept what goes to and comes
-// from links, after all of its own rules: what those drop stays dropped.
+// from links, after all of its own rules: what those drop stays dropped. For one of
+// LegacyDrops the tool that made it has to be there.
 func (r *Rules) LetThrough(ch Chain, links []string) error {
+	if ch.legacy() {
+		return letThroughLegacy(ch, links)
+	}
 	family, ok := map[string]nftables.TableFamily{"ip": nftables.TableFamilyIPv4, "ip6": nftables.TableFamilyIPv6, "inet": nftables.TableFamilyINet}[ch.Family]
 	if !ok {
 		return fmt.Errorf("chain %s: its family is not of IP", ch)
