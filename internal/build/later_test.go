@@ -21,11 +21,7 @@ import (
 // What an export writes stays out of the stores until it is settled, is seen by the
 // export alone, and is kept by its lease then. Layers are stored at once.
 func TestDraft(t *testing.T) {
-	s, err := content.Open(t.Context(), content.Options{Root: t.TempDir()})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = s.Close() })
+	s := openStores(t, t.TempDir())
 	plain := content.Namespaced(t.Context())
 	b := blobs{Store: s.Blobs(), layerNames: layerNames{s}}
 	if _, err := s.Ledger.Create(plain, leases.WithID("export")); err != nil {
@@ -89,11 +85,7 @@ func TestDraft(t *testing.T) {
 // killed daemon has not written leaves no lease.
 func TestLater(t *testing.T) {
 	root := t.TempDir()
-	s, err := content.Open(t.Context(), content.Options{Root: root})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = s.Close() })
+	s := openStores(t, root)
 	ctx := namespaces.WithNamespace(t.Context(), historyNamespace)
 	start := func() *later {
 		t.Helper()

@@ -88,11 +88,7 @@ func TestOfLayer(t *testing.T) {
 }
 
 func TestABlobOfAHoldIsKeptByIt(t *testing.T) {
-	s, err := content.Open(t.Context(), content.Options{Root: t.TempDir()})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = s.Close() })
+	s := openStores(t, t.TempDir())
 	b := blobs{Store: s.Blobs(), layerNames: layerNames{s}}
 	if _, err := s.Ledger.Create(content.Namespaced(t.Context()), leases.WithID("other")); err != nil {
 		t.Fatal(err) // from now on the ledger knows what is its own

@@ -18,11 +18,7 @@ import (
 // Blobs of every size are what was written, kept by the lease they were written
 // under and by nothing else.
 func TestBlobs(t *testing.T) {
-	s, err := content.Open(t.Context(), content.Options{Root: t.TempDir()})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = s.Close() })
+	s := openStores(t, t.TempDir())
 	plain := content.Namespaced(t.Context())
 	b := blobs{Store: s.Blobs(), layerNames: layerNames{s}}
 	if _, err := s.Ledger.Create(plain, leases.WithID("one")); err != nil {
@@ -80,6 +76,16 @@ func TestBlobs(t *testing.T) {
 	}
 }
 
+func openStores(t *testing.T, root string) *content.Store {
+	t.Helper()
+	s, err := content.Open(t.Context(), content.Options{Root: root})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = s.Close() })
+	return s
+}
+
 func open(t *testing.T, ctx context.Context, b blobs, d ocispec.Descriptor) blobstore.Writer {
 	t.Helper()
 	w, err := b.Writer(ctx, blobstore.WithRef("ref"), blobstore.WithDescriptor(d))
@@ -92,11 +98,7 @@ func open(t *testing.T, ctx context.Context, b blobs, d ocispec.Descriptor) blob
 
 // What is not what it shall be is refused.
 func TestBlobRefused(t *testing.T) {
-	s, err := content.Open(t.Context(), content.Options{Root: t.TempDir()})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = s.Close() })
+	s := openStores(t, t.TempDir())
 	ctx := content.Namespaced(t.Context())
 	b := blobs{Store: s.Blobs(), layerNames: layerNames{s}}
 	for _, tt := range []struct {

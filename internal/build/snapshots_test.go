@@ -20,11 +20,7 @@ import (
 // books of snapshots.
 func TestShownAndAdopted(t *testing.T) {
 	root := t.TempDir()
-	s, err := content.Open(t.Context(), content.Options{Root: root})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = s.Close() })
+	s := openStores(t, root)
 	ctx := content.Namespaced(t.Context())
 	u := unpacked{s.Snapshots(), layerNames{s}}
 	made := []content.Made{{Name: "low", Chain: digest.FromString("low")}, {Name: "top", Chain: digest.FromString("top")}}
